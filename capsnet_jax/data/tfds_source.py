@@ -1,0 +1,90 @@
+"""Any tfds image-classification set as arrays: prepared if need be, decoded once, then cached."""
+
+import difflib
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core import constants
+from tensorflow_datasets.core.utils import gcs_utils
+
+from capsnet_jax.data import DATASETS, decode, prepare
+from capsnet_jax.data.cache import cached, default_dir
+from capsnet_jax.data.dataset import DataError, Source
+from capsnet_jax.data.without_tensorflow import tensorflow_stand_in
+
+Builder = Any  # tfds.core.DatasetBuilder, which a type checker cannot see into
+
+
+@tensorflow_stand_in()
+def load(
+    name: str,
+    label_key: str | None,
+    *,
+    data_dir: str | os.PathLike[str] | None,
+    cache_dir: str | os.PathLike[str] | None,
+) -> Source:
+    """Loads a tfds set's train and test splits.
+
+    Args:
+        name: tfds name, with config and version if wanted: `emnist/letters`, `mnist:3.0.1`.
+        label_key: the feature that is the label, or None for the only one.
+        data_dir: as for `capsnet_jax.data.load`.
+        cache_dir: as for `capsnet_jax.data.load`.
+
+    Raises:
+        DataError: as for `capsnet_jax.data.load`.
+    """
+    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or constants.DATA_DIR).expanduser()
+    builder = _find(name, root)
+    image_key, label_key = decode.choose_keys(builder, label_key)
+    if not prepare.is_prepared(builder):
+        prepare.prepare(builder)
+        builder = _find(name, root)  # a builder knows the files only if they were there when it was made
+    decode.check_splits(builder)
+    cache = Path(cache_dir).expanduser() if cache_dir else default_dir()
+    return cached(
+        cache / builder.info.full_name / f"{label_key}.npz",
+        {
+            "name": builder.info.full_name,
+            "image_key": image_key,
+            "label_key": label_key,
+            "files": _fingerprint(Path(builder.data_dir)),
+        },
+        lambda: decode.decode(builder, image_key, label_key),
+    )
+
+
+def _find(name: str, root: Path) -> Builder:
+    """Returns tfds's builder of a set, without a look at any bucket: that can hang without a network."""
+    gcs_utils._is_gcs_disabled = True
+    try:
+        return tfds.builder(name, data_dir=root, try_gcs=False)
+    except Exception as error:  # tfds raises four kinds for a wrong name, config, version or namespace
+        base, _, config = name.partition("/")
+        known = sorted({*DATASETS, *tfds.list_builders(with_community_datasets=False)})
+        if base.partition(":")[0] not in known:
+            raise DataError(f"no dataset is named {name!r}; {_nearest(base, known)}") from error
+        configs = [f"{base}/{c}" for c in tfds.builder_cls(base.partition(":")[0]).builder_configs]
+        if config and name not in configs:
+            raise DataError(f"{base} has no config {config!r}; {_nearest(name, configs)}") from error
+        raise DataError(f"{name}: {error}") from error
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    """Names what may have been meant."""
+    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known[:8]
+    return f"did you mean {' or '.join(nearest)}?" if nearest else "it has none"
+
+
+def _fingerprint(folder: Path) -> str:
+    """Tells one preparation of a set from another by its metadata and its files' names, sizes and times."""
+    crc = 0
+    for file in sorted(folder.iterdir()):
+        status = file.stat()
+        crc = zlib.crc32(f"{file.name} {status.st_size} {status.st_mtime_ns}".encode(), crc)
+        if file.suffix == ".json":
+            crc = zlib.crc32(file.read_bytes(), crc)
+    return f"{crc:08x}"

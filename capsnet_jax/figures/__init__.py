@@ -1,0 +1,21 @@
+"""Records and arrays in, pictures out. Nothing here trains.
+
+Every function returns a `matplotlib.figure.Figure`; `save` writes it.
+"""
+
+from capsnet_jax.figures.curves import learning_curves
+from capsnet_jax.figures.errors import error_against, error_by_setting
+from capsnet_jax.figures.images import prediction, reconstructions
+from capsnet_jax.figures.slide import SLIDE_POINTS, routing_against_backprop
+from capsnet_jax.figures.style import save
+
+__all__ = [
+    "SLIDE_POINTS",
+    "error_against",
+    "error_by_setting",
+    "learning_curves",
+    "prediction",
+    "reconstructions",
+    "routing_against_backprop",
+    "save",
+]

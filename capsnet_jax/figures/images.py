@@ -1,0 +1,127 @@
+"""Pictures of single images: what a network saw, what it made of it, and how sure it was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from capsnet_jax.figures import style
+
+_BARS = 12  # of more classes, the longest capsules are shown
+_COLUMNS = 10
+_COLUMNS_WITH_NAMES = 6
+
+
+@style.styled
+def prediction(
+    image: np.ndarray,
+    reconstruction: np.ndarray | None,
+    lengths: np.ndarray,
+    label_names: Sequence[str],
+    *,
+    note: str = "",
+) -> Figure:
+    """Draws an image, its reconstruction and the lengths of the class capsules.
+
+    Args:
+        image: float[H, W, C] in 0..1; channels other than 1 or 3 are averaged.
+        reconstruction: float[H, W, C], or None where the model has no decoder.
+        lengths: float[classes], the capsule lengths; the longest finite one is the prediction.
+        label_names: one name a class.
+        note: what the caption says first, such as the data set and the model.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    lengths = np.asarray(lengths, np.float64)
+    if lengths.shape != (len(label_names),) or not lengths.size:
+        raise ValueError(f"need one length a class, got {lengths.shape} for {len(label_names)} names")
+    pictures = {"input": image}
+    if reconstruction is not None:
+        pictures["reconstruction"] = reconstruction
+    ranked = np.argsort(np.where(np.isfinite(lengths), -lengths, np.inf), kind="stable")
+    lengths = np.where(np.isfinite(lengths), lengths, 0.0)
+    shown = np.sort(ranked[:_BARS])
+    figure = style.new_figure(max(2.4, 0.9 + 0.2 * shown.size))
+    *panels, bars = figure.subplots(1, len(pictures) + 1, width_ratios=[1] * len(pictures) + [1.5])
+    for axes, (title, picture) in zip(panels, pictures.items(), strict=True):
+        _show(axes, picture)
+        axes.set_title(title)
+    colours = [style.VERMILLION if index == ranked[0] else style.BLUE for index in shown]
+    bars.barh(np.arange(shown.size), lengths[shown], color=colours)
+    bars.set_yticks(np.arange(shown.size), [label_names[index] for index in shown])
+    bars.get_yticklabels()[int(np.flatnonzero(shown == ranked[0])[0])].set_fontweight("bold")
+    bars.invert_yaxis()
+    bars.grid(False, axis="y")
+    bars.set(xlim=(0, max(1.0, lengths.max())), xlabel="capsule length")
+    bars.set_title(f"prediction: {label_names[ranked[0]]}")
+    longest = f" (the {shown.size} longest of {lengths.size})" if shown.size < lengths.size else ""
+    text = f"one image, one network; bars: capsule lengths{longest}, the predicted class in red"
+    style.caption(figure, f"{note}; {text}" if note else text)
+    return figure
+
+
+@style.styled
+def reconstructions(
+    images: np.ndarray,
+    reconstructions: np.ndarray,
+    labels: Sequence[int] | np.ndarray,
+    predictions: Sequence[int] | np.ndarray,
+    *,
+    label_names: Sequence[str] | None = None,
+    note: str = "",
+) -> Figure:
+    """Draws images in rows, each with its reconstruction under it; wrong predictions are marked.
+
+    Args:
+        images: float[N, H, W, C] in 0..1.
+        reconstructions: float[N, H, W, C].
+        labels: int[N], the true classes.
+        predictions: int[N].
+        label_names: one name a class; the class numbers where None.
+        note: what the caption says first, such as the data set and the model.
+
+    Raises:
+        ValueError: there are no images, or the shapes do not fit.
+    """
+    count = len(images)
+    if not count:
+        raise ValueError("no images to draw")
+    if not count == len(reconstructions) == len(labels) == len(predictions):
+        sizes = f"{count}, {len(reconstructions)}, {len(labels)} and {len(predictions)}"
+        raise ValueError(f"need as many images, reconstructions, labels and predictions, got {sizes}")
+    columns = min(count, _COLUMNS if label_names is None else _COLUMNS_WITH_NAMES)
+    rows = -(-count // columns)
+    side = style.WIDTH / max(columns, 4)
+    title = 0.25 if label_names is None else 0.45
+    figure = style.new_figure(0.3 + rows * (2 * side + title), "compressed")
+    panels = figure.subplots(2 * rows, columns, squeeze=False)
+    for axes in panels.flat:
+        style.image_axes(axes)
+    for index in range(count):
+        row, column = divmod(index, columns)
+        above, below = panels[2 * row, column], panels[2 * row + 1, column]
+        _show(above, images[index])
+        _show(below, reconstructions[index])
+        true, guess = int(labels[index]), int(predictions[index])
+        names = [str(k) if label_names is None else label_names[k] for k in dict.fromkeys((true, guess))]
+        joint = " → " if label_names is None else "\n→ "
+        above.set_title(joint.join(names), fontsize=9, color=style.BLACK if true == guess else style.VERMILLION)
+    wrong = int(np.sum(np.asarray(labels) != np.asarray(predictions)))
+    text = f"above: input; below: its reconstruction; red: label → prediction where wrong ({wrong} of {count})"
+    style.caption(figure, f"{note}; {text}" if note else text)
+    return figure
+
+
+def _show(axes: Axes, picture: np.ndarray) -> None:
+    """Draws float[H, W, C]: colour for three channels, grey otherwise."""
+    picture = np.clip(np.nan_to_num(np.asarray(picture, np.float64)), 0, 1)
+    if picture.ndim != 3:
+        raise ValueError(f"need an image of shape [H, W, C], got {picture.shape}")
+    if picture.shape[-1] != 3:
+        picture = picture.mean(axis=-1)
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    style.image_axes(axes)

@@ -1,0 +1,1 @@
+"""Numerical primitives as pure functions."""

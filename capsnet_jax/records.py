@@ -1,0 +1,250 @@
+"""A run's folder: what was asked, where it ran, every epoch's metrics, the result; and the way back to tables.
+
+workdir/
+  <experiment>.json         which cells an experiment asked for, and what it swept
+  <experiment>.csv          a row for every finished cell
+  figures/                  pictures drawn from the records
+  cells/<name>/             one cell: one setting, one seed
+    record.json             config, seed, and the command that runs this cell alone
+    environment.json        versions, git revision, device
+    metrics.jsonl           a line an epoch; TensorBoard event files beside it hold the same
+    result.json             written last: a cell that has it is finished
+    params/                 the trained parameters
+  programs/<key>/           checkpoints of cells that are being trained together
+"""
+
+import csv
+import dataclasses
+import hashlib
+import importlib.metadata
+import io
+import json
+import math
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tensorboardX import SummaryWriter
+
+from capsnet_jax import __version__
+from capsnet_jax import config as configs
+from capsnet_jax.config import Config
+from capsnet_jax.statistics import describe, mean_interval
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One setting and one seed: the least that can be run."""
+
+    config: Config
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """A folder's name, readable and unique to this config and seed."""
+        flat = configs.flatten(self.config)
+        key = json.dumps([flat, self.seed], sort_keys=True).encode()
+        dataset = flat["data.dataset"].replace("/", "_").replace(":", "_")
+        routing = f"{flat['routing.name']}{flat['routing.iterations']}"
+        digest = hashlib.sha256(key).hexdigest()[:10]
+        return f"{dataset}-{flat['model.name']}-{routing}-seed{self.seed}-{digest}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One finished cell.
+
+    Attributes:
+        settings: the flattened config, {path: value}.
+        seed: of the run.
+        metrics: float[epochs] each: "epoch", "images_per_second" and "train_…" and "validation_…" of "loss",
+            "classification_loss", "reconstruction_mse" and "error" (percent).
+        result: the last epoch's metrics, the test set's ("test_error" in percent), "parameters",
+            "images_per_second" (median over epochs), and "diverged_step" (-1 if all was well).
+        folder: where it lies.
+    """
+
+    settings: dict[str, Any]
+    seed: int
+    metrics: dict[str, np.ndarray]
+    result: dict[str, float]
+    folder: Path
+
+
+class CellWriter:
+    """Writes one cell's folder while it trains."""
+
+    def __init__(self, folder: Path, cell: Cell, command: str, history: Sequence[dict[str, Any]]):
+        """Start the folder, or bring its metric files to exactly `history` after an interruption."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        record = {"config": configs.flatten(cell.config), "seed": cell.seed, "command": command}
+        write_json(folder / "record.json", record)
+        write_json(folder / "environment.json", environment())
+        for stale in folder.glob("events.out.tfevents.*"):
+            stale.unlink()
+        write_text(folder / "metrics.jsonl", "")
+        self._events = SummaryWriter(str(folder), write_to_disk=True)
+        for row in history:
+            self.epoch(row)
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """Append one epoch's metrics."""
+        with (self._folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(_without_nan(row)) + "\n")
+        for name, value in row.items():
+            if name != "epoch" and math.isfinite(value):
+                self._events.add_scalar(name.replace("_", "/", 1), value, row["epoch"])
+        self._events.flush()
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Write the result, which makes the cell a finished one."""
+        self.close()
+        write_json(self._folder / "result.json", _without_nan(result))
+
+    def close(self) -> None:
+        """Close the event file."""
+        self._events.close()
+
+
+def finished(workdir: Path, cell: Cell) -> bool:
+    """Whether the cell need not be run again."""
+    return (workdir / "cells" / cell.name / "result.json").exists()
+
+
+def note_experiment(workdir: Path, experiment: str, cells: Iterable[Cell], swept: Iterable[str]) -> None:
+    """Add cells and swept paths to what the workdir knows of an experiment."""
+    known = _read_experiment(workdir, experiment)
+    names = dict.fromkeys([*known["cells"], *(cell.name for cell in cells)])
+    paths = dict.fromkeys([*known["swept"], *swept])
+    write_json(workdir / f"{experiment}.json", {"cells": list(names), "swept": list(paths)})
+
+
+def load(workdir: Path, experiment: str) -> tuple[list[Record], list[str]]:
+    """The finished cells of an experiment, in the order they were asked for, and the paths that it swept."""
+    known = _read_experiment(workdir, experiment)
+    folders = [workdir / "cells" / name for name in known["cells"]]
+    return [load_cell(folder) for folder in folders if (folder / "result.json").exists()], known["swept"]
+
+
+def load_all(workdir: Path) -> list[Record]:
+    """Every finished cell of a workdir."""
+    return [load_cell(path.parent) for path in sorted(workdir.glob("cells/*/result.json"))]
+
+
+def load_cell(folder: Path) -> Record:
+    """One finished cell."""
+    record = json.loads((folder / "record.json").read_text())
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    names = rows[0] if rows else {}
+    metrics = {name: np.array([_number(row[name]) for row in rows]) for name in names}
+    result = {name: _number(value) for name, value in json.loads((folder / "result.json").read_text()).items()}
+    return Record(record["config"], record["seed"], metrics, result, folder)
+
+
+def columns(records: Sequence[Record], swept: Sequence[str]) -> list[str]:
+    """The paths that tell the records' settings apart: the swept ones and whatever else differs."""
+    paths = records[0].settings if records else {}
+    differing = [p for p in paths if any(r.settings[p] != records[0].settings[p] for r in records)]
+    named = ("data.dataset", "preset", "train.epochs")  # these have columns of their own
+    return [path for path in dict.fromkeys([*swept, *differing]) if path not in named]
+
+
+def write_csv(path: Path, records: Sequence[Record], swept: Sequence[str]) -> None:
+    """A tidy table: one row for every setting and seed."""
+    results = list(dict.fromkeys(name for record in records for name in record.result))
+    results = ["test_error", *(name for name in results if name != "test_error")]
+    settings = columns(records, swept)
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["dataset", "preset", "seed", "epochs", *settings, *results])
+    for record in records:
+        s = record.settings
+        fixed = [s["data.dataset"], s["preset"], record.seed, s["train.epochs"]]
+        values = [_cell_text(s[path]) for path in settings]
+        table.writerow([*fixed, *values, *(f"{record.result.get(name, math.nan):.6g}" for name in results)])
+    write_text(path, text.getvalue())
+
+
+def summary(records: Sequence[Record], swept: Sequence[str]) -> str:
+    """A table for the terminal: every setting with mean and 95 % interval over its seeds."""
+    settings = columns(records, swept)
+    groups: dict[tuple[str, ...], list[Record]] = {}
+    for record in records:
+        paths = ["data.dataset", "train.epochs", *settings]
+        groups.setdefault(tuple(_cell_text(record.settings[path]) for path in paths), []).append(record)
+    header = ["dataset", "epochs", *settings, "test error %", "validation error %", "images/s"]
+    rows = [header]
+    for key, members in groups.items():
+        errors = [
+            describe(mean_interval([m.result.get(name, math.nan) for m in members]))
+            for name in ("test_error", "validation_error")
+        ]
+        speed = np.median([m.result.get("images_per_second", math.nan) for m in members])
+        rows.append([*key, *errors, f"{speed:,.0f}"])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def environment() -> dict[str, Any]:
+    """What besides config and seed a result may depend on."""
+    return {
+        "python": platform.python_version(),
+        "capsnet_jax": __version__,
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "git_revision": _git("rev-parse", "HEAD"),
+        "git_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "device": jax.devices()[0].device_kind,
+        "backend": jax.default_backend(),
+        "cores": os.cpu_count(),
+        "platform": platform.platform(),
+    }
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never a part."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text so that a reader sees the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text)
+    os.replace(part, path)
+
+
+def _read_experiment(workdir: Path, experiment: str) -> dict[str, list[str]]:
+    path = workdir / f"{experiment}.json"
+    return json.loads(path.read_text()) if path.exists() else {"cells": [], "swept": []}
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of the source's checkout; None where there is no git or no checkout."""
+    try:
+        source = Path(__file__).parent
+        done = subprocess.run(["git", "-C", source, *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN: null stands for it."""
+    return {n: None if isinstance(v, float) and not math.isfinite(v) else v for n, v in row.items()}
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _cell_text(value: Any) -> str:
+    return "x".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,215 @@
+"""Grid × seeds in the fewest programs: loop over static choices, side by side over traced numbers and seeds."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from capsnet_jax import checkpoint, config, data, models, records, routing, train
+from capsnet_jax.interrupt import Interrupted
+from capsnet_jax.progress import Progress
+from capsnet_jax.records import Cell, CellWriter
+
+CHECKPOINT_SECONDS = 30.0
+
+
+class Diverged(Exception):  # noqa: N818 - what happened to some runs; the others are fine
+    """Runs whose loss was no longer finite; the message has a line for each, with its step and the remedy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How a sweep is carried out; nothing here changes a result.
+
+    Attributes:
+        workdir: where records go, as described in `records`; held by this process alone.
+        across: "map" or "vmap", how runs share a program; "auto" takes what the platform does best.
+        command: what to type to run one cell alone.
+        stop: tells the signal that asked to stop, or None; polled between chunks of about two seconds.
+    """
+
+    workdir: Path
+    across: str
+    command: Callable[[Cell], str]
+    stop: Callable[[], int | None]
+
+
+def run(cells: Sequence[Cell], plan: Plan) -> None:
+    """Train every cell that is not finished, and leave its record in the workdir.
+
+    Raises:
+        ConfigError, DataError: before anything is trained.
+        Interrupted: after saving; the same call continues.
+        Diverged: after all other cells are finished.
+    """
+    across = plan.across
+    if across == "auto":
+        # A CPU is as fast on one run as on several, and batched products over seeds cost it locality.
+        across = "map" if jax.default_backend() == "cpu" else "vmap"
+    plan = dataclasses.replace(plan, across=across)
+    datasets = {settings: load_data(settings) for settings in {cell.config.data for cell in cells}}
+    check(cells, datasets)
+
+    pending = [cell for cell in cells if not records.finished(plan.workdir, cell)]
+    groups = programs(pending)
+    progress = Progress(sum(_images(group, datasets[group[0].config.data]) for group in groups))
+    if len(pending) < len(cells):
+        progress.say(f"{len(cells) - len(pending)} of {len(cells)} runs are finished already")
+    failures: list[str] = []
+    compiling = 0.0
+    for number, group in enumerate(groups, 1):
+        title = f"[{number}/{len(groups)}] {_title(group, cells)}"
+        diverged, seconds = _train_together(group, datasets[group[0].config.data], plan, progress, title)
+        failures += diverged
+        compiling += seconds
+    if groups:
+        progress.say(f"{len(pending)} runs in {len(groups)} compiled training programs ({compiling:.1f} s)")
+    if failures:
+        raise Diverged("\n".join(failures))
+
+
+def programs(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """The cells in groups of one structure; each group is one compiled program."""
+    groups: dict[Any, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(jax.tree.structure(cell.config), []).append(cell)
+    return list(groups.values())
+
+
+def load_data(settings: config.Data) -> data.Dataset:
+    """The data set that a config asks for."""
+    return data.load(
+        settings.dataset,
+        label_key=settings.label or None,
+        validation_fraction=settings.validation_fraction,
+        train_size=settings.train_size,
+    )
+
+
+def check(cells: Sequence[Cell], datasets: Mapping[config.Data, data.Dataset]) -> None:
+    """Look for mistakes before anything is trained.
+
+    Raises:
+        ConfigError: no such model or router, a batch larger than the set, or images too small.
+    """
+    for cell in (group[0] for group in programs(cells)):
+        settings, dataset = cell.config, datasets[cell.config.data]
+        config.check_word("model.name", settings.model.name, models.MODELS)
+        config.check_word("routing.name", settings.routing.name, routing.ROUTERS)
+        if train.steps_per_epoch(settings, dataset.train) == 0:
+            raise config.ConfigError(
+                f"train.batch_size={settings.train.batch_size} is more than the"
+                f" {dataset.train.labels.shape[0]} training images of {dataset.name}; lower it"
+            )
+        try:
+            train.abstract_states([settings], [cell.seed], dataset)
+        except ValueError as error:
+            raise config.ConfigError(f"{settings.model.name} on {dataset.name}: {error}") from error
+
+
+def _train_together(
+    group: list[Cell], dataset: data.Dataset, plan: Plan, progress: Progress, title: str
+) -> tuple[list[str], float]:
+    """Train the cells of one program; returns a line for each that diverged, and the seconds of compiling."""
+    configs, seeds = [cell.config for cell in group], [cell.seed for cell in group]
+    folder = plan.workdir / "programs" / _digest([cell.name for cell in group])
+    start = checkpoint.restore(folder, train.abstract_states(configs, seeds, dataset))
+    if start:
+        progress.skip(start.step * configs[0].train.batch_size * len(group))
+    history = start.history if start else []
+    writers = [
+        CellWriter(plan.workdir / "cells" / cell.name, cell, plan.command(cell), _of_run(history, i))
+        for i, cell in enumerate(group)
+    ]
+    progress.say(f"{title}: compiling" + (f", going on from step {start.step}" if start else ""))
+
+    saved, step = time.monotonic(), start.step if start else 0
+    for at in train.fit(configs, seeds, dataset, across=plan.across, start=start):
+        new_epochs, history = at.history[len(history) :], at.history
+        for i, writer in enumerate(writers):
+            for row in _of_run(new_epochs, i):
+                writer.epoch(row)
+        images = (at.step - step) * configs[0].train.batch_size * len(group)
+        progress.advance(images, f"{title} · {_where(at, configs[0].train.epochs)}", keep=bool(new_epochs))
+        step = at.step
+        signum = plan.stop()
+        if signum or time.monotonic() - saved > CHECKPOINT_SECONDS:
+            checkpoint.save(folder, step, at.states, history)
+            saved = time.monotonic()
+        if signum:
+            raise Interrupted(signum)
+        if np.all(np.asarray(at.states.diverged) >= 0):
+            progress.skip((at.total - step) * configs[0].train.batch_size * len(group))
+            break
+
+    diverged = np.asarray(at.states.diverged).tolist()
+    tested = train.test(configs, at.states, dataset, across=plan.across)
+    for i, (cell, writer) in enumerate(zip(group, writers, strict=True)):
+        params = jax.tree.map(lambda leaf, i=i: leaf[i], at.states.params)
+        rows = _of_run(history, i)
+        speeds = [row["images_per_second"] for row in rows] or [math.nan]
+        result = (rows[-1] if rows else {}) | {name: values[i] for name, values in tested.items()}
+        result |= {"parameters": models.count_parameters(params), "diverged_step": diverged[i]}
+        if diverged[i] >= 0:
+            result |= dict.fromkeys(tested, math.nan)
+        else:
+            checkpoint.save_params(plan.workdir / "cells" / cell.name / "params", params)
+        writer.finish(result | {"images_per_second": float(np.median(speeds))})
+    failures = [
+        f"{cell.name}: loss not finite at step {at_step}; lower train.learning_rate, or raise train.warmup."
+        f" The state before it is in {folder}"
+        for cell, at_step in zip(group, diverged, strict=True)
+        if at_step >= 0
+    ]
+    if failures:
+        checkpoint.save(folder, step, at.states, history)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    return failures, at.compile_seconds
+
+
+def _images(group: list[Cell], dataset: data.Dataset) -> int:
+    settings = group[0].config
+    steps = train.steps_per_epoch(settings, dataset.train) * settings.train.epochs
+    return steps * settings.train.batch_size * len(group)
+
+
+def _of_run(history: Sequence[dict[str, Any]], run: int) -> list[dict[str, Any]]:
+    """One run's rows of a history whose metrics hold one value a run."""
+    return [{n: v[run] if isinstance(v, list) else v for n, v in row.items()} for row in history]
+
+
+def _where(at: train.Progress, epochs: int) -> str:
+    """Epoch, latest metrics (mean over runs) and speed."""
+    steps = at.total // epochs
+    text = f"epoch {at.step / steps:.1f}/{epochs}"
+    if at.history:
+        last = at.history[-1]
+        loss, error = np.mean(last["train_loss"]), np.mean(last["validation_error"])
+        text += f" · train loss {loss:.4f} · validation error {error:.2f} %"
+    return f"{text} · {at.images_per_second:,.0f} images/s"
+
+
+def _title(group: list[Cell], cells: Sequence[Cell]) -> str:
+    """What sets this group apart from the others, and how many runs it holds."""
+    flats = [config.flatten(cell.config) for cell in cells]
+    own = config.flatten(group[0].config)
+    shared = [config.flatten(cell.config) for cell in group]
+    apart = [
+        f"{path}={own[path]}"
+        for path in own
+        if any(flat[path] != own[path] for flat in flats) and all(flat[path] == own[path] for flat in shared)
+    ]
+    return " ".join([*apart, f"× {len(group)} runs"])
+
+
+def _digest(names: list[str]) -> str:
+    return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]

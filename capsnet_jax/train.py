@@ -1,0 +1,307 @@
+"""Training as pure functions of state and data, for one run or for many side by side.
+
+A *run* is one config and one seed. Runs whose configs share their structure (see `config`) train together in one
+compiled program, stacked along a leading axis `runs`: `across="vmap"` batches every operation over them,
+`across="map"` takes them in turn inside the program, which a CPU prefers.
+
+Every random number is derived from the run's seed and the step, so the state carries no key, and a run that is cut
+at any step and continued from its state is equal to the bit to one that was not.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, PyTree
+
+from capsnet_jax import models
+from capsnet_jax.config import Config
+from capsnet_jax.config import Train as TrainSettings
+from capsnet_jax.data import Dataset, Examples
+from capsnet_jax.data.augment import random_shift, take, to_float
+from capsnet_jax.losses import total_loss
+
+EVALUATION_BATCH = 250
+METRICS = ("loss", "classification_loss", "reconstruction_mse", "error")
+
+
+class TrainState(NamedTuple):
+    """What a step reads and replaces.
+
+    Attributes:
+      params: the model's parameters.
+      opt_state: Adam's moments.
+      sums: each metric summed over the examples of the current epoch so far.
+      diverged: the first step whose loss or gradient was not finite, else -1. From then on the state stands still,
+        so it always holds finite parameters.
+    """
+
+    params: PyTree
+    opt_state: PyTree
+    sums: dict[str, Float[Array, ""]]
+    diverged: Int[Array, ""]
+
+
+class Progress(NamedTuple):
+    """Where a fit stands after a chunk of steps.
+
+    Attributes:
+      step: steps done.
+      total: steps to do.
+      states: the runs' `TrainState`, stacked; valid until the next chunk is asked for.
+      history: a dictionary for every finished epoch: {"epoch", "images_per_second", each metric: one value a run}.
+      images_per_second: of all runs together, in this epoch and process, compilation and evaluation left out.
+      compile_seconds: time that compiling the training program took.
+    """
+
+    step: int
+    total: int
+    states: TrainState
+    history: list[dict[str, Any]]
+    images_per_second: float
+    compile_seconds: float
+
+
+def learning_rate(settings: TrainSettings, step: Int[Array, ""], total: int) -> Float[Array, ""]:
+    """The learning rate at a step: linear warm-up, then exponential or cosine decay, never under the floor."""
+    risen = settings.warmup * total
+    if settings.schedule == "cosine":
+        decay = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip((step - risen) / (total - risen), 0, 1)))
+    else:
+        decay = settings.decay_rate ** (step / settings.decay_steps)
+    warmup = jnp.minimum(1, (step + 1) / jnp.maximum(risen, 1))
+    return jnp.maximum(settings.learning_rate * decay, settings.floor) * warmup
+
+
+def init_state(config: Config, seed: Int[Array, ""], image_shape: tuple[int, ...], classes: int) -> TrainState:
+    """The state before the first step."""
+    params = models.init(models.build(config, classes), _key(seed, "init"), image_shape)
+    sums = {name: jnp.zeros(()) for name in METRICS}
+    return TrainState(params, optax.scale_by_adam().init(params), sums, jnp.array(-1))
+
+
+def train_step(
+    config: Config,
+    seed: Int[Array, ""],
+    state: TrainState,
+    batch: Examples,
+    step: Int[Array, ""],
+    *,
+    classes: int,
+    total: int,
+) -> TrainState:
+    """One step of Adam on a batch of uint8 images, augmented here.
+
+    Args:
+      config: settings; its leaves may be traced.
+      seed: of the run.
+      state: to be replaced.
+      batch: images uint8[batch, height, width, channels] and labels int32[batch].
+      step: number of this step, from 0.
+      classes: number of classes.
+      total: steps that the schedule spans.
+
+    Returns:
+      The next state; the old one with `diverged` set where the loss or its gradient is not finite.
+    """
+    shift_key, dropout_key = jax.random.split(jax.random.fold_in(_key(seed, "steps"), step))
+    images = to_float(random_shift(shift_key, batch.images, config.data.shift))
+    model = models.build(config, classes)
+
+    def loss_of(params: PyTree) -> tuple[Array, dict[str, Array]]:
+        out = model.apply({"params": params}, images, batch.labels, train=True, rngs={"dropout": dropout_key})
+        return total_loss(out, images, batch.labels, config.loss)
+
+    (loss, parts), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    direction, opt_state = optax.scale_by_adam().update(gradient, state.opt_state)
+    rate = learning_rate(config.train, step, total)
+    params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
+    sums = {name: state.sums[name] + jnp.sum(parts[name]) for name in METRICS}
+
+    finite = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(gradient)) & (state.diverged < 0)
+    moved = TrainState(params, opt_state, sums, state.diverged)
+    stays = state._replace(diverged=jnp.where(state.diverged < 0, step, state.diverged))
+    return jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, stays)
+
+
+def train_steps(
+    config: Config,
+    seed: Int[Array, ""],
+    state: TrainState,
+    examples: Examples,
+    start: Int[Array, ""],
+    stop: Int[Array, ""],
+    *,
+    classes: int,
+    total: int,
+) -> TrainState:
+    """Steps `start` to `stop`, all of one epoch, as one loop on the device.
+
+    The loop's bounds are arguments of the program, so chunks of any length share one compilation and, as no step
+    knows where its chunk began, lead to the same state to the bit.
+    """
+    size = config.train.batch_size
+    steps = steps_per_epoch(config, examples)
+    epoch = start // steps
+    order = jax.random.permutation(jax.random.fold_in(_key(seed, "order"), epoch), examples.labels.shape[0])
+    fresh = jax.tree.map(jnp.zeros_like, state.sums)
+    state = state._replace(sums=jax.tree.map(lambda s, z: jnp.where(start % steps == 0, z, s), state.sums, fresh))
+
+    def body(step: Array, state: TrainState) -> TrainState:
+        indices = jax.lax.dynamic_slice(order, ((step - epoch * steps) * size,), (size,))
+        return train_step(config, seed, state, take(examples, indices), step, classes=classes, total=total)
+
+    return jax.lax.fori_loop(start, stop, body, state)
+
+
+def evaluate(config: Config, params: PyTree, examples: Examples, *, classes: int) -> dict[str, Float[Array, ""]]:
+    """Mean of every metric over all examples; "error" in percent. Images are neither augmented nor label-masked.
+
+    NaN where there are no examples.
+    """
+    model = models.build(config, classes)
+    count = examples.labels.shape[0]
+    batches = -(-count // EVALUATION_BATCH)
+
+    def body(sums: dict[str, Array], batch: Array) -> tuple[dict[str, Array], None]:
+        indices = batch * EVALUATION_BATCH + jnp.arange(EVALUATION_BATCH)
+        held = take(examples, jnp.minimum(indices, count - 1))
+        images = to_float(held.images)
+        _, parts = total_loss(model.apply({"params": params}, images), images, held.labels, config.loss)
+        return {n: sums[n] + jnp.sum(jnp.where(indices < count, parts[n], 0)) for n in METRICS}, None
+
+    zeros = {name: jnp.zeros(()) for name in METRICS}
+    sums = jax.lax.scan(body, zeros, jnp.arange(batches))[0] if count else zeros
+    return _means(sums, count)
+
+
+def steps_per_epoch(config: Config, examples: Examples) -> int:
+    """Whole batches in a pass; the order is new in every epoch, so the odd images left out change."""
+    return examples.labels.shape[0] // config.train.batch_size
+
+
+def fit(
+    configs: list[Config],
+    seeds: list[int],
+    data: Dataset,
+    *,
+    across: str,
+    chunk_seconds: float = 2.0,
+    start: tuple[int, TrainState, list[dict[str, Any]]] | None = None,
+) -> Iterator[Progress]:
+    """Train runs of one structure side by side, epoch after epoch.
+
+    A pure function of its arguments that hands out its progress: after about every `chunk_seconds` it yields, and
+    whoever consumes it may save, report, or stop asking.
+
+    Args:
+      configs: one config a run, all of the same structure.
+      seeds: one seed a run.
+      data: train and validation are used, test is not looked at.
+      across: "vmap" or "map".
+      chunk_seconds: how long the device is left to itself.
+      start: (step, states, history) to go on from; None starts anew.
+
+    Yields:
+      `Progress` after every chunk; the last has step = total.
+    """
+    config, stacked, seed_array = configs[0], stack(configs), jnp.asarray(seeds)
+    steps = steps_per_epoch(config, data.train)
+    total = steps * config.train.epochs
+    train, validation = jax.device_put((data.train, data.validation))
+    step, states, history = start or (0, initial_states(configs, seeds, data, across=across), [])
+    states = jax.device_put(states)
+
+    clock = time.perf_counter()
+    chunked = partial(train_steps, classes=data.classes, total=total)
+    program = (
+        jax.jit(_over_runs(chunked, (0, 0, 0, None, None, None), across=across), donate_argnums=2)
+        .lower(stacked, seed_array, states, train, np.int32(0), np.int32(0))
+        .compile()
+    )
+    compile_seconds = time.perf_counter() - clock
+    validate = jax.jit(_over_runs(partial(evaluate, classes=data.classes), (0, 0, None), across=across))
+
+    chunk, done, busy = 1, 0, 0.0  # the next chunk's steps; this epoch's steps and seconds in this process
+    while step < total:
+        end = min(step + chunk, (step // steps + 1) * steps)
+        clock = time.perf_counter()
+        states = program(stacked, seed_array, states, train, np.int32(step), np.int32(end))
+        jax.block_until_ready(states)
+        seconds = time.perf_counter() - clock
+        done, busy = done + end - step, busy + seconds
+        rate = len(configs) * config.train.batch_size * done / busy
+        chunk = max(1, round(chunk_seconds * (end - step) / seconds))
+        step = end
+        if step % steps == 0:
+            metrics = {f"train_{n}": v for n, v in _means(states.sums, steps * config.train.batch_size).items()}
+            held_out = validate(stacked, states.params, validation)
+            metrics |= {f"validation_{n}": v for n, v in held_out.items()}
+            row = {name: _plain(values) for name, values in metrics.items()}
+            history = [*history, {"epoch": step // steps, "images_per_second": rate} | row]
+            done, busy = 0, 0.0
+        yield Progress(step, total, states, history, rate, compile_seconds)
+
+
+def initial_states(configs: list[Config], seeds: list[int], data: Dataset, *, across: str) -> TrainState:
+    """The stacked states before the first step."""
+    init = partial(init_state, image_shape=data.image_shape, classes=data.classes)
+    return jax.jit(_over_runs(init, (0, 0), across=across))(stack(configs), jnp.asarray(seeds))
+
+
+def abstract_states(configs: list[Config], seeds: list[int], data: Dataset) -> TrainState:
+    """Shapes and types of `initial_states`, computed without running anything.
+
+    Raises:
+        ValueError: the images are too small for the model's kernels.
+    """
+    return jax.eval_shape(partial(initial_states, configs, seeds, data, across="vmap"))
+
+
+def test(configs: list[Config], states: TrainState, data: Dataset, *, across: str) -> dict[str, list[float]]:
+    """The test set's metrics of finished runs, one value a run: "test_error" in percent and so on."""
+    run = jax.jit(_over_runs(partial(evaluate, classes=data.classes), (0, 0, None), across=across))
+    metrics = run(stack(configs), states.params, jax.device_put(data.test))
+    return {f"test_{name}": _plain(values) for name, values in metrics.items()}
+
+
+def stack(configs: list[Config]) -> Config:
+    """Configs of one structure as one, each leaf float32[runs]."""
+    return jax.tree.map(lambda *leaves: jnp.asarray(leaves, jnp.float32), *configs)
+
+
+def _over_runs(function: Callable, axes: tuple[int | None, ...], *, across: str) -> Callable:
+    """`function` over the leading axis of the arguments whose axis is 0, the others shared."""
+    if across == "vmap":
+        return jax.vmap(function, in_axes=axes)
+
+    def mapped(*arguments: Any) -> Any:
+        stacked = [a for a, axis in zip(arguments, axes, strict=True) if axis == 0]
+
+        def one(own: list[Any]) -> Any:
+            own = list(own)
+            return function(*(own.pop(0) if axis == 0 else a for a, axis in zip(arguments, axes, strict=True)))
+
+        return jax.lax.map(one, stacked)
+
+    return mapped
+
+
+def _key(seed: Int[Array, ""], purpose: str) -> Array:
+    """The run's key for one purpose, so that no two purposes share random numbers."""
+    purposes = ("init", "order", "steps")
+    return jax.random.fold_in(jax.random.key(seed), purposes.index(purpose))
+
+
+def _means(sums: dict[str, Array], count: int) -> dict[str, Array]:
+    means = {name: value / jnp.float32(count) for name, value in sums.items()}
+    return means | {"error": 100 * means["error"]}
+
+
+def _plain(values: Array) -> list[float]:
+    return np.asarray(values, np.float64).tolist()

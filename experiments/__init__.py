@@ -1,0 +1,15 @@
+"""Experiments: one file, one question.
+
+Each has the same three names. CONFIG is what it changes in the preset {path: value}; SWEEP is the settings that it
+compares, a list of {path: value}; `figures(records)` draws {name: figure} from finished runs. To add one, write its
+file and add its line here.
+"""
+
+from types import ModuleType
+
+from experiments import routing_iterations, routing_vs_backprop
+
+EXPERIMENTS: dict[str, ModuleType] = {
+    "routing_iterations": routing_iterations,
+    "routing_vs_backprop": routing_vs_backprop,
+}

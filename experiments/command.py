@@ -1,0 +1,178 @@
+"""What the flags of launch.py ask for, carried out; a mistake becomes one line and an exit code."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from absl import flags
+
+from capsnet_jax import config
+from capsnet_jax.config import Config, ConfigError
+from experiments import EXPERIMENTS
+
+
+def main(options: flags.FlagValues) -> int:
+    """Do what the flags ask.
+
+    Returns:
+        The exit code: 0, 1 when runs diverged, 2 for a mistake in what was asked (one line on stderr), 128 + signal
+        when a signal stopped the run, which the same command continues.
+    """
+    if options.list:
+        print(_what_there_is())
+        return 0
+    if options.settings:
+        print(_settings())
+        return 0
+    try:
+        return _task(options)
+    except ConfigError as mistake:
+        return _complain(mistake)
+
+
+def _task(options: flags.FlagValues) -> int:
+    """The tasks that need the whole package, which takes a second to import."""
+    from capsnet_jax import checkpoint, data, describe, interrupt, lock, predict, sweep
+
+    try:
+        if options.describe is not None:
+            print(describe.describe(options.describe))
+        elif options.predict is not None:
+            text, figure = predict.predict(Path(options.predict), _workdir(options), invert=options.invert)
+            print(f"{text}\n{figure}")
+        elif options.figures_only:
+            _draw(options.experiment, _experiment(options), _workdir(options))
+        else:
+            _run(options)
+    except (data.DataError, lock.LockedError, checkpoint.CheckpointError, predict.PredictError) as mistake:
+        return _complain(mistake)
+    except sweep.Diverged as outcome:
+        return _complain(outcome, 1)
+    except interrupt.Interrupted as signal:
+        return _complain(signal, signal.exit_code)
+    return 0
+
+
+def _run(options: flags.FlagValues) -> None:
+    """Train what is not yet trained, then draw."""
+    from capsnet_jax import records, sweep
+    from capsnet_jax.interrupt import stop_requested
+    from capsnet_jax.lock import exclusive
+
+    name, workdir = options.experiment, _workdir(options)
+    settings, swept = settings_of(_experiment(options), options)
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    cells = [records.Cell(setting, seed) for setting in settings for seed in seeds]
+
+    def command(cell: records.Cell) -> str:
+        return _command(name, cell.config, cell.seed, swept)
+
+    with exclusive(workdir), stop_requested() as stop:
+        records.note_experiment(workdir, name, cells, swept)
+        try:
+            sweep.run(cells, sweep.Plan(workdir, options.across, command, stop))
+        except sweep.Diverged:
+            _draw(name, _experiment(options), workdir)
+            raise
+        _draw(name, _experiment(options), workdir)
+
+
+def settings_of(experiment: ModuleType, options: flags.FlagValues) -> tuple[list[Config], list[str]]:
+    """The configs that an experiment compares under these flags, and the paths that it sweeps.
+
+    The preset comes first, then the experiment's CONFIG, then --dataset and --set. What --set or --sweep name is
+    taken out of the experiment's SWEEP; a --sweep is then crossed with what remains of it.
+
+    Raises:
+        ConfigError: a setting that cannot be used.
+    """
+    base = config.override(Config(), config.PRESETS[options.preset] | {"preset": options.preset})
+    base = config.override(base, experiment.CONFIG)
+    if options.dataset is not None:
+        base = config.override(base, {"data.dataset": options.dataset})
+    fixed, varied = {}, {}
+    for text in options.set:
+        path, values = config.parse_setting(text)
+        if len(values) > 1:
+            raise ConfigError(f"--set {text} gives {len(values)} values; compare them with --sweep {text}")
+        fixed[path] = values[0]
+    for text in options.sweep:
+        path, values = config.parse_setting(text)
+        varied[path] = values
+    if "preset" in fixed | varied:
+        raise ConfigError("preset is not a setting to change; use --preset")
+    arms = config.sweep_over(experiment.SWEEP, {path: [value] for path, value in fixed.items()} | varied)
+    swept = dict.fromkeys([*(path for arm in arms for path in arm if path not in fixed)])
+    return [config.override(base, arm) for arm in arms], list(swept)
+
+
+def _draw(name: str, experiment: ModuleType, workdir: Path) -> None:
+    """Table and figures from the workdir's records."""
+    from capsnet_jax import figures, records
+
+    found, swept = records.load(workdir, name)
+    if not found:
+        raise ConfigError(f"no finished run of {name} in {workdir}; run it first, or name its --workdir")
+    table = workdir / f"{name}.csv"
+    records.write_csv(table, found, swept)
+    print(f"\n{records.summary(found, swept)}\n(mean ± 95 % interval over seeds)\n\n{table}")
+    # A run that diverged has a row in the table, but no curve to draw.
+    whole = [record for record in found if record.result["diverged_step"] < 0]
+    for title, figure in (experiment.figures(whole) if whole else {}).items():
+        print(figures.save(figure, workdir / "figures" / f"{name}-{title}.png"))
+
+
+def _command(name: str, settings: Config, seed: int, swept: Sequence[str]) -> str:
+    """What to type to run one cell alone."""
+    preset = config.flatten(config.override(Config(), config.PRESETS[settings.preset]))
+    own = {path: value for path, value in config.flatten(settings).items() if path != "preset"}
+    words = ["python", "launch.py", f"--experiment={name}", f"--preset={settings.preset}"]
+    for path, value in own.items():
+        if value != preset[path] or path in swept:
+            words += ["--set", f"{path}={config.spell(value)}"]
+    return shlex.join([*words, "--seeds=1", f"--first_seed={seed}", "--workdir=WORKDIR"])
+
+
+def _experiment(options: flags.FlagValues) -> ModuleType:
+    config.check_word("--experiment", options.experiment, EXPERIMENTS)
+    return EXPERIMENTS[options.experiment]
+
+
+def _workdir(options: flags.FlagValues) -> Path:
+    return Path(options.workdir or Path("runs") / options.experiment)
+
+
+def _what_there_is() -> str:
+    from capsnet_jax.data import DATASETS
+    from capsnet_jax.models import MODELS
+    from capsnet_jax.routing import ROUTERS
+
+    def first_line(thing: Any) -> str:
+        return (getattr(thing, "func", thing).__doc__ or "").strip().split("\n")[0]
+
+    parts = {
+        "experiments": {name: first_line(module) for name, module in EXPERIMENTS.items()},
+        "models": {name: first_line(model) for name, model in MODELS.items()},
+        "routers": {name: first_line(router) for name, router in ROUTERS.items()},
+        "data sets": {name: known.description for name, known in DATASETS.items()},
+    }
+    lines = []
+    for title, entries in parts.items():
+        lines += [title, *(f"  {name:<20} {text}" for name, text in entries.items()), ""]
+    return "\n".join([*lines, "Any other tfds image-classification set is named as tfds names it."])
+
+
+def _settings() -> str:
+    lines = []
+    for path, field in config.paths().items():
+        takes = config.takes(path)
+        lines.append(f"{path + '=' + config.spell(field.default):<34} {field.metadata['doc']} ({takes})")
+    return "\n".join(lines)
+
+
+def _complain(reason: Exception, code: int = 2) -> int:
+    print(reason, file=sys.stderr)
+    return code

@@ -1,0 +1,57 @@
+"""Run an experiment, or ask what there is.
+
+python launch.py                          the default experiment on embedded data
+python launch.py --list                   experiments, models, routers, data sets
+python launch.py --describe=capsnet       a model's layers, parameters and FLOPs
+python launch.py --predict=digit.png      what the workdir's best run says of a picture
+"""
+
+import shlex
+import sys
+
+from absl import app, flags, logging
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("experiment", "routing_iterations", "which one; see --list")
+flags.DEFINE_string("dataset", None, "data set by name; see --list (the same as --set data.dataset=…)")
+flags.DEFINE_enum("preset", "small", ["small", "paper"], "where settings start from")
+flags.DEFINE_integer("seeds", 3, "runs of each setting, with seeds 0, 1, 2 …", lower_bound=1)
+flags.DEFINE_integer("first_seed", 0, "count seeds from here", lower_bound=0)
+flags.DEFINE_multi_string("set", [], "path=value: change a setting; repeats", short_name="s")
+flags.DEFINE_multi_string("sweep", [], "path=value,value,…: compare settings; repeats, and then every combination")
+flags.DEFINE_string("workdir", None, "where records go (default runs/EXPERIMENT)")
+flags.DEFINE_enum("across", "auto", ["auto", "map", "vmap"], "how runs share a program; changes speed only")
+flags.DEFINE_bool("figures_only", False, "redraw tables and figures from the workdir's records")
+flags.DEFINE_bool("list", False, "what there is, and stop")
+flags.DEFINE_bool("settings", False, "every setting with its value, what it takes and means, and stop")
+flags.DEFINE_string("describe", None, "a model to describe, and stop")
+flags.DEFINE_string("predict", None, "a picture to classify with the workdir's best run, and stop")
+flags.DEFINE_bool("invert", False, "with --predict: the picture is dark on light")
+
+
+def main(_: list[str]) -> None:
+    """Hand the flags on."""
+    from experiments import command
+
+    logging.set_verbosity(logging.WARNING)  # app.run lets through what libraries say about themselves
+    sys.exit(command.main(FLAGS))
+
+
+def parse(arguments: list[str]) -> list[str]:
+    """Parse flags; a mistake in them is one line and exit code 2."""
+    try:
+        rest = FLAGS(arguments)
+    except flags.Error as error:
+        sys.exit(_refuse(f"{error}; see python launch.py --help"))
+    if len(rest) > 1:
+        sys.exit(_refuse(f"{shlex.join(rest[1:])} is not a flag; see python launch.py --help"))
+    return rest
+
+
+def _refuse(message: str) -> int:
+    print(" ".join(message.split()), file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse)

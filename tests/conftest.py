@@ -1,0 +1,11 @@
+"""All tests run with implicit rank promotion an error, and the numerical core's annotations checked at every call.
+
+`capsnet_jax.config` is left out of the checking: it takes whole numbers for floats, which beartype does not.
+"""
+
+import jax
+from jaxtyping import install_import_hook
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+CHECKED = [f"capsnet_jax.{name}" for name in ("data", "losses", "models", "ops", "routing", "train")]
+install_import_hook(CHECKED, "beartype.beartype")

@@ -1,0 +1,82 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from capsnet_jax.data import Examples
+from capsnet_jax.data.augment import random_shift, take, to_float
+
+
+def shifted(image, dy, dx):
+    """The image moved down by dy and right by dx, pixel by pixel."""
+    moved = np.zeros_like(image)
+    height, width = image.shape[:2]
+    for y in range(height):
+        for x in range(width):
+            if 0 <= y - dy < height and 0 <= x - dx < width:
+                moved[y, x] = image[y - dy, x - dx]
+    return moved
+
+
+def shift_of(image, moved, pixels):
+    """The one (dy, dx) that turns image into moved."""
+    span = range(-pixels, pixels + 1)
+    found = [(dy, dx) for dy in span for dx in span if np.array_equal(shifted(image, dy, dx), moved)]
+    assert len(found) == 1
+    return found[0]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize(("pixels", "shape"), [(1, (5, 4, 1)), (2, (6, 7, 3)), (4, (3, 3, 1))])
+def test_each_image_moves_by_whole_pixels_into_zeros(dtype, pixels, shape):
+    images = np.random.default_rng(0).integers(1, 256, (16, *shape)).astype(dtype)
+    moved = random_shift(jax.random.key(1), jnp.asarray(images), pixels)
+    assert moved.dtype == dtype
+    assert moved.shape == images.shape
+    allowed = range(-pixels, pixels + 1)
+    for before, after in zip(images, np.asarray(moved), strict=True):
+        # nothing but a shift with zero padding passes here, a wrap around least of all
+        assert any(np.array_equal(shifted(before, dy, dx), after) for dy in allowed for dx in allowed)
+
+
+def test_shifts_are_uniform_and_independent():
+    image = np.random.default_rng(0).integers(1, 256, (5, 5, 1)).astype(np.uint8)
+    images = jnp.asarray(np.broadcast_to(image, (900, 5, 5, 1)))
+    moved = np.asarray(random_shift(jax.random.key(0), images, 1))
+    shifts = np.array([shift_of(image, after, 1) for after in moved])
+    counts = np.zeros((3, 3))
+    np.add.at(counts, (shifts[:, 0] + 1, shifts[:, 1] + 1), 1)
+    chi_square = np.sum((counts - 100) ** 2 / 100)
+    assert chi_square < 26  # 8 degrees of freedom: one key in a thousand would exceed it
+    assert abs(np.corrcoef(shifts[:-1, 0], shifts[1:, 0])[0, 1]) < 0.1  # neighbours in the batch
+
+
+def test_the_key_decides_and_jit_changes_nothing():
+    images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (32, 6, 6, 1), dtype=np.uint8))
+    jitted = jax.jit(random_shift, static_argnums=2)
+    once = random_shift(jax.random.key(0), images, 2)
+    np.testing.assert_array_equal(once, jitted(jax.random.key(0), images, 2))
+    assert not np.array_equal(once, jitted(jax.random.key(1), images, 2))
+
+
+def test_no_shift_is_the_identity_and_a_negative_one_an_error():
+    images = jnp.ones((2, 3, 3, 1), jnp.uint8)
+    assert random_shift(jax.random.key(0), images, 0) is images
+    with pytest.raises(ValueError, match="negative"):
+        random_shift(jax.random.key(0), images, -1)
+
+
+def test_to_float_scales_bytes_once():
+    floats = jax.jit(to_float)(jnp.arange(256, dtype=jnp.uint8))
+    assert floats.dtype == jnp.float32
+    np.testing.assert_allclose(floats, np.arange(256) / 255, rtol=1e-6)
+    assert (floats[0], floats[255]) == (0, 1)
+    with pytest.raises(TypeError, match=r"(?i)uint8"):
+        to_float(floats)
+
+
+def test_take_gathers_images_with_their_labels():
+    examples = Examples(jnp.arange(5, dtype=jnp.uint8).reshape(5, 1, 1, 1), jnp.arange(5) * 10)
+    batch = jax.jit(take)(examples, jnp.array([3, 0, 3]))
+    assert batch.images[:, 0, 0, 0].tolist() == [3, 0, 3]
+    assert batch.labels.tolist() == [30, 0, 30]

@@ -1,0 +1,244 @@
+"""Sets of many kinds, all tiny: real builders fed with fake originals, and builders made for one mistake."""
+
+import gzip
+import io
+import os
+import shutil
+import tarfile
+import time
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+import scipy.io
+import tensorflow_datasets as tfds
+
+from capsnet_jax.data import DataError, decode, load
+from tests.data import fakes
+
+
+def pictures(count, shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, *shape), dtype=np.uint8)
+
+
+LABELS = MappingProxyType({"label": tfds.features.ClassLabel(num_classes=2)})
+PICTURES = MappingProxyType({"image": tfds.features.Image(shape=(None, None, 3))})
+DEEP_PICTURES = MappingProxyType({"image": tfds.features.Image(shape=(4, 4, 1), dtype=np.uint16)})
+
+
+class Tiny(tfds.core.GeneratorBasedBuilder):
+    """Two splits of images and labels; the ones below differ in what is wrong with them."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    FEATURES = PICTURES | LABELS
+    SPLITS = ("train", "test")
+    SIZES = (4, 4)
+
+    def _info(self):
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(dict(self.FEATURES)))
+
+    def _split_generators(self, dl_manager):
+        return {split: self._generate_examples() for split in self.SPLITS}
+
+    def _generate_examples(self):
+        for index in range(10):
+            size = self.SIZES[index % 2]
+            yield index, {"image": pictures(1, (size, size, 3), index)[0], "label": index % 2}
+
+
+class TinyTwoSizes(Tiny):
+    SIZES = (4, 5)
+
+
+class TinyWithoutTest(Tiny):
+    SPLITS = ("train", "validation")
+
+
+class TinyTwoLabels(Tiny):
+    FEATURES = Tiny.FEATURES | {"other": tfds.features.ClassLabel(num_classes=3)}
+
+
+class TinyWithoutImage(Tiny):
+    FEATURES = LABELS
+
+
+class TinyDeep(Tiny):
+    FEATURES = DEEP_PICTURES | LABELS
+
+
+def test_images_of_colour_keep_their_pixels_and_labels(tmp_path):
+    data = load("tiny", data_dir=tmp_path, validation_fraction=0.0)
+    assert data.image_shape == (4, 4, 3)
+    found = {image.tobytes(): label for image, label in zip(*data.train, strict=True)}
+    assert found == {pictures(1, (4, 4, 3), i)[0].tobytes(): i % 2 for i in range(10)}
+    assert (data.train.images.dtype, data.train.labels.dtype) == (np.uint8, np.int32)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("tiny_two_sizes", "differ in size"),
+        ("tiny_without_test", "no test split, only train, validation"),
+        ("tiny_two_labels", "choose label_key from label, other"),
+        ("tiny_without_image", "none for images"),
+        ("tiny_deep", "uint16"),
+        ("tinny", "did you mean tiny"),
+        ("minst", "mnist"),
+        ("emnist/lettrs", "emnist/letters"),
+        ("mnist:9.9.9", "3.0.1"),
+        ("nothing_at_all_like_it", "did you mean"),
+    ],
+)
+def test_a_set_that_cannot_be_used_is_one_clear_line(name, says, tmp_path):
+    with pytest.raises(DataError, match=says) as error:
+        load(name, data_dir=tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_label_that_is_not_there_names_those_that_are(tmp_path):
+    with pytest.raises(DataError, match=r"no label 'colour'; choose label_key from label"):
+        load("tiny", label_key="colour", data_dir=tmp_path)
+
+
+def test_second_load_decodes_nothing_and_a_change_of_the_files_is_seen(tmp_path, monkeypatch, own_cache):
+    first = load("tiny", data_dir=tmp_path)
+    real_decode, decoded = decode.decode, []
+    monkeypatch.setattr(decode, "decode", lambda *args: decoded.append(1) or real_decode(*args))
+    second = load("tiny", data_dir=tmp_path)
+    assert not decoded
+    np.testing.assert_array_equal(first.train.images, second.train.images)
+    os.utime(next((tmp_path / "tiny" / "1.0.0").glob("*train*")), (0, 0))
+    load("tiny", data_dir=tmp_path)
+    assert len(decoded) == 1
+    assert (own_cache / "tiny" / "1.0.0" / "label.npz").is_file()
+    load("tiny", data_dir=tmp_path, cache_dir=tmp_path / "elsewhere")
+    assert len(decoded) == 2
+
+
+def test_the_environment_names_the_data_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "from environment"))
+    load("tiny")
+    assert (tmp_path / "from environment" / "tiny" / "1.0.0").is_dir()
+
+
+def test_damaged_records_and_half_a_folder_are_refused(tmp_path):
+    load("tiny", data_dir=tmp_path)
+    folder = tmp_path / "tiny" / "1.0.0"
+    records = next(folder.glob("*train*"))
+    records.write_bytes(records.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"cannot be read.*delete that folder"):
+        load("tiny", data_dir=tmp_path)
+    (folder / "dataset_info.json").unlink()
+    with pytest.raises(DataError, match="not a whole prepared dataset; delete it"):
+        load("tiny", data_dir=tmp_path)
+    shutil.rmtree(folder)
+    assert load("tiny", data_dir=tmp_path).classes == 2
+
+
+def test_arguments_out_of_bounds_are_refused_before_anything_is_read(tmp_path):
+    for wrong in ({"validation_fraction": 1.0}, {"train_size": -5}):
+        with pytest.raises(DataError, match=next(iter(wrong))):
+            load("no_such_set", data_dir=tmp_path, **wrong)
+
+
+def cifar10():
+    batches = {f"data_batch_{i}.bin": 2 * i for i in range(1, 6)} | {"test_batch.bin": 20}
+    names = [f"name{i}" for i in range(10)]
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name, first in batches.items():
+            rows = [bytes([(first + i) % 10]) + pictures(1, (3, 32, 32), first + i).tobytes() for i in range(4)]
+            add(archive, f"cifar-10-batches-bin/{name}", b"".join(rows))
+        add(archive, "cifar-10-batches-bin/batches.meta.txt", "\n".join(names).encode())
+    test = {pictures(1, (3, 32, 32), 20 + i)[0].transpose(1, 2, 0).tobytes(): i for i in range(4)}
+    return {"https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz": packed.getvalue()}, (32, 32, 3), test
+
+
+def add(archive, name, content):
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    archive.addfile(member, io.BytesIO(content))
+
+
+def svhn_cropped():
+    files, test = {}, {}
+    for split in ("train", "test", "extra"):
+        images = pictures(4, (32, 32, 3), len(split))
+        packed = io.BytesIO()
+        labels = np.array([[1], [5], [9], [10]], dtype=np.uint8)
+        scipy.io.savemat(packed, {"X": images.transpose(1, 2, 3, 0), "y": labels})
+        files[f"http://ufldl.stanford.edu/housenumbers/{split}_32x32.mat"] = packed.getvalue()
+        if split == "test":
+            test = dict(zip((i.tobytes() for i in images), (1, 5, 9, 0), strict=True))
+    return files, (32, 32, 3), test
+
+
+def smallnorb():
+    def matrix(magic, array):
+        shape = [*array.shape, 1, 1][: max(3, array.ndim)]
+        return gzip.compress(np.array([magic, array.ndim, *shape], "<i4").tobytes() + array.tobytes())
+
+    files = {}
+    for split in ("46789x9x18x6x2x96x96-training", "01235x9x18x6x2x96x96-testing"):
+        url = f"https://cs.nyu.edu/~ylclab/data/norb-v1.0-small/smallnorb-5x{split}"
+        pairs = pictures(5, (2, 96, 96), len(split))
+        files[f"{url}-dat.mat.gz"] = matrix(507333717, pairs)
+        files[f"{url}-cat.mat.gz"] = matrix(507333716, np.arange(5, dtype="<i4"))
+        files[f"{url}-info.mat.gz"] = matrix(507333716, np.zeros((5, 4), "<i4"))
+    return files, (96, 96, 1), {pair[0].tobytes(): i for i, pair in enumerate(pairs)}  # the left eye's image
+
+
+@pytest.mark.parametrize("originals", [cifar10, svhn_cropped, smallnorb])
+def test_tfdss_own_builders_prepare_without_tensorflow(originals, tmp_path, monkeypatch):
+    name = originals.__name__
+    files, shape, test = originals()
+    fakes.register(monkeypatch, name, files)
+    fakes.place(name, files, tmp_path)
+    data = load(name, data_dir=tmp_path, validation_fraction=0.0)
+    assert data.image_shape == shape
+    assert {image.tobytes(): label for image, label in zip(*data.test, strict=True)} == test
+
+
+def test_what_needs_more_of_tensorflow_says_so(tmp_path, monkeypatch):
+    def needs_tensorflow(self):
+        from tensorflow_datasets.core.utils.lazy_imports_utils import tensorflow as tf
+
+        yield 0, {"image": tf.image.resize(None), "label": 0}
+
+    monkeypatch.setattr(Tiny, "_generate_examples", needs_tensorflow)
+    with pytest.raises(DataError, match=r"tiny: tfds needs TensorFlow.*tfds build tiny --file_format"):
+        load("tiny", data_dir=tmp_path)
+    assert not list((tmp_path / "tiny").glob("*"))
+
+
+def test_another_process_may_prepare_it_first(tmp_path, monkeypatch):
+    prepare = Tiny.download_and_prepare
+
+    def overtaken(self, **arguments):
+        prepare(self, **arguments)
+        raise OSError("the folder is already there")
+
+    monkeypatch.setattr(Tiny, "download_and_prepare", overtaken)
+    assert load("tiny", data_dir=tmp_path).classes == 2
+
+
+def test_without_network_failure_is_fast(tmp_path):
+    start = time.monotonic()
+    with pytest.raises(DataError, match=r"cifar10 is not prepared in .*cifar-10-binary.tar.gz in .*TFDS_DATA"):
+        load("cifar10", data_dir=tmp_path)
+    assert time.monotonic() - start < 5
+
+
+REAL = os.environ.get("TFDS_DATA_DIR")
+
+if REAL:
+
+    def test_real_mnist_is_read_and_the_second_time_in_under_two_seconds():
+        load("mnist", data_dir=REAL)
+        start = time.monotonic()
+        data = load("mnist", data_dir=REAL)
+        assert time.monotonic() - start < 2
+        counts = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+        assert np.bincount(data.test.labels).tolist() == counts
+        assert (len(data.train.labels), len(data.validation.labels)) == (54_000, 6_000)
+        assert round(float(np.concatenate([data.train.images, data.validation.images]).mean()), 2) == 33.32

@@ -1,0 +1,38 @@
+"""Records that look like training, made of numbers: what the figures' tests draw."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass
+class FakeRecord:
+    settings: dict
+    seed: int
+    metrics: dict
+    result: dict
+
+
+def fake_record(seed=0, epochs=10, floor=0.6, test_error=None, **settings):
+    """One run whose error falls towards `floor` percent; settings are given as `routing__iterations=3`."""
+    rng = np.random.default_rng([seed, epochs, round(1000 * floor)])
+    epoch = np.arange(1, epochs + 1)
+    error = floor * (1 + 9 * np.exp(-epoch / 1.5)) * rng.lognormal(0, 0.06, epochs)
+    margin = 0.01 * error * rng.lognormal(0, 0.03, epochs)
+    mse = 0.02 + 0.04 * np.exp(-epoch / 2) * rng.lognormal(0, 0.05, epochs)
+    metrics = {
+        "epoch": epoch,
+        "train_classification_loss": margin,
+        "train_reconstruction_mse": mse,
+        "train_loss": margin + 0.392 * mse,
+        "train_error": 1.2 * error,
+        "validation_error": error,
+    }
+    paths = {"data__dataset": "mnist", "routing__name": "dynamic"} | settings
+    measured = floor * rng.lognormal(0, 0.08) if test_error is None else test_error
+    return FakeRecord(
+        {name.replace("__", "."): value for name, value in paths.items()},
+        seed,
+        metrics,
+        {"test_error": measured, "images_per_second": 20_000.0 / settings.get("routing__iterations", 1)},
+    )

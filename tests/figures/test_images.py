@@ -1,0 +1,100 @@
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+from capsnet_jax.figures import images, prediction, reconstructions, style
+
+DIGITS = [str(k) for k in range(10)]
+
+
+def pictures(count, channels=1):
+    return np.random.default_rng(0).random((count, 6, 6, channels))
+
+
+def bars(figure):
+    return figure.axes[-1].patches
+
+
+def test_prediction_shows_the_arrays_and_marks_the_longest():
+    image, rebuilt = pictures(2)
+    lengths = np.linspace(0.1, 0.5, 10)
+    lengths[3] = 0.9
+    figure = prediction(image, rebuilt, lengths, DIGITS, note="MNIST")
+    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), image[..., 0])
+    np.testing.assert_array_equal(figure.axes[1].images[0].get_array(), rebuilt[..., 0])
+    assert [axes.get_title() for axes in figure.axes] == ["input", "reconstruction", "prediction: 3"]
+    np.testing.assert_allclose([bar.get_width() for bar in bars(figure)], lengths)
+    marked = [mpl.colors.to_hex(bar.get_facecolor()).upper() == style.VERMILLION for bar in bars(figure)]
+    assert marked == [k == 3 for k in range(10)]
+    assert figure.axes[-1].get_xlabel() == "capsule length"
+    assert figure.get_supxlabel().startswith("MNIST; one image")
+
+
+def test_prediction_without_a_decoder():
+    figure = prediction(pictures(1)[0], None, np.linspace(0, 1, 10), DIGITS)
+    assert [axes.get_title() for axes in figure.axes] == ["input", "prediction: 9"]
+
+
+@pytest.mark.parametrize(("channels", "shape"), [(1, (6, 6)), (2, (6, 6)), (3, (6, 6, 3))])
+def test_channels(channels, shape):
+    image = pictures(1, channels)[0]
+    drawn = prediction(image, None, np.ones(2), ["a", "b"]).axes[0].images[0].get_array()
+    np.testing.assert_allclose(drawn, image if channels == 3 else image.mean(axis=-1))
+    assert drawn.shape == shape
+
+
+def test_of_many_classes_the_longest_are_shown():
+    lengths = np.random.default_rng(1).random(100)
+    figure = prediction(pictures(1)[0], None, lengths, [f"class {k}" for k in range(100)])
+    assert sorted(bar.get_width() for bar in bars(figure)) == sorted(lengths)[-images._BARS :]
+    assert figure.axes[-1].get_title() == f"prediction: class {lengths.argmax()}"
+    assert "(the 12 longest of 100)" in figure.get_supxlabel()
+
+
+def test_broken_lengths_and_pixels_do_not_win():
+    lengths = np.array([np.nan, 0.2, 0.7, np.inf])
+    image = np.full((6, 6, 1), np.nan)
+    figure = prediction(image, image + 2, lengths, list("abcd"))
+    assert figure.axes[-1].get_title() == "prediction: c"
+    assert not np.isnan(figure.axes[0].images[0].get_array()).any()
+
+
+@pytest.mark.parametrize("lengths", [np.ones(3), np.ones((10, 1)), np.ones(())])
+def test_one_length_a_class(lengths):
+    with pytest.raises(ValueError, match="need one length a class"):
+        prediction(pictures(1)[0], None, lengths, DIGITS)
+
+
+def test_image_needs_three_axes():
+    with pytest.raises(ValueError, match=r"shape \[H, W, C\], got \(6, 6\)"):
+        prediction(np.ones((6, 6)), None, np.ones(10), DIGITS)
+
+
+def test_reconstructions_stand_under_their_images():
+    inputs, rebuilt = pictures(12), 1 - pictures(12)
+    labels = np.arange(12) % 10
+    guesses = labels.copy()
+    guesses[11] = 7
+    figure = reconstructions(inputs, rebuilt, labels, guesses, note="MNIST")
+    grid = np.array(figure.axes).reshape(4, 10)
+    for index in range(12):
+        above, below = grid[2 * (index // 10), index % 10], grid[2 * (index // 10) + 1, index % 10]
+        np.testing.assert_array_equal(above.images[0].get_array(), inputs[index, ..., 0])
+        np.testing.assert_allclose(below.images[0].get_array(), rebuilt[index, ..., 0])
+    assert grid[2, 0].get_title() == "0"
+    assert grid[2, 1].get_title() == "1 → 7"
+    assert grid[2, 1].title.get_color() == style.VERMILLION
+    assert not grid[2, 2].images
+    assert "where wrong (1 of 12)" in figure.get_supxlabel()
+
+
+def test_reconstructions_by_name():
+    figure = reconstructions(pictures(1), pictures(1), [0], [1], label_names=["cat", "dog"])
+    assert figure.axes[0].get_title() == "cat\n→ dog"
+
+
+def test_reconstructions_refuse_what_does_not_fit():
+    with pytest.raises(ValueError, match="no images to draw"):
+        reconstructions(pictures(0), pictures(0), [], [])
+    with pytest.raises(ValueError, match="got 2, 2, 2 and 1"):
+        reconstructions(pictures(2), pictures(2), [1, 2], [1])

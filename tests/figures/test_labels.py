@@ -1,0 +1,44 @@
+import pytest
+
+from capsnet_jax.figures.labels import dataset_label, interval_label, label, seeds_label, setting_label
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("routing.iterations", "routing iterations r"),
+        ("test_error", "test error [%]"),
+        ("model.primary_channels", "primary channels"),
+        ("unknown", "unknown"),
+    ],
+)
+def test_label(path, words):
+    assert label(path) == words
+
+
+def test_setting_label():
+    by = ["routing.name", "routing.iterations", "routing.gradient", "train.batch_size", "model.decoder"]
+    text = "dynamic routing, r = 3, inner gradient stopped, batch size = 128, decoder = False"
+    assert setting_label(by, ["dynamic", 3, "stop", 128, False]) == text
+
+
+def test_setting_label_passes_over_what_a_setting_does_not_have():
+    assert setting_label(["routing.iterations", "model.name"], [None, "capsnet"]) == "capsnet"
+    assert setting_label([], []) == "all runs"
+
+
+def test_dataset_label():
+    assert dataset_label("fashion_mnist") == "Fashion-MNIST"
+    assert dataset_label("my_data") == "my_data"
+
+
+@pytest.mark.parametrize(
+    ("counts", "text"), [([1], "n = 1 seed"), ([5, 5], "n = 5 seeds"), ([3, 5], "n = 3 to 5 seeds")]
+)
+def test_seeds_label(counts, text):
+    assert seeds_label(counts) == text
+
+
+def test_interval_label():
+    assert interval_label([5], 0.9, "bar") == "bar: 90% Student t interval of the mean"
+    assert interval_label([1, 1], 0.9, "bar") == "one seed has no interval, so no bar"
