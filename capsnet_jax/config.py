@@ -130,7 +130,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model.name": "capsnet_small",
         "train.schedule": "cosine",
         "train.warmup": 0.05,
-        "train.learning_rate": 2e-3,
+        "train.learning_rate": 3e-3,
     },
     # Sabour et al. 2017, section 4 and 5, and the released code's decay.
     "paper": {"model.name": "capsnet", "train.epochs": 50},

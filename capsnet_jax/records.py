@@ -149,19 +149,18 @@ def load_cell(folder: Path) -> Record:
     return Record(record["config"], record["seed"], metrics, result, folder)
 
 
-def columns(records: Sequence[Record], swept: Sequence[str]) -> list[str]:
-    """The paths that tell the records' settings apart: the swept ones and whatever else differs."""
+def differing(records: Sequence[Record], always: Sequence[str] = ()) -> list[str]:
+    """The paths that tell the records' settings apart, data sets aside: `always` and whatever differs."""
     paths = records[0].settings if records else {}
-    differing = [p for p in paths if any(r.settings[p] != records[0].settings[p] for r in records)]
-    named = ("data.dataset", "preset", "train.epochs")  # these have columns of their own
-    return [path for path in dict.fromkeys([*swept, *differing]) if path not in named]
+    found = [p for p in paths if any(r.settings[p] != records[0].settings[p] for r in records)]
+    return [path for path in dict.fromkeys([*always, *found]) if path != "data.dataset"]
 
 
 def write_csv(path: Path, records: Sequence[Record], swept: Sequence[str]) -> None:
     """A tidy table: one row for every setting and seed."""
     results = list(dict.fromkeys(name for record in records for name in record.result))
     results = ["test_error", *(name for name in results if name != "test_error")]
-    settings = columns(records, swept)
+    settings = [path for path in differing(records, swept) if path not in ("preset", "train.epochs")]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["dataset", "preset", "seed", "epochs", *settings, *results])
@@ -175,12 +174,11 @@ def write_csv(path: Path, records: Sequence[Record], swept: Sequence[str]) -> No
 
 def summary(records: Sequence[Record], swept: Sequence[str]) -> str:
     """A table for the terminal: every setting with mean and 95 % interval over its seeds."""
-    settings = columns(records, swept)
+    paths = ["data.dataset", *differing(records, ["train.epochs", *swept])]
     groups: dict[tuple[str, ...], list[Record]] = {}
     for record in records:
-        paths = ["data.dataset", "train.epochs", *settings]
         groups.setdefault(tuple(_cell_text(record.settings[path]) for path in paths), []).append(record)
-    header = ["dataset", "epochs", *settings, "test error %", "validation error %", "images/s"]
+    header = [*paths, "test error %", "validation error %", "images/s"]
     rows = [header]
     for key, members in groups.items():
         errors = [

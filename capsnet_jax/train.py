@@ -8,6 +8,7 @@ Every random number is derived from the run's seed and the step, so the state ca
 at any step and continued from its state is equal to the bit to one that was not.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -216,6 +217,9 @@ def fit(
     train, validation = jax.device_put((data.train, data.validation))
     step, states, history = start or (0, initial_states(configs, seeds, data, across=across), [])
     states = jax.device_put(states)
+    if step == total:
+        yield Progress(step, total, states, history, math.nan, 0.0)
+        return
 
     clock = time.perf_counter()
     chunked = partial(train_steps, classes=data.classes, total=total)

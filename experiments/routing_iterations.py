@@ -26,8 +26,11 @@ SWEEP = grid({"routing.iterations": (1, 2, 3)})
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Learning curves, and test error against iterations."""
     from capsnet_jax import figures as draw
+    from capsnet_jax.records import differing
 
+    path = "routing.iterations"
+    others = [other for other in differing(records) if other != path]
     return {
-        "learning_curves": draw.learning_curves(records, by=["routing.iterations"]),
-        "error_against_iterations": draw.error_against(records, "routing.iterations"),
+        "learning_curves": draw.learning_curves(records, by=[path, *others]),
+        "error_against_iterations": draw.error_against(records, path, by=others),
     }

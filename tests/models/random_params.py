@@ -1,0 +1,19 @@
+"""Parameters drawn by NumPy: the initialisers of JAX take seconds to compile, and few tests are about them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from capsnet_jax import models
+
+
+def random_params(model, image_shape: tuple[int, ...]) -> dict:
+    """Of a size at which activations neither vanish nor grow; biases are small and not 0."""
+    generator = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        scale = 0.3 if path[-1].key == "W" else np.prod(leaf.shape[:-1]) ** -0.5 if leaf.ndim > 1 else 0.05
+        return jnp.asarray(scale * generator.standard_normal(leaf.shape, np.float32))
+
+    shapes = jax.eval_shape(lambda: models.init(model, jax.random.key(0), image_shape))
+    return jax.tree_util.tree_map_with_path(draw, shapes)

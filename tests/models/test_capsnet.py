@@ -1,0 +1,136 @@
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from capsnet_jax import config, models
+from capsnet_jax.routing import ROUTERS
+from tests.models.random_params import random_params
+from tests.routing.loops import loop_routing
+
+TINY = {
+    "model.name": "capsnet",
+    "model.channels": 4,
+    "model.kernel": 3,
+    "model.types": 2,
+    "model.primary_dim": 4,
+    "model.digit_dim": 5,
+    "model.decoder": (6,),
+}
+IMAGE = (10, 9, 1)
+IMAGES = jax.random.uniform(jax.random.key(1), (4, *IMAGE))
+
+
+def build(changes=None):
+    return models.build(config.override(config.Config(), TINY | (changes or {})), 3)
+
+
+@cache
+def tiny():
+    model = build()
+    params = random_params(model, IMAGE)
+    return params, jax.jit(lambda images, labels=None: model.apply({"params": params}, images, labels))
+
+
+def test_parts_are_counted_as_published():
+    model = models.build(config.override(config.Config(), {"model.name": "capsnet"}), 10)
+    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), (28, 28, 1)))
+    counts = {name: models.count_parameters(part) for name, part in params.items()}
+    assert counts == {"conv1": 20_992, "primary": 5_308_672, "digit": 1_474_560, "decoder": 1_411_344}
+    assert sum(counts.values()) - counts["decoder"] == 6_804_224
+    assert params["digit"]["W"].shape == (1152, 10, 8, 16)
+
+
+def test_class_capsules_are_the_loops():
+    """From the primary capsules on: votes, three iterations of routing, lengths."""
+    params, apply = tiny()
+    out = apply(IMAGES)
+    weights = np.float64(params["digit"]["W"])
+    for example, primary in enumerate(np.float64(out["primary"])):
+        votes = np.array([[primary[i] @ weights[i, o] for o in range(3)] for i in range(len(primary))])
+        capsules, couplings, logits = loop_routing(votes, 3)
+        np.testing.assert_allclose(out["capsules"][example], capsules, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(out["couplings"][example], couplings, rtol=1e-4)
+        np.testing.assert_allclose(out["logits_b"][example], logits, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(out["lengths"][example], np.linalg.norm(capsules, axis=1), rtol=1e-4)
+
+
+def test_a_primary_capsule_is_one_type_at_one_position():
+    params, apply = tiny()
+    out = apply(IMAGES)
+    x = np.float64(out["conv1"][0])
+    kernel, bias = (np.float64(params["primary"][name]) for name in ("kernel", "bias"))
+    rows, columns = (x.shape[0] - 3) // 2 + 1, (x.shape[1] - 3) // 2 + 1
+    capsules = []
+    for i in range(rows):
+        for j in range(columns):
+            window = x[2 * i : 2 * i + 3, 2 * j : 2 * j + 3]
+            flat = np.einsum("hwc,hwcf->f", window, kernel) + bias
+            capsules += [flat[:4], flat[4:]]  # two types of four dimensions
+    norms = np.linalg.norm(capsules, axis=1, keepdims=True)
+    expected = norms / (1 + norms**2) * capsules
+    np.testing.assert_allclose(out["primary"][0], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_decoder_sees_the_label_or_else_the_longest_capsule():
+    _, apply = tiny()
+    free = apply(IMAGES)
+    longest = jnp.argmax(free["lengths"], axis=1).astype(jnp.int32)
+    np.testing.assert_allclose(apply(IMAGES, longest)["reconstruction"], free["reconstruction"], atol=1e-6)
+    others = apply(IMAGES, (longest + 1) % 3)
+    assert float(jnp.abs(others["reconstruction"] - free["reconstruction"]).max()) > 1e-4
+    np.testing.assert_allclose(others["lengths"], free["lengths"], atol=1e-6)  # labels go nowhere else
+
+
+def test_the_reconstruction_is_made_of_the_shown_capsule_alone():
+    params, apply = tiny()
+    labels = jnp.array([0, 1, 2, 1], jnp.int32)
+    out = apply(IMAGES, labels)
+    layers = jax.tree.map(np.float64, params["decoder"])
+    for example, label in enumerate(labels):
+        x = np.zeros((3, 5))
+        x[label] = out["capsules"][example, label]
+        hidden = np.maximum(0, x.reshape(-1) @ layers["hidden1"]["kernel"] + layers["hidden1"]["bias"])
+        pixels = 1 / (1 + np.exp(-(hidden @ layers["pixels"]["kernel"] + layers["pixels"]["bias"])))
+        np.testing.assert_allclose(out["reconstruction"][example], pixels.reshape(IMAGE), rtol=1e-5)
+
+
+def test_without_reconstruction_there_is_no_decoder():
+    model = build({"loss.reconstruction": False})
+    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), IMAGE))
+    assert set(params) == {"conv1", "primary", "digit"}
+    out = jax.eval_shape(lambda p: model.apply({"params": p}, IMAGES), params)
+    assert "reconstruction" not in out
+
+
+@pytest.mark.parametrize("name", ROUTERS)
+def test_every_router_has_the_parameters_it_asks_for(name):
+    model = build({"routing.name": name, "loss.reconstruction": False})
+    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), IMAGE))
+    priors = {"learned", "random"}
+    assert set(params["digit"]) == ({"W", "prior"} if name in priors else {"W"})
+    if name in priors:
+        assert params["digit"]["prior"].shape == params["digit"]["W"].shape[:2]
+
+
+def test_weight_scale_scales_w_exactly_and_nothing_else():
+    def init(scale):
+        model = models.build(config.override(config.Config(), TINY), 3).clone(weight_scale=scale)
+        return models.init(model, jax.random.key(0), IMAGE)
+
+    params = jax.jit(jax.vmap(init))(jnp.array([0.1, 0.2, 0.0]))  # traced, as in a sweep
+    weights = np.asarray(params["digit"].pop("W"))
+    np.testing.assert_array_equal(weights[1], 2 * weights[0])
+    assert not weights[2].any()
+    assert np.abs(weights[0]).max() <= 0.2  # truncated at two deviations
+    for leaf in jax.tree.leaves(params):
+        np.testing.assert_array_equal(leaf[0], leaf[1])
+
+
+def test_conv_layer_adds_its_bias():
+    params = dict(tiny()[0])
+    params["conv1"] = {"kernel": jnp.zeros_like(params["conv1"]["kernel"]), "bias": jnp.array([-1.0, 0, 1, 2])}
+    conv1 = jax.jit(lambda p: build().apply({"params": p}, IMAGES))(params)["conv1"]
+    np.testing.assert_array_equal(conv1, np.broadcast_to([0.0, 0, 1, 2], conv1.shape))

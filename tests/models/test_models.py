@@ -1,0 +1,144 @@
+"""One suite for every model of the registry; what is particular to one is in the file of its name."""
+
+from functools import cache
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from capsnet_jax import config, models
+from capsnet_jax.losses import total_loss
+from capsnet_jax.models import MODELS
+from tests.models.random_params import random_params
+
+COUNTS = {
+    "capsnet": 6_804_224 + 1_411_344,
+    "sabour_cnn": 35_445_522,
+}
+
+# Sizes at which the arithmetic of a large model is still tested in a second.
+REDUCED = {
+    "capsnet": {"model.channels": 8, "model.types": 2, "model.kernel": 3, "model.decoder": (16,)},
+    "capsnet_small": {"model.channels": 8, "model.kernel": 5, "model.decoder": (16,)},
+}
+
+IMAGE = (18, 21, 3)
+CLASSES = 7
+
+
+def settings(name: str, **changes) -> config.Config:
+    return config.override(config.Config(), {"model.name": name, **changes})
+
+
+def shapes(name: str, image_shape, classes: int):
+    """Shapes of a model's parameters and of its outputs for two images; nothing is computed."""
+    model = models.build(settings(name), classes)
+    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), image_shape))
+    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+    return params, jax.eval_shape(lambda p, x: model.apply({"params": p}, x), params, images)
+
+
+@cache
+def small(name: str) -> SimpleNamespace:
+    """A model at a reduced size: (params, images, labels) → outputs, and the loss's gradient."""
+    chosen = settings(name, **REDUCED.get(name, {}))
+    model = models.build(chosen, CLASSES)
+    params = random_params(model, IMAGE)
+
+    def loss(params, images, labels):
+        out = model.apply({"params": params}, images, labels, train=True, rngs={"dropout": jax.random.key(1)})
+        return total_loss(out, images, labels, chosen.loss)[0]
+
+    return SimpleNamespace(
+        model=model,
+        params=params,
+        apply=jax.jit(lambda params, images, labels=None: model.apply({"params": params}, images, labels)),
+        gradient=jax.jit(jax.value_and_grad(loss, (0, 1))),
+    )
+
+
+def scores(out):
+    return out["lengths"] if "lengths" in out else out["logits"]
+
+
+@pytest.fixture(scope="module")
+def images() -> jax.Array:
+    return jax.random.uniform(jax.random.key(2), (5, *IMAGE))
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_parameters_are_counted_as_published(name):
+    params, _ = shapes(name, (28, 28, 1), 10)
+    assert models.count_parameters(params) == COUNTS[name]
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("image", "classes"), [((28, 28, 1), 10), ((32, 32, 3), 100), ((28, 40, 2), 3)])
+def test_shapes_follow_images_and_classes(name, image, classes):
+    params, out = shapes(name, image, classes)
+    assert scores(out).shape == (2, classes)
+    if "reconstruction" in out:
+        assert out["reconstruction"].shape == (2, *image)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((params, out)))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_images_scores_do_not_depend_on_its_batch(name, images):
+    net = small(name)
+    together = scores(net.apply(net.params, images))
+    alone = jnp.concatenate([scores(net.apply(net.params, image[None])) for image in images])
+    np.testing.assert_allclose(together, alone, atol=1e-5, rtol=1e-5)
+    assert float(jnp.ptp(together, axis=0).max()) > 1e-4  # and they do depend on the image
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_black_images_have_finite_outputs_and_gradients(name):
+    net = small(name)
+    black, labels = jnp.zeros((2, *IMAGE)), jnp.array([0, CLASSES - 1], jnp.int32)
+    for leaf in jax.tree.leaves(net.apply(net.params, black)):
+        assert jnp.isfinite(leaf).all()
+    loss, gradients = net.gradient(net.params, black, labels)
+    for leaf in jax.tree.leaves((loss, gradients)):
+        assert jnp.isfinite(leaf).all()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_loss_reaches_every_parameter(name, images):
+    net = small(name)
+    _, (gradients, _) = net.gradient(net.params, images[:2], jnp.array([0, CLASSES - 1], jnp.int32))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
+        assert jnp.abs(leaf).max() > 0, jax.tree_util.keystr(path)
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name.startswith("capsnet")])
+@pytest.mark.parametrize("image", [(8, 28, 1), (28, 16, 1)])
+def test_too_small_an_image_is_an_error_that_names_the_sizes(name, image):
+    model = models.build(settings(name), 10)
+    # The first kernel is 9×9; the second sees 8 pixels fewer.
+    sizes = "8.28" if image[0] == 8 else "20.8"
+    with pytest.raises(ValueError, match=rf"images of {sizes} are too small for a 9.9 kernel"):
+        jax.eval_shape(lambda: models.init(model, jax.random.key(0), image))
+
+
+def test_the_smallest_image():
+    model = models.build(settings("capsnet"), 10)
+    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), (17, 17, 1)))
+    assert params["digit"]["W"].shape == (32, 10, 8, 16)  # one position
+    with pytest.raises(ValueError, match="too small"):
+        jax.eval_shape(lambda: models.init(model, jax.random.key(0), (16, 17, 1)))
+
+
+def test_build_passes_every_setting_on():
+    sizes = {"channels": 4, "kernel": 3, "types": 2, "primary_dim": 5, "digit_dim": 6, "decoder": (7, 8)}
+    changes = {f"model.{name}": value for name, value in sizes.items()}
+    chosen = settings("capsnet", **changes, **{"loss.reconstruction": False, "routing.name": "random"})
+    model = models.build(chosen, 3)
+    assert {name: getattr(model, name) for name in sizes} == sizes
+    assert (model.classes, model.reconstruction, model.routing) == (3, False, chosen.routing)
+
+
+def test_a_size_that_the_model_does_not_have():
+    with pytest.raises(config.ConfigError, match=r"^sabour_cnn has no model\.kernel; leave it at none$"):
+        models.build(settings("sabour_cnn", **{"model.kernel": 5}), 10)

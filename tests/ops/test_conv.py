@@ -1,0 +1,202 @@
+from functools import partial
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from capsnet_jax.ops.conv import conv2d, cpu_form, im2col_conv, native_conv
+from capsnet_jax.ops.fourier import fourier_conv
+from tests.ops.loops import case, error, loop_conv, loop_gradients
+
+NONE = ((0, 0), (0, 0))
+FORMS = [native_conv, im2col_conv, fourier_conv]
+
+# Image [batch, height, width, channels], kernel [height, width, channels, filters], strides, pads.
+CASES = {
+    "1x1": ((2, 3, 4, 3), (1, 1, 3, 2), (1, 1), NONE),
+    "1x1/2": ((1, 5, 6, 2), (1, 1, 2, 3), (2, 2), NONE),
+    "2x2/3": ((2, 7, 8, 2), (2, 2, 2, 2), (3, 3), NONE),
+    "3x3": ((2, 5, 7, 3), (3, 3, 3, 4), (1, 1), NONE),
+    "3x3/2, a pixel unused": ((2, 8, 10, 2), (3, 3, 2, 3), (2, 2), NONE),
+    "4x4/3": ((1, 11, 9, 3), (4, 4, 3, 2), (3, 3), NONE),
+    "5x5/2, padded unevenly": ((2, 8, 7, 2), (5, 5, 2, 3), (2, 2), ((1, 2), (0, 3))),
+    "3x2 kernel, strides 1 and 3": ((2, 7, 11, 2), (3, 2, 2, 2), (1, 3), ((0, 1), (2, 0))),
+    "2x5 kernel, strides 3 and 2": ((1, 10, 9, 1), (2, 5, 1, 3), (3, 2), NONE),
+    "kernel as large as the image": ((2, 4, 6, 2), (4, 6, 2, 3), (1, 1), NONE),
+    "stride beyond the kernel": ((1, 9, 8, 2), (2, 1, 2, 2), (3, 3), NONE),
+    "7x7/2": ((1, 13, 11, 3), (7, 7, 3, 2), (2, 2), ((3, 3), (3, 3))),
+    "9x9/2": ((2, 20, 17, 3), (9, 9, 3, 4), (2, 2), NONE),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", CASES)
+def test_value_and_gradients_are_those_of_the_loops(form, name):
+    x_shape, kernel_shape, strides, pads = CASES[name]
+    x, kernel = case(x_shape, kernel_shape)
+    expected = loop_conv(x, kernel, strides, pads)
+    cotangent = np.random.default_rng(1).standard_normal(expected.shape).astype(np.float32)
+
+    @jax.jit
+    def run(x, kernel, cotangent):
+        out, pull = jax.vjp(partial(form, strides=strides, pads=pads), x, kernel)
+        return out, *pull(cotangent)
+
+    out, to_x, to_kernel = run(x, kernel, cotangent)
+    assert error(out, expected) < 1e-5
+    for got, wanted in zip((to_x, to_kernel), loop_gradients(x, kernel, cotangent, strides, pads), strict=True):
+        assert error(got, wanted) < 1e-5
+
+
+@pytest.mark.parametrize("groups", [2, 3])
+def test_groups(groups):
+    x, kernel = case((2, 6, 5, 6), (3, 2, 6 // groups, 12))
+    run = jax.jit(partial(conv2d, strides=(1, 2), groups=groups))
+    assert error(run(x, kernel), loop_conv(x, kernel, (1, 2), NONE, groups)) < 1e-5
+    # Each group is a convolution of its own.
+    xs, kernels = jnp.split(x, groups, axis=3), jnp.split(kernel, groups, axis=3)
+    apart = [conv2d(a, b, strides=(1, 2)) for a, b in zip(xs, kernels, strict=True)]
+    np.testing.assert_allclose(run(x, kernel), jnp.concatenate(apart, axis=3), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("padding", "strides", "pads"),
+    [
+        ("VALID", 2, NONE),
+        # ⌈7/2⌉ = 4 rows need 3·2 + 3 = 9 pixels: two more, one on each side; ⌈6/2⌉ = 3 columns one more, at the end.
+        ("SAME", 2, ((1, 1), (0, 1))),
+        ("SAME", 1, ((1, 1), (1, 1))),
+        (2, 1, ((2, 2), (2, 2))),
+        (0, (2, 1), NONE),
+        (((1, 0), (0, 2)), (1, 2), ((1, 0), (0, 2))),
+        ([(1, 0), (0, 2)], (1, 2), ((1, 0), (0, 2))),
+    ],
+)
+def test_padding_of_every_kind(padding, strides, pads):
+    x, kernel = case((2, 7, 6, 2), (3, 3, 2, 3))
+    out = jax.jit(partial(conv2d, strides=strides, padding=padding))(x, kernel)
+    both = (strides, strides) if isinstance(strides, int) else strides
+    assert error(out, loop_conv(x, kernel, both, pads)) < 1e-5
+    if padding == "SAME":
+        assert out.shape[1:3] == (-(-7 // both[0]), -(-6 // both[1]))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_gradient_is_the_finite_difference(form):
+    x, kernel = case((1, 7, 6, 2), (3, 3, 2, 2))
+    run = jax.jit(partial(form, strides=(2, 2), pads=NONE))
+
+    def energy(x, kernel):
+        return jnp.sum(jnp.tanh(run(x, kernel)))
+
+    h = 1e-2  # float32: rounding 1e-7 / h and curvature h² are both far below the tolerance
+    directions = case(x.shape, kernel.shape, seed=2)
+    slope = sum(float(jnp.vdot(g, d)) for g, d in zip(jax.grad(energy, (0, 1))(x, kernel), directions, strict=True))
+    ahead, behind = (energy(x + s * h * directions[0], kernel + s * h * directions[1]) for s in (1, -1))
+    assert float(ahead - behind) / (2 * h) == pytest.approx(slope, rel=2e-2)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_gradient_of_gradient(form):
+    """The Hessian of |conv(x)|² / 2 is Aᵀ A, and a product with it is the loops' convolution and its transpose."""
+    x, kernel = case((1, 8, 7, 2), (3, 3, 2, 3))
+    vector, _ = case(x.shape, kernel.shape, seed=3)
+
+    def energy(x):
+        return 0.5 * jnp.sum(form(x, kernel, strides=(2, 2), pads=NONE) ** 2)
+
+    product = jax.jit(jax.grad(lambda x: jnp.vdot(jax.grad(energy)(x), vector)))(x)
+    image = loop_conv(vector, kernel, (2, 2), NONE)
+    expected, _ = loop_gradients(x, kernel, image, (2, 2), NONE)
+    assert error(product, expected) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("form", "kernel_shape", "strides"),
+    [(native_conv, (5, 5, 11, 2), 1), (im2col_conv, (3, 3, 11, 2), 2), (fourier_conv, (5, 5, 11, 2), 2)],
+)
+def test_vmap_over_kernels_is_a_loop_over_them(form, kernel_shape, strides):
+    x, _ = case((2, 9, 8, 11), kernel_shape)
+    assert cpu_form((9, 8), kernel_shape, (strides, strides), 1) is form
+    kernels = jnp.stack([case((1, 1, 1, 1), kernel_shape, seed=seed)[1] for seed in range(3)])
+
+    def run(kernel):
+        return jax.value_and_grad(lambda k: jnp.sum(conv2d(x, k, strides=strides) ** 2))(kernel)
+
+    values, gradients = jax.jit(jax.vmap(run))(kernels)
+    one = jax.jit(run)
+    for kernel, value, gradient in zip(kernels, values, gradients, strict=True):
+        alone = one(kernel)
+        assert error(value, alone[0]) < 1e-5
+        assert error(gradient, alone[1]) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("padded", "kernel_shape", "strides", "groups", "form"),
+    [
+        ((28, 28), (9, 9, 1, 256), (1, 1), 1, im2col_conv),  # CapsNet, first convolution
+        ((20, 20), (9, 9, 256, 256), (2, 2), 1, fourier_conv),  # CapsNet, primary capsules
+        ((58, 58), (3, 3, 64, 64), (1, 1), 1, native_conv),  # ResNet
+        ((58, 58), (3, 3, 64, 128), (2, 2), 1, im2col_conv),
+        ((230, 230), (7, 7, 3, 64), (2, 2), 1, im2col_conv),  # its first: too large a grid
+        ((28, 28), (5, 5, 1, 8), (2, 2), 1, im2col_conv),  # one channel
+        ((20, 20), (9, 9, 256, 256), (2, 2), 2, native_conv),  # groups
+    ],
+)
+def test_form_on_a_cpu(padded, kernel_shape, strides, groups, form):
+    assert cpu_form(padded, kernel_shape, strides, groups) is form
+
+
+def test_too_small_an_image():
+    x, kernel = case((1, 8, 30, 2), (9, 7, 2, 3))
+    with pytest.raises(ValueError, match=r"images of 8.30 are too small for a 9.7 kernel with padding VALID"):
+        conv2d(x, kernel)
+    assert conv2d(x, kernel, padding=1).shape == (1, 2, 26, 3)
+    with pytest.raises(ValueError, match=r"8.30 .*padding \(\(1, -1\)"):
+        conv2d(x, kernel, padding=((1, -1), (0, 0)))
+
+
+@pytest.mark.parametrize(
+    ("channels", "of_kernel", "filters", "groups"), [(3, 2, 4, 1), (4, 4, 4, 2), (4, 2, 3, 2), (2, 3, 4, 1)]
+)
+def test_channels_that_do_not_fit(channels, of_kernel, filters, groups):
+    x, kernel = case((1, 5, 5, channels), (3, 3, of_kernel, filters))
+    message = rf"{channels} channels do not fit {groups} group\(s\) of {of_kernel} channels and {filters} filters"
+    with pytest.raises(ValueError, match=message):
+        conv2d(x, kernel, groups=groups)
+
+
+def test_wrong_rank_is_caught_by_the_annotations():
+    x, kernel = case((1, 5, 5, 2), (3, 3, 2, 2))
+    with pytest.raises(TypeError, match="Type-check error"):
+        conv2d(x[0], kernel)
+
+
+def lowered(platform: str, function, *shapes) -> str:
+    arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    return jax.export.export(jax.jit(function), platforms=(platform,))(*arguments).mlir_module()
+
+
+@pytest.mark.parametrize(
+    ("x_shape", "kernel_shape", "strides"),
+    [((4, 28, 28, 1), (9, 9, 1, 8), 1), ((4, 20, 20, 8), (9, 9, 8, 8), 2)],
+)
+@pytest.mark.parametrize("platform", ["cuda", "tpu", "cpu"])
+def test_what_each_platform_gets(platform, x_shape, kernel_shape, strides):
+    def gradients(x, kernel):
+        return jax.grad(lambda *a: jnp.sum(conv2d(*a, strides=strides) ** 2), (0, 1))(x, kernel)
+
+    forward = lowered(platform, partial(conv2d, strides=strides), x_shape, kernel_shape)
+    backward = lowered(platform, gradients, x_shape, kernel_shape)
+    native, products = (
+        (text.count("stablehlo.convolution") for text in (forward, backward)),
+        (text.count("stablehlo.dot_general") for text in (forward, backward)),
+    )
+    if platform == "cpu":
+        assert tuple(native) == (0, 0)
+        assert min(products) > 0
+    else:
+        assert tuple(native) == (1, 3)
+        assert tuple(products) == (0, 0)

@@ -1,0 +1,172 @@
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from capsnet_jax.routing import dynamic_routing, uniform_routing
+from tests.routing.loops import couple, loop_routing
+
+SHAPE = (6, 4, 3)  # inputs, outputs, dim
+
+
+def make_votes(*shape: int, seed: int = 0, scale: float = 1.0) -> jax.Array:
+    return jnp.asarray(scale * np.random.default_rng(seed).standard_normal(shape or SHAPE), jnp.float32)
+
+
+WEIGHTS = np.arange(1.0, 13).reshape(SHAPE[1:])  # no two components of the capsules with the same
+
+
+@cache
+def compiled(iterations=3, gradient="full"):
+    """(votes, temperature) → routing."""
+
+    def route(votes, temperature=1.0):
+        return dynamic_routing(votes, iterations=iterations, gradient=gradient, temperature=temperature)
+
+    return jax.jit(route)
+
+
+@cache
+def slope(iterations=3, gradient="full"):
+    """(votes, temperature) → Σ WEIGHTS · capsules and its gradient."""
+    route = compiled(iterations, gradient)
+
+    def scalar(votes, temperature=1.0):
+        capsules = route(votes, temperature).capsules
+        return jnp.sum(jnp.asarray(WEIGHTS, capsules.dtype) * capsules)
+
+    return jax.jit(jax.value_and_grad(scalar))
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 3, 4])
+@pytest.mark.parametrize("temperature", [1.0, 0.3])
+@pytest.mark.parametrize("gradient", ["full", "stop"])
+def test_is_procedure_1(iterations, temperature, gradient):
+    votes = make_votes()
+    routing = compiled(iterations, gradient)(votes, temperature)
+    for got, expected in zip(routing, loop_routing(votes, iterations, temperature), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)  # float32, a few sums of ten terms
+
+
+def test_without_jit_and_with_defaults_it_is_three_iterations():
+    votes = make_votes()
+    for got, expected in zip(dynamic_routing(votes), loop_routing(votes, 3), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_one_iteration_is_uniform_routing():
+    votes = make_votes()
+    for got, expected in zip(compiled(1)(votes), jax.jit(uniform_routing)(votes), strict=True):
+        np.testing.assert_array_equal(got, expected)
+    weights = jnp.asarray(WEIGHTS, jnp.float32)
+    expected = jax.jit(jax.grad(lambda v: jnp.sum(weights * uniform_routing(v).capsules)))(votes)
+    assert float(jnp.abs(expected).max()) > 0.1
+    for gradient in ("full", "stop"):
+        np.testing.assert_allclose(slope(1, gradient)(votes)[1], expected, rtol=1e-6)
+
+
+def test_permuting_inputs_or_outputs_permutes_the_routing():
+    votes = make_votes()
+    rows, columns = np.random.default_rng(2).permutation(6), np.random.default_rng(3).permutation(4)
+    route = compiled()
+    plain, permuted = route(votes), route(votes[rows][:, columns])
+    # Sums in another order: float32 rounding.
+    np.testing.assert_allclose(permuted.capsules, plain.capsules[columns], atol=1e-6)
+    np.testing.assert_allclose(permuted.couplings, plain.couplings[rows][:, columns], atol=1e-6)
+    np.testing.assert_allclose(permuted.logits, plain.logits[rows][:, columns], atol=1e-5)
+
+
+def test_rotating_all_votes_rotates_the_capsules():
+    votes = make_votes()
+    rotation = jnp.asarray(np.linalg.qr(np.random.default_rng(4).standard_normal((3, 3)))[0], jnp.float32)
+    route = compiled()
+    plain, rotated = route(votes), route(votes @ rotation[None])
+    np.testing.assert_allclose(rotated.capsules, plain.capsules @ rotation, atol=1e-6)
+    np.testing.assert_allclose(rotated.couplings, plain.couplings, atol=1e-6)
+
+
+def test_examples_of_a_batch_do_not_see_each_other():
+    batch = make_votes(5, *SHAPE)
+    together = jax.jit(jax.vmap(dynamic_routing))(batch)
+    alone = compiled()
+    for index, votes in enumerate(batch):
+        for got, expected in zip(together, alone(votes), strict=True):
+            np.testing.assert_allclose(got[index], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("iterations", [2, 3, 4])
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_full_gradient_is_the_finite_difference(iterations, temperature):
+    with jax.enable_x64(True):
+        votes = np.asarray(make_votes(), np.float64)
+        got = np.asarray(slope(iterations)(jnp.asarray(votes), jnp.float64(temperature))[1])
+    assert got.dtype == np.float64
+    h = 1e-5  # of the float64 loops: error about h² · f''' ≈ 1e-9
+    for index in np.ndindex(SHAPE):
+        step = np.zeros(SHAPE)
+        step[index] = h
+        ahead, behind = (loop_routing(votes + s * step, iterations, temperature)[0] for s in (1, -1))
+        expected = np.sum(WEIGHTS * (ahead - behind)) / (2 * h)
+        assert got[index] == pytest.approx(expected, rel=1e-6, abs=1e-7)
+
+
+@pytest.mark.parametrize("iterations", [2, 3])
+def test_stopped_gradient_holds_the_couplings_constant(iterations):
+    votes = np.asarray(make_votes(), np.float64)
+    _, couplings, _ = loop_routing(votes, iterations)
+    got, full = (slope(iterations, gradient)(make_votes())[1] for gradient in ("stop", "full"))
+    expected, h = np.zeros(SHAPE), 1e-5
+    for index in np.ndindex(SHAPE):
+        step = np.zeros(SHAPE)
+        step[index] = h
+        ahead, behind = (couple(votes + sign * step, couplings) for sign in (1, -1))
+        expected[index] = np.sum(WEIGHTS * (ahead - behind)) / (2 * h)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)  # entries are of order 1, float32
+    assert np.abs(full - expected).max() > 0.1
+
+
+@pytest.mark.parametrize("gradient", ["full", "stop"])
+@pytest.mark.parametrize("iterations", [1, 3])
+def test_gradient_at_zero_votes_is_finite(gradient, iterations):
+    value, gradients = slope(iterations, gradient)(jnp.zeros(SHAPE))
+    assert value == 0
+    assert np.isfinite(gradients).all()
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e3])
+def test_extreme_votes_are_finite(scale):
+    value, gradients = slope()(make_votes(scale=scale))
+    assert np.isfinite(value)
+    assert np.isfinite(gradients).all()
+
+
+def test_coupling_grows_to_the_parent_that_the_votes_agree_on():
+    votes = make_votes(seed=5, scale=0.3).at[:, 1].set(jnp.array([[1.0, -1.0, 0.5]]))
+    shares = np.array([compiled(r)(votes).couplings[:, 1] for r in (1, 2, 3, 4)])
+    np.testing.assert_array_equal(shares[0], np.full(6, 0.25))
+    assert (np.diff(shares, axis=0) > 0).all()
+    assert (shares[-1] > 0.8).all()
+
+
+def test_high_temperature_is_uniform_and_low_is_all_or_nothing():
+    votes = make_votes()
+    hot, cold = compiled()(votes, 1e8), compiled()(votes, 1e-3)
+    np.testing.assert_allclose(hot.couplings, np.full((6, 4), 0.25), atol=1e-6)
+    np.testing.assert_allclose(hot.capsules, uniform_routing(votes).capsules, atol=1e-6)
+    np.testing.assert_allclose(np.asarray(cold.couplings).max(axis=1), 1, atol=1e-3)
+
+
+def test_a_traced_temperature_varies_in_one_program():
+    votes = make_votes()
+    temperatures = jnp.array([0.5, 1.0, 4.0])
+    routing = jax.jit(jax.vmap(lambda t: dynamic_routing(votes, temperature=t)))(temperatures)
+    for index, temperature in enumerate([0.5, 1.0, 4.0]):
+        expected = loop_routing(votes, 3, temperature)[1]
+        np.testing.assert_allclose(routing.couplings[index], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_batch_is_not_one_examples_votes():
+    with pytest.raises(TypeError, match="Type-check error"):
+        dynamic_routing(make_votes(2, *SHAPE))

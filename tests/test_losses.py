@@ -1,0 +1,144 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from capsnet_jax import config
+from capsnet_jax.losses import cross_entropy, margin_loss, squared_error, total_loss
+
+
+def loop_margin(lengths, present, m_plus=0.9, m_minus=0.1, down_weight=0.5) -> float:
+    """Equation 4 of Sabour 2017, class by class."""
+    loss = 0.0
+    for length, is_there in zip(np.float64(lengths), present, strict=True):
+        if is_there:
+            loss += max(0.0, m_plus - length) ** 2
+        else:
+            loss += down_weight * max(0.0, length - m_minus) ** 2
+    return loss
+
+
+def test_margin_loss_hand_worked():
+    # Present 0.5: (0.9 − 0.5)² = 0.16. Absent 0.3: 0.5 · 0.2² = 0.02. Absent 0.05: nothing.
+    loss = margin_loss(jnp.array([0.5, 0.3, 0.05]), jnp.array([1.0, 0, 0]))
+    assert float(loss) == pytest.approx(0.18, rel=1e-6)
+
+
+@pytest.mark.parametrize("lengths", [[0.95, 0.05, 0.0], [0.9, 0.1, 0.1]])
+def test_nothing_to_pay_outside_the_margins(lengths):
+    assert float(margin_loss(jnp.array(lengths), jnp.array([1.0, 0, 0]))) == 0
+
+
+@pytest.mark.parametrize("present", [[], [3], [0, 4], [0, 1, 2, 3, 4]])
+def test_margin_loss_is_the_loop(present):
+    one_hot = jnp.zeros(5).at[jnp.array(present, int)].set(1)
+    settings = {"m_plus": 0.8, "m_minus": 0.15, "down_weight": 0.25}
+    for lengths in jax.random.uniform(jax.random.key(0), (8, 5)):
+        for chosen in ({}, settings):
+            got = float(margin_loss(lengths, one_hot, **chosen))
+            assert got == pytest.approx(loop_margin(lengths, one_hot, **chosen), rel=1e-5, abs=1e-7)
+
+
+def test_margin_loss_pulls_present_up_and_absent_down():
+    slope = jax.grad(margin_loss)(jnp.array([0.4, 0.4, 0.0, 0.95]), jnp.array([1.0, 0, 0, 1]))
+    # −2 (0.9 − 0.4) and 2 · 0.5 (0.4 − 0.1); nothing where the margins hold.
+    np.testing.assert_allclose(slope, [-1.0, 0.3, 0, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1.0, 100.0, 1e4])
+def test_cross_entropy_is_log_sum_exp(scale):
+    logits = scale * np.random.default_rng(0).standard_normal(6).astype(np.float32)
+    exact = np.float64(logits)
+    top = exact.max()
+    expected = top + np.log(np.sum(np.exp(exact - top))) - exact[2]
+    got = cross_entropy(jnp.asarray(logits), jnp.eye(6)[2])
+    assert float(got) == pytest.approx(expected, rel=1e-6)
+
+
+def test_cross_entropy_of_ignorance():
+    assert float(cross_entropy(jnp.zeros(10), jnp.eye(10)[7])) == pytest.approx(np.log(10), rel=1e-6)
+
+
+def test_squared_error_is_a_sum():
+    image, other = jnp.zeros((2, 3, 1)), jnp.full((2, 3, 1), 0.5)
+    assert float(squared_error(image, other)) == 6 * 0.25
+
+
+@pytest.fixture
+def batch():
+    """Outputs, images and labels of four examples with ten classes."""
+    generator = np.random.default_rng(0)
+    images, rebuilt = (jnp.asarray(generator.random((4, 3, 2, 2)), jnp.float32) for _ in range(2))
+    out = {"lengths": jnp.asarray(generator.random((4, 10)), jnp.float32), "reconstruction": rebuilt}
+    return out, images, jnp.array([3, 1, 4, 1], jnp.int32)
+
+
+def test_total_loss_in_the_papers_form(batch):
+    out, images, labels = batch
+    settings = config.Loss(reconstruction_weight=0.01, m_plus=0.8, m_minus=0.2, down_weight=0.3)
+    loss, parts = total_loss(out, images, labels, settings)
+    margins = [
+        loop_margin(lengths, np.arange(10) == label, 0.8, 0.2, 0.3)
+        for lengths, label in zip(out["lengths"], labels, strict=True)
+    ]
+    difference = np.float64(images) - np.float64(out["reconstruction"])
+    sums = (difference**2).reshape(4, -1).sum(axis=1)
+    np.testing.assert_allclose(parts["classification_loss"], margins, rtol=1e-5)
+    np.testing.assert_allclose(parts["reconstruction_mse"], sums / 12, rtol=1e-5)
+    np.testing.assert_allclose(parts["loss"], margins + 0.01 * sums, rtol=1e-5)
+    assert float(loss) == pytest.approx(np.mean(margins + 0.01 * sums), rel=1e-5)
+
+
+def test_official_form_is_a_twentieth_of_the_margins_and_the_same_reconstruction(batch):
+    paper_loss, paper = total_loss(*batch, config.Loss())
+    official_loss, official = total_loss(*batch, config.Loss(form="official"))
+    np.testing.assert_allclose(official["classification_loss"], paper["classification_loss"] / 20, rtol=1e-6)
+    np.testing.assert_array_equal(official["reconstruction_mse"], paper["reconstruction_mse"])
+    reconstruction = 0.0005 * 12 * float(jnp.mean(paper["reconstruction_mse"]))
+    assert float(official_loss) - reconstruction == pytest.approx((float(paper_loss) - reconstruction) / 20, rel=1e-5)
+
+
+def test_without_a_reconstruction_the_loss_is_the_margins(batch):
+    out, images, labels = batch
+    loss, parts = total_loss({"lengths": out["lengths"]}, images, labels, config.Loss())
+    assert not parts["reconstruction_mse"].any()
+    np.testing.assert_array_equal(parts["loss"], parts["classification_loss"])
+    assert float(loss) == pytest.approx(float(jnp.mean(parts["classification_loss"])), rel=1e-6)
+
+
+@pytest.mark.parametrize("form", ["paper", "official"])
+def test_logits_are_judged_by_cross_entropy(batch, form):
+    out, images, labels = batch
+    logits = 5 * out["lengths"]
+    loss, parts = total_loss({"logits": logits}, images, labels, config.Loss(form=form))
+    exact = np.float64(logits)
+    expected = [np.log(np.exp(row).sum()) - row[k] for row, k in zip(exact, labels, strict=True)]
+    np.testing.assert_allclose(parts["loss"], expected, rtol=1e-5)
+    assert float(loss) == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_error_is_one_where_the_highest_score_is_of_another_class():
+    lengths = jnp.array([[0.1, 0.9, 0.2], [0.8, 0.1, 0.2], [0.3, 0.2, 0.1], [0.1, 0.2, 0.3]])
+    images = jnp.zeros((4, 1, 1, 1))
+    _, parts = total_loss({"lengths": lengths}, images, jnp.array([1, 2, 0, 1], jnp.int32), config.Loss())
+    assert parts["error"].tolist() == [0, 1, 0, 1]
+
+
+def test_gradient_is_finite_at_zero_lengths_and_pixels(batch):
+    _, images, labels = batch
+
+    def loss(lengths, rebuilt):
+        out = {"lengths": lengths, "reconstruction": rebuilt}
+        return total_loss(out, jnp.zeros_like(images), labels, config.Loss())[0]
+
+    for slope in jax.grad(loss, (0, 1))(jnp.zeros((4, 10)), jnp.zeros_like(images)):
+        assert jnp.isfinite(slope).all()
+
+
+def test_settings_may_be_traced(batch):
+    def loss(weight):
+        return total_loss(*batch, config.Loss(reconstruction_weight=weight))[0]
+
+    weights = jnp.array([0.0, 0.001, 0.1])
+    together = jax.jit(jax.vmap(loss))(weights)
+    np.testing.assert_allclose(together, [loss(float(weight)) for weight in weights], rtol=1e-6)

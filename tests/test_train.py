@@ -1,0 +1,350 @@
+import dataclasses
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from capsnet_jax import config, models, train
+from capsnet_jax.config import Config, override
+from capsnet_jax.data import Dataset, Examples
+from capsnet_jax.losses import total_loss
+from tests.test_losses import loop_margin
+
+# 8 steps of 4 images an epoch, 2 epochs.
+TINY = override(
+    Config(),
+    {
+        "model.name": "capsnet",
+        "model.channels": 4,
+        "model.kernel": 3,
+        "model.types": 2,
+        "model.primary_dim": 4,
+        "model.digit_dim": 4,
+        "model.decoder": (8,),
+        "data.shift": 1,
+        "train.batch_size": 4,
+        "train.epochs": 2,
+        "train.learning_rate": 1e-2,
+    },
+)
+STEPS, TOTAL, CLASSES = 8, 16, 3
+
+
+def make_examples(count: int, seed: int) -> Examples:
+    """A bright bar for each class at a row of its own, in noise."""
+    generator = np.random.default_rng(seed)
+    images = generator.integers(0, 100, (count, 8, 9, 1), np.uint8)
+    labels = (np.arange(count) % CLASSES).astype(np.int32)
+    for image, label in zip(images, labels, strict=True):
+        image[2 * label + 1] += 150
+    return Examples(images, labels)
+
+
+DATA = Dataset("bars", ("top", "middle", "bottom"), *(make_examples(n, seed) for seed, n in enumerate((32, 7, 9))))
+TRAIN = jax.device_put(DATA.train)
+
+
+@cache
+def programs():
+    """(config, seed) → state, and (config, seed, state, start, stop) → state: every solo run here shares them."""
+    init = jax.jit(partial(train.init_state, image_shape=(8, 9, 1), classes=CLASSES))
+    steps = jax.jit(partial(train.train_steps, classes=CLASSES, total=TOTAL))
+    return init, lambda settings, seed, state, start, stop: steps(
+        settings, seed, state, TRAIN, jnp.int32(start), jnp.int32(stop)
+    )
+
+
+@cache
+def solo(settings: Config, seed: int, *stops: int):
+    """The state of one run after the last of `stops`, having paused at the others."""
+    init, steps = programs()
+    settings, seed, start = train.stack([settings]), jnp.int32(seed), 0
+    settings = jax.tree.map(lambda leaf: leaf[0], settings)
+    state = init(settings, seed)
+    for stop in stops:
+        state = steps(settings, seed, state, start, stop)
+        start = stop
+    return state
+
+
+def rate(value: float, settings: Config = TINY) -> Config:
+    return override(settings, {"train.learning_rate": value})
+
+
+def fit(configs, seeds, **settings) -> list[train.Progress]:
+    """All of a fit's progress, the states copied before the next chunk takes their memory."""
+    return [
+        progress._replace(states=jax.tree.map(np.array, progress.states))
+        for progress in train.fit(configs, seeds, DATA, **settings)
+    ]
+
+
+def assert_equal(got, expected):
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
+def run_of(states, index: int):
+    return jax.tree.map(lambda leaf: leaf[index], states)
+
+
+@cache
+def fitted(across: str) -> list[train.Progress]:
+    return fit([TINY, rate(3e-3)], [0, 7], across=across, chunk_seconds=1e-9)
+
+
+# The learning rate.
+
+
+def rates(steps, total=1000, **settings) -> list[float]:
+    chosen = config.Train(**settings)
+    return [float(train.learning_rate(chosen, jnp.int32(step), total)) for step in steps]
+
+
+def test_exponential_schedule():
+    # 0.96 every 2000 steps, smoothly between, and the floor of 1e-6 from step 338,000 on (log 1e-3 / log 0.96).
+    got = rates([0, 1000, 2000, 20_000, 300_000, 340_000, 10**6])
+    wanted = [1e-3 * 0.96**power for power in (0, 0.5, 1, 10, 150)] + [1e-6, 1e-6]
+    np.testing.assert_allclose(got, wanted, rtol=1e-4)
+
+
+def test_cosine_schedule():
+    got = rates([0, 250, 500, 750, 1000, 2000], schedule="cosine", learning_rate=0.5, floor=0.0)
+    high, low = 0.25 * (1 + 0.5**0.5), 0.25 * (1 - 0.5**0.5)  # at a quarter and three quarters
+    np.testing.assert_allclose(got, [0.5, high, 0.25, low, 0, 0], atol=1e-7)
+    assert rates([1000], schedule="cosine", floor=1e-4)[0] == pytest.approx(1e-4)
+
+
+@pytest.mark.parametrize("schedule", ["exponential", "cosine"])
+def test_warm_up_is_linear_from_the_first_step(schedule):
+    settings = {"schedule": schedule, "decay_rate": 1.0, "learning_rate": 1.0, "warmup": 0.1}
+    np.testing.assert_allclose(rates([0, 49, 99], **settings), [0.01, 0.5, 1], rtol=1e-6)
+    assert rates([100], **settings)[0] == pytest.approx(1)
+    if schedule == "cosine":  # over the 900 steps that are left
+        np.testing.assert_allclose(rates([550, 1000], **settings), [0.5, 1e-6], rtol=1e-4)
+
+
+@pytest.mark.parametrize("total", [1, 3, 10])
+def test_short_runs_learn_at_a_finite_positive_rate(total):
+    for preset in config.PRESETS.values():
+        chosen = override(Config(), preset).train
+        got = [float(train.learning_rate(chosen, jnp.int32(step), total)) for step in range(total)]
+        assert np.isfinite(got).all()
+        assert max(got) >= chosen.learning_rate / 2
+
+
+# Steps.
+
+
+def test_golden_step():
+    """Three steps of a seeded run."""
+    state = solo(TINY, 0, 3)
+    got = {
+        "loss": float(state.sums["loss"]),
+        "classification_loss": float(state.sums["classification_loss"]),
+        "reconstruction_mse": float(state.sums["reconstruction_mse"]),
+        "error": float(state.sums["error"]),
+        "W": float(jnp.linalg.norm(state.params["digit"]["W"])),
+        "conv1": float(jnp.sum(state.params["conv1"]["kernel"])),
+        "pixels": float(jnp.sum(state.params["decoder"]["pixels"]["bias"])),
+    }
+    golden = GOLDEN
+    message = (
+        "Training no longer does what it did. If that was intended (another initialisation, order of random numbers, "
+        f"augmentation, loss or optimiser), say so in the commit and set `golden` to {got}"
+    )
+    assert got == pytest.approx(golden, rel=1e-3), message
+
+
+def test_the_first_step_of_adam_moves_every_parameter_by_the_learning_rate():
+    before, after = (solo(rate(0.005), 0, *stops).params for stops in ((), (1,)))
+    moves = np.concatenate([np.abs(np.ravel(a - b)) for a, b in zip(*map(jax.tree.leaves, (after, before)), strict=True)])
+    # g / (|g| + 1e-8): at most 1, and 1 but for rounding unless the gradient is minute.
+    assert moves.max() <= 0.005 * (1 + 1e-4)
+    assert np.mean(np.isclose(moves, 0.005, rtol=1e-3)) > 0.7
+
+
+def test_chunks_do_not_matter_to_the_bit():
+    whole = solo(TINY, 0, 6)
+    assert_equal(solo(TINY, 0, 2, 6), whole)
+    assert_equal(solo(TINY, 0, 1, 2, 3, 4, 5, 6), whole)
+
+
+def test_seeds_differ_in_initial_weights_and_in_order():
+    first, second = solo(TINY, 0), solo(TINY, 1)
+    assert float(jnp.abs(first.params["digit"]["W"] - second.params["digit"]["W"]).max()) > 0.01
+    settings = run_of(train.stack([TINY]), 0)
+    step = programs()[1]
+    sums = [step(settings, jnp.int32(seed), first, 0, 1).sums["loss"] for seed in (0, 1)]
+    assert sums[0] != sums[1]
+
+
+def test_an_epoch_takes_every_image_once_in_an_order_of_its_own(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        train, "train_step", lambda _c, _s, state, batch, *_a, **_k: jax.debug.callback(seen.append, batch.images) or state
+    )
+    steps = jax.jit(partial(train.train_steps, classes=CLASSES, total=TOTAL))
+    state = solo(TINY, 0)
+    for epoch in range(2):
+        steps(TINY, jnp.int32(0), state, TRAIN, jnp.int32(epoch * STEPS), jnp.int32((epoch + 1) * STEPS))
+        jax.effects_barrier()
+    images = np.concatenate(seen).reshape(2, 32, -1)
+    everything = sorted(map(bytes, DATA.train.images))
+    assert [sorted(map(bytes, epoch)) for epoch in images] == [everything, everything]
+    assert (images[0] != images[1]).any()
+
+
+def test_32_images_are_learned_by_heart():
+    settings = rate(2e-2)
+    init, steps = programs()
+    settings = run_of(train.stack([override(settings, {"train.decay_rate": 1.0})]), 0)
+    seed = jnp.int32(0)
+    state = init(settings, seed)
+    for epoch in range(40):
+        state = steps(settings, seed, state, epoch * STEPS, (epoch + 1) * STEPS)
+    assert float(state.sums["error"]) == 0
+    assert float(state.sums["loss"]) / 32 < 0.02
+    assert int(state.diverged) == -1
+
+
+def test_a_loss_that_is_not_finite_freezes_the_last_finite_state():
+    wild = rate(1e30)
+    good, frozen = solo(wild, 0, 1), solo(wild, 0, 6)
+    assert int(good.diverged) == -1
+    assert int(frozen.diverged) == 1
+    assert_equal(frozen._replace(diverged=good.diverged), good)
+    for leaf in jax.tree.leaves(frozen.params):
+        assert jnp.isfinite(leaf).all()
+
+
+def test_a_diverged_state_stands_still_in_later_epochs_too():
+    """Zeroed sums would be reported as an epoch of loss 0 and error 0."""
+    wild = rate(1e30)
+    assert_equal(solo(wild, 0, 8, 9), solo(wild, 0, 8))
+
+
+def test_parameters_are_finite_whatever_the_learning_rate():
+    """1e300 is a valid setting, and infinite in float32."""
+    state = solo(rate(1e300), 0, 2)
+    for leaf in jax.tree.leaves(state.params):
+        assert jnp.isfinite(leaf).all()
+
+
+# Many runs.
+
+
+@pytest.mark.parametrize("across", ["vmap", "map"])
+def test_run_i_of_many_is_run_i_alone(across):
+    """Two seeds and two learning rates in one program: both are really the run's own."""
+    states = fitted(across)[-1].states
+    for index, (settings, seed) in enumerate([(TINY, 0), (rate(3e-3), 7)]):
+        alone, mine = solo(settings, seed, 8, 16), run_of(states, index)
+        for got, wanted in zip(jax.tree.leaves(mine.params), jax.tree.leaves(alone.params), strict=True):
+            np.testing.assert_allclose(got, wanted, atol=2e-4, rtol=1e-3)  # rounding, 16 steps of Adam later
+        for name in train.METRICS:
+            assert mine.sums[name] == pytest.approx(float(alone.sums[name]), rel=1e-3)
+    other = solo(TINY, 7, 8, 16).params["digit"]["W"]
+    assert np.abs(run_of(states, 1).params["digit"]["W"] - other).max() > 0.01
+
+
+def test_in_turn_a_run_is_equal_to_the_bit_whoever_runs_beside_it():
+    alone = fit([rate(3e-3)], [7], across="map")[-1]
+    together = fitted("map")[-1]
+    assert_equal(run_of(alone.states, 0), run_of(together.states, 1))
+    for mine, both in zip(alone.history, together.history, strict=True):
+        for name in mine.keys() - {"epoch", "images_per_second"}:
+            assert mine[name][0] == both[name][1]
+
+
+def test_chunks_of_a_fit_do_not_matter_and_neither_does_going_on_in_the_middle_of_an_epoch():
+    pieces = fitted("map")
+    assert [progress.step for progress in pieces] == list(range(1, TOTAL + 1))
+    middle = pieces[10]  # step 11 of 16, the third of the second epoch
+    assert len(middle.history) == 1
+    start = (middle.step, middle.states, middle.history)
+    rest = fit([TINY, rate(3e-3)], [0, 7], across="map", chunk_seconds=60, start=start)
+    assert [progress.step for progress in rest] == [12, 16]
+    assert_equal(rest[-1].states, pieces[-1].states)
+
+    def metrics(history):
+        return [{name: row[name] for name in row if name != "images_per_second"} for row in history]
+
+    assert metrics(rest[-1].history) == metrics(pieces[-1].history)
+    assert pieces[-1].total == TOTAL
+
+
+def test_a_finished_fit_goes_on_to_nothing():
+    done = fitted("map")[-1]
+    start = (done.step, done.states, done.history)
+    (only,) = fit([TINY, rate(3e-3)], [0, 7], across="map", start=start)
+    assert only.step == only.total == TOTAL
+    assert_equal(only.states, done.states)
+    assert only.history == done.history
+
+
+def test_history_is_the_means_of_each_epoch():
+    first, last = fitted("map")[STEPS - 1], fitted("map")[-1]
+    assert [row["epoch"] for row in last.history] == [1, 2]
+    for progress in (first, last):
+        row = progress.history[-1]
+        for name in train.METRICS:
+            scale = 100 if name == "error" else 1
+            np.testing.assert_allclose(row[f"train_{name}"], scale * progress.states.sums[name] / 32, rtol=1e-6)
+    held_out = jax.device_put(DATA.validation)
+    for index, settings in enumerate([TINY, rate(3e-3)]):
+        params = jax.tree.map(jnp.asarray, run_of(last.states, index).params)
+        for name, value in evaluated(settings, params, held_out).items():
+            assert last.history[-1][f"validation_{name}"][index] == pytest.approx(value, rel=1e-4)
+
+
+# Evaluation.
+
+
+def evaluated(settings: Config, params, examples: Examples) -> dict[str, float]:
+    """Metrics by NumPy from the model's outputs on the images as they are, without labels."""
+    images = jnp.asarray(np.asarray(examples.images, np.float32) / 255)
+    out = jax.jit(models.build(settings, CLASSES).apply)({"params": params}, images)
+    lengths, labels = np.float64(out["lengths"]), np.asarray(examples.labels)
+    difference = np.float64(images) - np.float64(out["reconstruction"])
+    squares = (difference**2).reshape(len(labels), -1).sum(axis=1)
+    margins = [loop_margin(row, np.arange(CLASSES) == label) for row, label in zip(lengths, labels, strict=True)]
+    return {
+        "loss": np.mean(margins + settings.loss.reconstruction_weight * squares),
+        "classification_loss": np.mean(margins),
+        "reconstruction_mse": np.mean(squares) / 72,
+        "error": 100 * np.mean(lengths.argmax(axis=1) != labels),
+    }
+
+
+@pytest.mark.parametrize("batch", [4, 9, 250])
+def test_evaluation_is_a_plain_mean_however_it_is_batched(monkeypatch, batch):
+    """Nine images: in three batches with three odd places, in one, and in a part of one."""
+    monkeypatch.setattr(train, "EVALUATION_BATCH", batch)
+    params, test = solo(TINY, 0, 6).params, jax.device_put(DATA.test)
+    got = jax.jit(partial(train.evaluate, classes=CLASSES))(TINY, params, test)
+    wanted = evaluated(TINY, params, test)
+    assert {name: float(value) for name, value in got.items()} == pytest.approx(wanted, rel=1e-4)
+    assert 0 < wanted["error"] < 100 or wanted["loss"] > 0
+
+
+def test_test_metrics_are_evaluations_of_the_test_split():
+    states = fitted("map")[-1].states
+    got = train.test([TINY, rate(3e-3)], states, DATA, across="map")
+    for index in range(2):
+        params = jax.tree.map(jnp.asarray, run_of(states, index).params)
+        for name, value in evaluated(TINY, params, DATA.test).items():
+            assert got[f"test_{name}"][index] == pytest.approx(value, rel=1e-4)
+
+
+def test_no_examples_have_no_mean():
+    nothing = Examples(*(leaf[:0] for leaf in TRAIN))
+    metrics = train.evaluate(TINY, solo(TINY, 0).params, nothing, classes=CLASSES)
+    assert all(np.isnan(value) for value in metrics.values())
+
+
+def test_more_images_a_step_than_there_are_is_an_error():
+    settings = override(TINY, {"train.batch_size": 33})
+    with pytest.raises((config.ConfigError, ValueError), match="33"):
+        fit([settings], [0], across="map")

@@ -1,0 +1,183 @@
+"""Real commands at a size that trains in a moment: what the end-to-end tests run and read back."""
+
+import dataclasses
+import functools
+import json
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+from tensorboardX.proto.event_pb2 import Event
+
+import launch
+from capsnet_jax import checkpoint, config, models
+from experiments import command
+
+ROOT = Path(__file__).parents[1]
+SETTINGS = {
+    "data.train_size": 256,
+    "model.channels": 4,
+    "model.types": 1,
+    "model.primary_dim": 4,
+    "model.digit_dim": 4,
+    "model.decoder": (8,),
+    "train.epochs": 3,
+    "train.batch_size": 32,
+    "train.learning_rate": 0.01,
+}
+STEPS = 24
+SIZES = [f"--set={path}={config.spell(value)}" for path, value in SETTINGS.items()]
+STUDY = [*SIZES, "--sweep=routing.iterations=1,2", "--seeds=2"]
+FIRST = [*SIZES, "--set=routing.iterations=1", "--seeds=2"]  # the study's first program
+
+# Runs launch.py so that the n-th call of some function first sends the process a signal; every chunk is saved.
+FAULTY = """
+import os, pkgutil, signal, sys
+from absl import app
+import launch
+from capsnet_jax import sweep
+
+sweep.CHECKPOINT_SECONDS = -1.0
+target, count, name = sys.argv.pop(1).split(":")
+owner, attribute = target.rsplit(".", 1)
+owner = pkgutil.resolve_name(owner)
+original, calls = getattr(owner, attribute), 0
+
+
+def faulty(*arguments, **keywords):
+    global calls
+    calls += 1
+    if calls == int(count):
+        os.kill(os.getpid(), getattr(signal, name))
+    return original(*arguments, **keywords)
+
+
+setattr(owner, attribute, faulty)
+app.run(launch.main, flags_parser=launch.parse)
+"""
+
+_temporary = tempfile.TemporaryDirectory(prefix="capsnet_jax-tests-")
+
+
+def environment() -> dict[str, str]:
+    """With a cache of compiled programs: the first run of a kind compiles, those that repeat or continue it do not."""
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": f"{_temporary.name}/programs",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    return os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONIOENCODING": "utf-8"} | cache
+
+
+def command_line(*arguments: object, fault: str = "") -> list[str]:
+    start = ["-c", FAULTY, fault] if fault else ["launch.py"]
+    return [sys.executable, *start, *map(str, arguments)]
+
+
+def run(*arguments: object, fault: str = "") -> subprocess.CompletedProcess[str]:
+    """`python launch.py ...`; `fault` is `function:call:SIGNAL` as in FAULTY."""
+    line = command_line(*arguments, fault=fault)
+    return subprocess.run(line, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False)
+
+
+def succeed(*arguments: object) -> str:
+    """Runs a command that must end well; returns what it printed."""
+    done = run(*arguments)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return done.stdout
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """As `run` in this process, which is faster; returns the exit code, stdout and stderr."""
+    capsys.readouterr()
+    with flagsaver.flagsaver():
+        flags.FLAGS.unparse_flags()
+        for flag in flags.FLAGS.flags_by_module_dict()["launch"]:
+            flag.unparse()
+        try:
+            launch.parse(["launch.py", *map(str, arguments)])
+            code = command.main(flags.FLAGS)
+        except SystemExit as leaving:
+            code = leaving.code
+    out, error = capsys.readouterr()
+    return code, out, error
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """The study of all tests, run once and without interruption; not to be written to."""
+
+    folder: Path
+    printed: str
+
+
+@functools.cache
+def study() -> Study:
+    folder = Path(_temporary.name) / "study"
+    return Study(folder, succeed(*STUDY, f"--workdir={folder}"))
+
+
+@dataclasses.dataclass(frozen=True)
+class CellFiles:
+    """What a cell's folder holds, the speed left out, which no two runs share."""
+
+    params: dict[str, bytes]
+    result: dict
+    rows: list[dict]
+    events: list[tuple[str, int, float]]
+    record: dict
+
+
+def cells(workdir: Path) -> dict[str, CellFiles]:
+    """Every finished cell of a workdir by its name."""
+    return {path.parent.name: read_cell(path.parent) for path in sorted(workdir.glob("cells/*/result.json"))}
+
+
+def read_cell(folder: Path) -> CellFiles:
+    def slow(row: dict) -> dict:
+        return {name: value for name, value in row.items() if name != "images_per_second"}
+
+    record = json.loads((folder / "record.json").read_text())
+    tree = params(folder) if (folder / "params").exists() else {}
+    rows = [slow(json.loads(line)) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    leaves = {jax.tree_util.keystr(k): np.asarray(v).tobytes() for k, v in jax.tree_util.tree_leaves_with_path(tree)}
+    scalars = [event for event in events(folder) if event[0] != "images/per_second"]
+    return CellFiles(leaves, slow(json.loads((folder / "result.json").read_text())), rows, scalars, record)
+
+
+def params(folder: Path) -> dict:
+    """A finished cell's parameters."""
+    settings = config.unflatten(json.loads((folder / "record.json").read_text())["config"])
+    return checkpoint.load_params(folder / "params", _abstract(jax.tree.structure(settings)))
+
+
+@functools.cache
+def _abstract(structure: jax.tree_util.PyTreeDef) -> dict:
+    settings = jax.tree.unflatten(structure, [0.0] * structure.num_leaves)
+    model = models.build(settings, 10)
+    return jax.eval_shape(lambda: models.init(model, jax.random.key(0), (28, 28, 1)))
+
+
+def events(folder: Path) -> list[tuple[str, int, float]]:
+    """(tag, step, value) of every scalar in a folder's TensorBoard event files, in the order written."""
+    found = []
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        data = path.read_bytes()
+        while data:  # a record is: length, checksum of the length, event, checksum of the event
+            (length,) = struct.unpack("<Q", data[:8])
+            event = Event.FromString(data[12 : 12 + length])
+            found += [(value.tag, event.step, value.simple_value) for value in event.summary.value]
+            data = data[16 + length :]
+    return found
+
+
+def visible(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
