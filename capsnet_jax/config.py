@@ -68,7 +68,7 @@ class Model:
     primary_dim: int | None = choice(None, low=1, doc="capsnet: dimensions of a primary capsule")
     digit_dim: int | None = choice(None, low=1, doc="capsnet: dimensions of a class capsule")
     decoder: tuple[int, ...] | None = choice(None, low=1, doc="capsnet: the decoder's hidden widths, as 512x1024")
-    weight_scale: float = number(0.1, low=0, doc="capsnet: standard deviation of the transformation matrices W")
+    weight_scale: float = number(0.1, low=0, doc="capsnet: σ of the normal, cut at 2σ, that W starts from")
 
 
 @node
@@ -164,7 +164,7 @@ def override(config: Config, changes: Overrides) -> Config:
     """The config with `changes` {path: value} applied; every path and value is checked.
 
     Raises:
-      ConfigError: an unknown path, a wrong type or a value out of range.
+        ConfigError: an unknown path, a wrong type or a value out of range.
     """
     for path, value in changes.items():
         config = _replace(config, path.split("."), check(path, value))
@@ -256,13 +256,15 @@ def parse(path: str, text: str) -> Any:
     """The value that `text` spells for `path`.
 
     Raises:
-      ConfigError: as `check`.
+        ConfigError: as `check`.
     """
     field = field_of(path)
     kinds = _kinds(field)
     if type(None) in kinds and text.lower() == "none":
         return None
     kind = kinds[0]
+    if not text:
+        raise ConfigError(f"{path} is given an empty value; it takes {takes(path)}")
     try:
         if typing.get_origin(kind) is tuple:
             value: Any = tuple(int(part) for part in text.split("x"))
@@ -279,7 +281,7 @@ def parse_setting(text: str) -> tuple[str, list[Any]]:
     """`path=value,value,...` as the path and its values.
 
     Raises:
-      ConfigError: no `=`, no value, or as `check`.
+        ConfigError: no `=`, no value, or as `check`.
     """
     path, equals, values = text.partition("=")
     if not equals or not values:

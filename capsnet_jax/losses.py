@@ -20,14 +20,14 @@ def margin_loss(
     """Σ_k T_k max(0, m⁺ − |v_k|)² + λ (1 − T_k) max(0, |v_k| − m⁻)² of one example.
 
     Args:
-      lengths: |v_k|, the lengths of the class capsules, in [0, 1).
-      one_hot: T_k, 1 for each class that is present and 0 for the others; several may be.
-      m_plus: length above which a present class costs nothing.
-      m_minus: length below which an absent class costs nothing.
-      down_weight: λ, weight of the absent classes, which keeps early learning from shrinking all lengths.
+        lengths: |v_k|, the lengths of the class capsules, in [0, 1).
+        one_hot: T_k, 1 for each class that is present and 0 for the others; several may be.
+        m_plus: length above which a present class costs nothing.
+        m_minus: length below which an absent class costs nothing.
+        down_weight: λ, weight of the absent classes, which keeps early learning from shrinking all lengths.
 
     Returns:
-      The loss, at least 0.
+        The loss, at least 0.
 
     Source: Sabour, Frosst and Hinton 2017 (arXiv:1710.09829), equation 4.
     """
@@ -60,14 +60,14 @@ def total_loss(
     the reconstruction's weight as it is: `form="official"`.
 
     Args:
-      out: the model's outputs for the batch.
-      images: what is to be reconstructed, in [0, 1].
-      labels: the true classes.
-      settings: weights and margins.
+        out: the model's outputs for the batch.
+        images: what is to be reconstructed, in [0, 1].
+        labels: the true classes.
+        settings: weights and margins.
 
     Returns:
-      The mean loss, and {"classification_loss", "reconstruction_mse" (mean over pixels, 0 without a decoder),
-      "loss", "error" (1 where the class is wrong)} of every example.
+        The mean loss, and {"classification_loss", "reconstruction_mse" (mean over pixels, 0 without a decoder),
+        "loss", "error" (1 where the class is wrong)} of every example.
     """
     scores = out["lengths"] if "lengths" in out else out["logits"]
     one_hot = jax.nn.one_hot(labels, scores.shape[-1])

@@ -35,11 +35,11 @@ class TrainState(NamedTuple):
     """What a step reads and replaces.
 
     Attributes:
-      params: the model's parameters.
-      opt_state: Adam's moments.
-      sums: each metric summed over the examples of the current epoch so far.
-      diverged: the first step whose loss or gradient was not finite, else -1. From then on the state stands still,
-        so it always holds finite parameters.
+        params: the model's parameters.
+        opt_state: Adam's moments.
+        sums: each metric summed over the examples of the current epoch so far.
+        diverged: the first step whose loss, gradient or result was not finite, else -1. From then on the state stands
+          still, so it always holds finite parameters.
     """
 
     params: PyTree
@@ -52,12 +52,12 @@ class Progress(NamedTuple):
     """Where a fit stands after a chunk of steps.
 
     Attributes:
-      step: steps done.
-      total: steps to do.
-      states: the runs' `TrainState`, stacked; valid until the next chunk is asked for.
-      history: a dictionary for every finished epoch: {"epoch", "images_per_second", each metric: one value a run}.
-      images_per_second: of all runs together, in this epoch and process, compilation and evaluation left out.
-      compile_seconds: time that compiling the training program took.
+        step: steps done.
+        total: steps to do.
+        states: the runs' `TrainState`, stacked; valid until the next chunk is asked for.
+        history: a dictionary for every finished epoch: {"epoch", "images_per_second", each metric: one value a run}.
+        images_per_second: of all runs together, in this epoch and process, compilation and evaluation left out.
+        compile_seconds: time that compiling the training program took.
     """
 
     step: int
@@ -69,21 +69,22 @@ class Progress(NamedTuple):
 
 
 def learning_rate(settings: TrainSettings, step: Int[Array, ""], total: int) -> Float[Array, ""]:
-    """The learning rate at a step: linear warm-up, then exponential or cosine decay, never under the floor."""
+    """The learning rate at a step: exponential or cosine decay to a floor, times a linear warm-up."""
     risen = settings.warmup * total
     if settings.schedule == "cosine":
         decay = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip((step - risen) / (total - risen), 0, 1)))
     else:
         decay = settings.decay_rate ** (step / settings.decay_steps)
     warmup = jnp.minimum(1, (step + 1) / jnp.maximum(risen, 1))
-    return jnp.maximum(settings.learning_rate * decay, settings.floor) * warmup
+    floor = jnp.minimum(settings.floor, settings.learning_rate)
+    return jnp.maximum(settings.learning_rate * decay, floor) * warmup
 
 
 def init_state(config: Config, seed: Int[Array, ""], image_shape: tuple[int, ...], classes: int) -> TrainState:
     """The state before the first step."""
     params = models.init(models.build(config, classes), _key(seed, "init"), image_shape)
     sums = {name: jnp.zeros(()) for name in METRICS}
-    return TrainState(params, optax.scale_by_adam().init(params), sums, jnp.array(-1))
+    return TrainState(params, optax.scale_by_adam().init(params), sums, jnp.int32(-1))
 
 
 def train_step(
@@ -99,16 +100,16 @@ def train_step(
     """One step of Adam on a batch of uint8 images, augmented here.
 
     Args:
-      config: settings; its leaves may be traced.
-      seed: of the run.
-      state: to be replaced.
-      batch: images uint8[batch, height, width, channels] and labels int32[batch].
-      step: number of this step, from 0.
-      classes: number of classes.
-      total: steps that the schedule spans.
+        config: settings; its leaves may be traced.
+        seed: of the run.
+        state: to be replaced.
+        batch: images uint8[batch, height, width, channels] and labels int32[batch].
+        step: number of this step, from 0.
+        classes: number of classes.
+        total: steps that the schedule spans.
 
     Returns:
-      The next state; the old one with `diverged` set where the loss or its gradient is not finite.
+        The next state; the old one with `diverged` set where loss, gradient or next parameters are not finite.
     """
     shift_key, dropout_key = jax.random.split(jax.random.fold_in(_key(seed, "steps"), step))
     images = to_float(random_shift(shift_key, batch.images, config.data.shift))
@@ -124,7 +125,8 @@ def train_step(
     params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
     sums = {name: state.sums[name] + jnp.sum(parts[name]) for name in METRICS}
 
-    finite = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(gradient)) & (state.diverged < 0)
+    magnitudes = jnp.stack([loss, optax.tree.norm(gradient), optax.tree.norm(params)])
+    finite = jnp.all(jnp.isfinite(magnitudes)) & (state.diverged < 0)
     moved = TrainState(params, opt_state, sums, state.diverged)
     stays = state._replace(diverged=jnp.where(state.diverged < 0, step, state.diverged))
     return jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, stays)
@@ -150,8 +152,8 @@ def train_steps(
     steps = steps_per_epoch(config, examples)
     epoch = start // steps
     order = jax.random.permutation(jax.random.fold_in(_key(seed, "order"), epoch), examples.labels.shape[0])
-    fresh = jax.tree.map(jnp.zeros_like, state.sums)
-    state = state._replace(sums=jax.tree.map(lambda s, z: jnp.where(start % steps == 0, z, s), state.sums, fresh))
+    begins = (start % steps == 0) & (state.diverged < 0)
+    state = state._replace(sums={name: jnp.where(begins, 0, value) for name, value in state.sums.items()})
 
     def body(step: Array, state: TrainState) -> TrainState:
         indices = jax.lax.dynamic_slice(order, ((step - epoch * steps) * size,), (size,))
@@ -201,15 +203,15 @@ def fit(
     whoever consumes it may save, report, or stop asking.
 
     Args:
-      configs: one config a run, all of the same structure.
-      seeds: one seed a run.
-      data: train and validation are used, test is not looked at.
-      across: "vmap" or "map".
-      chunk_seconds: how long the device is left to itself.
-      start: (step, states, history) to go on from; None starts anew.
+        configs: one config a run, all of the same structure.
+        seeds: one seed a run.
+        data: train and validation are used, test is not looked at.
+        across: "vmap" or "map".
+        chunk_seconds: how long the device is left to itself.
+        start: (step, states, history) to go on from; None starts anew.
 
     Yields:
-      `Progress` after every chunk; the last has step = total.
+        `Progress` after every chunk; the last has step = total.
     """
     config, stacked, seed_array = configs[0], stack(configs), jnp.asarray(seeds)
     steps = steps_per_epoch(config, data.train)
@@ -246,7 +248,7 @@ def fit(
             metrics = {f"train_{n}": v for n, v in _means(states.sums, steps * config.train.batch_size).items()}
             held_out = validate(stacked, states.params, validation)
             metrics |= {f"validation_{n}": v for n, v in held_out.items()}
-            row = {name: _plain(values) for name, values in metrics.items()}
+            row = {n: _plain(jnp.where(states.diverged < 0, values, jnp.nan)) for n, values in metrics.items()}
             history = [*history, {"epoch": step // steps, "images_per_second": rate} | row]
             done, busy = 0, 0.0
         yield Progress(step, total, states, history, rate, compile_seconds)

@@ -237,7 +237,7 @@ def test_what_is_not_a_setting(text):
 def test_one_bad_value_among_good_ones(text):
     with pytest.raises(ConfigError, match=r"^routing\.iterations takes a whole number"):
         parse_setting(text)
-    with pytest.raises(ConfigError, match="^unknown setting 'nothing'"):
+    with pytest.raises(ConfigError, match=r"^unknown setting 'nothing'"):
         parse_setting("nothing=1")
 
 

@@ -1,4 +1,3 @@
-import dataclasses
 from functools import cache, partial
 
 import jax
@@ -9,7 +8,6 @@ import pytest
 from capsnet_jax import config, models, train
 from capsnet_jax.config import Config, override
 from capsnet_jax.data import Dataset, Examples
-from capsnet_jax.losses import total_loss
 from tests.test_losses import loop_margin
 
 # 8 steps of 4 images an epoch, 2 epochs.
@@ -23,6 +21,7 @@ TINY = override(
         "model.primary_dim": 4,
         "model.digit_dim": 4,
         "model.decoder": (8,),
+        "routing.iterations": 2,
         "data.shift": 1,
         "train.batch_size": 4,
         "train.epochs": 2,
@@ -62,7 +61,8 @@ def solo(settings: Config, seed: int, *stops: int):
     init, steps = programs()
     settings, seed, start = train.stack([settings]), jnp.int32(seed), 0
     settings = jax.tree.map(lambda leaf: leaf[0], settings)
-    state = init(settings, seed)
+    # By way of NumPy, as JAX would compile again for the initial state's weakly typed scalars.
+    state = jax.tree.map(np.array, init(settings, seed))
     for stop in stops:
         state = steps(settings, seed, state, start, stop)
         start = stop
@@ -139,6 +139,15 @@ def test_short_runs_learn_at_a_finite_positive_rate(total):
 
 def test_golden_step():
     """Three steps of a seeded run."""
+    golden = {
+        "loss": 9.711622,
+        "classification_loss": 9.657348,
+        "reconstruction_mse": 1.507645,
+        "error": 9.0,
+        "W": 2.108856,
+        "conv1": -1.375051,
+        "pixels": -1.968242,
+    }
     state = solo(TINY, 0, 3)
     got = {
         "loss": float(state.sums["loss"]),
@@ -149,7 +158,6 @@ def test_golden_step():
         "conv1": float(jnp.sum(state.params["conv1"]["kernel"])),
         "pixels": float(jnp.sum(state.params["decoder"]["pixels"]["bias"])),
     }
-    golden = GOLDEN
     message = (
         "Training no longer does what it did. If that was intended (another initialisation, order of random numbers, "
         f"augmentation, loss or optimiser), say so in the commit and set `golden` to {got}"
@@ -157,12 +165,20 @@ def test_golden_step():
     assert got == pytest.approx(golden, rel=1e-3), message
 
 
-def test_the_first_step_of_adam_moves_every_parameter_by_the_learning_rate():
-    before, after = (solo(rate(0.005), 0, *stops).params for stops in ((), (1,)))
-    moves = np.concatenate([np.abs(np.ravel(a - b)) for a, b in zip(*map(jax.tree.leaves, (after, before)), strict=True)])
-    # g / (|g| + 1e-8): at most 1, and 1 but for rounding unless the gradient is minute.
-    assert moves.max() <= 0.005 * (1 + 1e-4)
-    assert np.mean(np.isclose(moves, 0.005, rtol=1e-3)) > 0.7
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_parameters_move_as_adam_says(step):
+    """By rate · m̂ / (√v̂ + ε), from the moments in the state; the first are of one gradient."""
+    settings = override(rate(0.005), {"train.decay_rate": 0.25, "train.decay_steps": 2})
+    before, after = (solo(settings, 0, *range(1, stop + 1)) for stop in (step - 1, step))
+    moments = [after.opt_state.mu, after.opt_state.nu]
+    leaves = [map(np.float64, jax.tree.leaves(tree)) for tree in (before.params, after.params, *moments)]
+    current = 0.005 * 0.5 ** (step - 1)
+    for old, new, m, v in zip(*leaves, strict=True):
+        move = current * (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.999**step)) + 1e-8)
+        np.testing.assert_allclose(new, old - move, atol=2e-6)  # moves are of 5e-3; float32 parameters about 1
+        if step == 1:
+            np.testing.assert_allclose(v / 0.001, (m / 0.1) ** 2, rtol=1e-4, atol=1e-30)
+            assert np.abs(m).max() > 0
 
 
 def test_chunks_do_not_matter_to_the_bit():
@@ -183,7 +199,9 @@ def test_seeds_differ_in_initial_weights_and_in_order():
 def test_an_epoch_takes_every_image_once_in_an_order_of_its_own(monkeypatch):
     seen = []
     monkeypatch.setattr(
-        train, "train_step", lambda _c, _s, state, batch, *_a, **_k: jax.debug.callback(seen.append, batch.images) or state
+        train,
+        "train_step",
+        lambda _c, _s, state, batch, *_a, **_k: jax.debug.callback(seen.append, batch.images) or state,
     )
     steps = jax.jit(partial(train.train_steps, classes=CLASSES, total=TOTAL))
     state = solo(TINY, 0)
@@ -197,13 +215,7 @@ def test_an_epoch_takes_every_image_once_in_an_order_of_its_own(monkeypatch):
 
 
 def test_32_images_are_learned_by_heart():
-    settings = rate(2e-2)
-    init, steps = programs()
-    settings = run_of(train.stack([override(settings, {"train.decay_rate": 1.0})]), 0)
-    seed = jnp.int32(0)
-    state = init(settings, seed)
-    for epoch in range(40):
-        state = steps(settings, seed, state, epoch * STEPS, (epoch + 1) * STEPS)
+    state = solo(TINY, 0, *range(STEPS, 100 * STEPS + 1, STEPS))
     assert float(state.sums["error"]) == 0
     assert float(state.sums["loss"]) / 32 < 0.02
     assert int(state.diverged) == -1
@@ -264,7 +276,7 @@ def test_chunks_of_a_fit_do_not_matter_and_neither_does_going_on_in_the_middle_o
     middle = pieces[10]  # step 11 of 16, the third of the second epoch
     assert len(middle.history) == 1
     start = (middle.step, middle.states, middle.history)
-    rest = fit([TINY, rate(3e-3)], [0, 7], across="map", chunk_seconds=60, start=start)
+    rest = fit([TINY, rate(3e-3)], [0, 7], across="map", chunk_seconds=60.0, start=start)
     assert [progress.step for progress in rest] == [12, 16]
     assert_equal(rest[-1].states, pieces[-1].states)
 
@@ -302,10 +314,15 @@ def test_history_is_the_means_of_each_epoch():
 # Evaluation.
 
 
+@cache
+def outputs():
+    return jax.jit(models.build(TINY, CLASSES).apply)
+
+
 def evaluated(settings: Config, params, examples: Examples) -> dict[str, float]:
     """Metrics by NumPy from the model's outputs on the images as they are, without labels."""
     images = jnp.asarray(np.asarray(examples.images, np.float32) / 255)
-    out = jax.jit(models.build(settings, CLASSES).apply)({"params": params}, images)
+    out = outputs()({"params": params}, images)  # the learning rate makes no difference
     lengths, labels = np.float64(out["lengths"]), np.asarray(examples.labels)
     difference = np.float64(images) - np.float64(out["reconstruction"])
     squares = (difference**2).reshape(len(labels), -1).sum(axis=1)
@@ -318,15 +335,14 @@ def evaluated(settings: Config, params, examples: Examples) -> dict[str, float]:
     }
 
 
-@pytest.mark.parametrize("batch", [4, 9, 250])
+@pytest.mark.parametrize("batch", [4, 250])
 def test_evaluation_is_a_plain_mean_however_it_is_batched(monkeypatch, batch):
-    """Nine images: in three batches with three odd places, in one, and in a part of one."""
+    """Nine images: in three batches with three odd places, and in a small part of one."""
     monkeypatch.setattr(train, "EVALUATION_BATCH", batch)
     params, test = solo(TINY, 0, 6).params, jax.device_put(DATA.test)
     got = jax.jit(partial(train.evaluate, classes=CLASSES))(TINY, params, test)
     wanted = evaluated(TINY, params, test)
     assert {name: float(value) for name, value in got.items()} == pytest.approx(wanted, rel=1e-4)
-    assert 0 < wanted["error"] < 100 or wanted["loss"] > 0
 
 
 def test_test_metrics_are_evaluations_of_the_test_split():
@@ -342,9 +358,3 @@ def test_no_examples_have_no_mean():
     nothing = Examples(*(leaf[:0] for leaf in TRAIN))
     metrics = train.evaluate(TINY, solo(TINY, 0).params, nothing, classes=CLASSES)
     assert all(np.isnan(value) for value in metrics.values())
-
-
-def test_more_images_a_step_than_there_are_is_an_error():
-    settings = override(TINY, {"train.batch_size": 33})
-    with pytest.raises((config.ConfigError, ValueError), match="33"):
-        fit([settings], [0], across="map")

@@ -27,7 +27,7 @@ def build(settings: config.Config, classes: int) -> nn.Module:
     """The model that a config asks for.
 
     Raises:
-      ConfigError: the model has no such size to set.
+        ConfigError: the model has no such size to set.
     """
     builder = MODELS[settings.model.name]
     takes = set(inspect.signature(builder).parameters)
@@ -47,7 +47,7 @@ def init(model: nn.Module, key: jax.Array, image_shape: tuple[int, ...]) -> dict
     """Fresh parameters for images of that shape [height, width, channels].
 
     Raises:
-      ValueError: the images are too small for the model's kernels.
+        ValueError: the images are too small for the model's kernels.
     """
     return model.init(key, jax.numpy.zeros((1, *image_shape)))["params"]
 

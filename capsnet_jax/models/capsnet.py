@@ -19,16 +19,16 @@ class CapsNet(nn.Module):
     """Images to class capsules, and back to images.
 
     Attributes:
-      classes: number of class capsules.
-      channels: channels of the first convolution.
-      kernel: side of both convolutions' kernels, pixels.
-      types: types of primary capsules; each type is one `primary_dim`-vector at every position.
-      primary_dim: dimensions of a primary capsule.
-      digit_dim: dimensions of a class capsule.
-      decoder: hidden widths of the decoder.
-      reconstruction: whether there is a decoder.
-      weight_scale: standard deviation of the transformation matrices at initialisation.
-      routing: how primary capsules choose their parents.
+        classes: number of class capsules.
+        channels: channels of the first convolution.
+        kernel: side of both convolutions' kernels, pixels.
+        types: types of primary capsules; each type is one `primary_dim`-vector at every position.
+        primary_dim: dimensions of a primary capsule.
+        digit_dim: dimensions of a class capsule.
+        decoder: hidden widths of the decoder.
+        reconstruction: whether there is a decoder.
+        weight_scale: σ of the normal, cut at 2σ, that the transformation matrices start from.
+        routing: how primary capsules choose their parents.
     """
 
     classes: int = 10
@@ -53,14 +53,14 @@ class CapsNet(nn.Module):
         """Run the network.
 
         Args:
-          images: pixels in [0, 1].
-          labels: classes whose capsules the decoder sees; without them it sees the longest capsule's.
-          train: makes no difference here; other models have dropout.
+            images: pixels in [0, 1].
+            labels: classes whose capsules the decoder sees; without them it sees the longest capsule's.
+            train: makes no difference here; other models have dropout.
 
         Returns:
-          "conv1" activations, "primary" capsules [batch, inputs, primary_dim], "capsules" [batch, classes,
-          digit_dim], their "lengths" [batch, classes], "couplings" and routing "logits_b" [batch, inputs, classes],
-          and the "reconstruction" [batch, height, width, channels] in (0, 1) where there is a decoder.
+            "conv1" activations, "primary" capsules [batch, inputs, primary_dim], "capsules" [batch, classes,
+            digit_dim], their "lengths" [batch, classes], "couplings" and routing "logits_b" [batch, inputs, classes],
+            and the "reconstruction" [batch, height, width, channels] in (0, 1) where there is a decoder.
         """
         batch = images.shape[0]
         out = {"conv1": nn.relu(Conv(self.channels, self.kernel, name="conv1")(images))}

@@ -11,10 +11,10 @@ class Conv(nn.Module):
     """Convolution with a bias, by `ops.conv.conv2d`; parameters `kernel` (HWIO) and `bias`.
 
     Attributes:
-      filters: channels out.
-      size: side of the kernel, pixels.
-      strides: pixels that the filter moves.
-      padding: as in `conv2d`.
+        filters: channels out.
+        size: side of the kernel, pixels.
+        strides: pixels that the filter moves.
+        padding: as in `conv2d`.
     """
 
     filters: int
@@ -30,4 +30,4 @@ class Conv(nn.Module):
         shape = (self.size, self.size, x.shape[-1], self.filters)
         kernel = self.param("kernel", jax.nn.initializers.he_normal(), shape)
         bias = self.param("bias", jax.nn.initializers.zeros, (self.filters,))
-        return conv2d(x, kernel, strides=self.strides, padding=self.padding) + bias
+        return conv2d(x, kernel, strides=self.strides, padding=self.padding) + bias[None, None, None]

@@ -29,12 +29,12 @@ class SabourCNN(nn.Module):
         """Run the network.
 
         Args:
-          images: pixels in [0, 1].
-          labels: not looked at; CapsNet's decoder needs them.
-          train: whether to drop units (needs an rng named "dropout").
+            images: pixels in [0, 1].
+            labels: not looked at; CapsNet's decoder needs them.
+            train: whether to drop units (needs an rng named "dropout").
 
         Returns:
-          "conv1", "conv2", "conv3", "fc1", "fc2" activations and the classes' "logits" [batch, classes].
+            "conv1", "conv2", "conv3", "fc1", "fc2" activations and the classes' "logits" [batch, classes].
         """
         out: dict[str, Any] = {}
         x = images

@@ -29,17 +29,17 @@ def conv2d(
     """Slide every filter over every image (cross-correlation, as conv nets mean "convolution").
 
     Args:
-      x: images, NHWC.
-      kernel: filters, HWIO; with groups, I counts the channels of one group.
-      strides: pixels that the filter moves, one number or (vertical, horizontal).
-      padding: "VALID", "SAME", zeros on every side, or ((top, bottom), (left, right)).
-      groups: channels and filters are split into that many independent groups.
+        x: images, NHWC.
+        kernel: filters, HWIO; with groups, I counts the channels of one group.
+        strides: pixels that the filter moves, one number or (vertical, horizontal).
+        padding: "VALID", "SAME", zeros on every side, or ((top, bottom), (left, right)).
+        groups: channels and filters are split into that many independent groups.
 
     Returns:
-      Activations, NHWC.
+        Activations, NHWC.
 
     Raises:
-      ValueError: the image is smaller than the kernel, or the channels do not fit the groups.
+        ValueError: the image is smaller than the kernel, or the channels do not fit the groups.
 
     The slides' worked example (filters move one pixel, no padding):
 

@@ -24,13 +24,13 @@ def fourier_conv(
     """Cross-correlation of images with filters through the discrete Fourier transform.
 
     Args:
-      x: images.
-      kernel: filters.
-      strides: pixels that the filter moves (vertical, horizontal).
-      pads: zeros added around the image ((top, bottom), (left, right)).
+        x: images.
+        kernel: filters.
+        strides: pixels that the filter moves (vertical, horizontal).
+        pads: zeros added around the image ((top, bottom), (left, right)).
 
     Returns:
-      The same as the direct form, to float32 rounding.
+        The same as the direct form, to float32 rounding.
     """
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     window = kernel.shape[:2]

@@ -11,11 +11,11 @@ def squash(s: Float[Array, "*shape"], axis: int = -1) -> Float[Array, "*shape"]:
     finite (and 0) at s = 0, where the textbook form divides by zero.
 
     Args:
-      s: vectors along `axis`, any scale.
-      axis: the axis that holds one vector's components.
+        s: vectors along `axis`, of lengths whose squares are floats (in float32, up to 1e19).
+        axis: the axis that holds one vector's components.
 
     Returns:
-      The squashed vectors, same shape.
+        The squashed vectors, same shape.
 
     Source: Sabour, Frosst and Hinton 2017 (arXiv:1710.09829), equation 1.
     """

@@ -21,14 +21,14 @@ def dynamic_routing(
     last, the logit of an input and a parent grows by the scalar product of its vote with that parent's output.
 
     Args:
-      votes: û of one example: what each input capsule predicts for each parent. Batches by `jax.vmap`.
-      iterations: r of the paper; 1 is uniform routing.
-      gradient: "full" differentiates through every iteration; "stop" holds the couplings constant, so that the
-        gradient passes through the last iteration's weighted sum only, as many implementations do.
-      temperature: divides the logits before the softmax; 1 in the paper.
+        votes: û of one example: what each input capsule predicts for each parent. Batches by `jax.vmap`.
+        iterations: r of the paper; 1 is uniform routing.
+        gradient: "full" differentiates through every iteration; "stop" holds the couplings constant, so that the
+          gradient passes through the last iteration's weighted sum only, as many implementations do.
+        temperature: divides the logits before the softmax; 1 in the paper.
 
     Returns:
-      `Routing` with squashed parents, the couplings of the last iteration and the logits they came from.
+        `Routing` with squashed parents, the couplings of the last iteration and the logits they came from.
 
     Source: Sabour, Frosst and Hinton 2017 (arXiv:1710.09829), procedure 1.
     """

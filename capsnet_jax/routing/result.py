@@ -12,9 +12,9 @@ class Routing(NamedTuple):
     """One example's routing.
 
     Attributes:
-      capsules: the parents' squashed vectors, lengths in [0, 1).
-      couplings: how each input's vote is shared among the parents; sums to 1 over the outputs.
-      logits: the routing logits that the couplings are the softmax of.
+        capsules: the parents' squashed vectors, lengths in [0, 1).
+        couplings: how each input's vote is shared among the parents; sums to 1 over the outputs.
+        logits: the routing logits that the couplings are the softmax of.
     """
 
     capsules: Float[Array, "outputs dim"]

@@ -16,8 +16,6 @@ FORMS = [native_conv, im2col_conv, fourier_conv]
 # Image [batch, height, width, channels], kernel [height, width, channels, filters], strides, pads.
 CASES = {
     "1x1": ((2, 3, 4, 3), (1, 1, 3, 2), (1, 1), NONE),
-    "1x1/2": ((1, 5, 6, 2), (1, 1, 2, 3), (2, 2), NONE),
-    "2x2/3": ((2, 7, 8, 2), (2, 2, 2, 2), (3, 3), NONE),
     "3x3": ((2, 5, 7, 3), (3, 3, 3, 4), (1, 1), NONE),
     "3x3/2, a pixel unused": ((2, 8, 10, 2), (3, 3, 2, 3), (2, 2), NONE),
     "4x4/3": ((1, 11, 9, 3), (4, 4, 3, 2), (3, 3), NONE),
@@ -57,7 +55,8 @@ def test_groups(groups):
     assert error(run(x, kernel), loop_conv(x, kernel, (1, 2), NONE, groups)) < 1e-5
     # Each group is a convolution of its own.
     xs, kernels = jnp.split(x, groups, axis=3), jnp.split(kernel, groups, axis=3)
-    apart = [conv2d(a, b, strides=(1, 2)) for a, b in zip(xs, kernels, strict=True)]
+    one = jax.jit(partial(conv2d, strides=(1, 2)))
+    apart = [one(a, b) for a, b in zip(xs, kernels, strict=True)]
     np.testing.assert_allclose(run(x, kernel), jnp.concatenate(apart, axis=3), atol=1e-5)
 
 
@@ -86,16 +85,16 @@ def test_padding_of_every_kind(padding, strides, pads):
 @pytest.mark.parametrize("form", FORMS)
 def test_gradient_is_the_finite_difference(form):
     x, kernel = case((1, 7, 6, 2), (3, 3, 2, 2))
-    run = jax.jit(partial(form, strides=(2, 2), pads=NONE))
 
+    @jax.jit
     def energy(x, kernel):
-        return jnp.sum(jnp.tanh(run(x, kernel)))
+        return jnp.sum(jnp.tanh(form(x, kernel, strides=(2, 2), pads=NONE)))
 
     h = 1e-2  # float32: rounding 1e-7 / h and curvature h² are both far below the tolerance
     directions = case(x.shape, kernel.shape, seed=2)
     slope = sum(float(jnp.vdot(g, d)) for g, d in zip(jax.grad(energy, (0, 1))(x, kernel), directions, strict=True))
     ahead, behind = (energy(x + s * h * directions[0], kernel + s * h * directions[1]) for s in (1, -1))
-    assert float(ahead - behind) / (2 * h) == pytest.approx(slope, rel=2e-2)
+    assert float(ahead - behind) / (2 * h) == pytest.approx(float(slope), rel=2e-2)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -22,7 +22,7 @@ def vectors(*shape: int, scale: float = 1.0) -> jax.Array:
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e-2, 1.0, 30.0, 1e6, 1e15])
-@pytest.mark.parametrize("transform", [lambda f: f, jax.jit, jax.vmap])
+@pytest.mark.parametrize("transform", [jax.jit, jax.vmap])
 def test_is_the_papers_equation(scale, transform):
     s = vectors(3, 5, 4, scale=scale)
     # A handful of float32 roundings, each 6e-8.
@@ -52,29 +52,26 @@ def test_axis(axis):
     np.testing.assert_allclose(squash(s, axis=axis), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("transform", [lambda f: f, jax.jit])
+@pytest.mark.parametrize("transform", [jax.jit, jax.vmap])
 def test_zero_has_value_and_gradient_zero(transform):
     zero = jnp.zeros((3, 4))
     assert not transform(squash)(zero).any()
     assert not transform(jax.jacobian(squash))(zero).any()
     assert not transform(length)(zero).any()
     assert not transform(jax.jacobian(length))(zero).any()
-    assert not transform(jax.grad(lambda s: jnp.sum(length(squash(s)))))(zero).any()
+    assert not jax.jit(jax.grad(lambda s: jnp.sum(length(transform(squash)(s)))))(zero).any()
 
 
 def test_one_zero_vector_among_others_spoils_nothing():
     s = vectors(3, 4).at[1].set(0)
 
-    def total(s):
-        return jnp.sum(length(squash(s)) ** 2)
-
-    gradient = jax.grad(total)(s)
-    alone = jax.grad(total)(s[jnp.array([0, 2])])
-    np.testing.assert_allclose(gradient[jnp.array([0, 2])], alone, rtol=1e-6)
+    slope = jax.jit(jax.grad(lambda s: jnp.sum(length(squash(s)) ** 2)))
+    gradient = np.asarray(slope(s))
+    np.testing.assert_allclose(gradient[[0, 2]], slope(s[::2]), rtol=1e-6)
     assert not gradient[1].any()
 
 
-@pytest.mark.parametrize("scale", [1e-38, 1e-30, 1e-20, 1e-10, 1e10, 1e18, 1e25])
+@pytest.mark.parametrize("scale", [1e-38, 1e-30, 1e-20, 1e-10, 1e10, 1e18])
 def test_tiny_and_huge_vectors_are_finite(scale):
     s = vectors(4, 8, scale=scale)
     v, gradient = jax.jit(jax.value_and_grad(lambda s: jnp.sum(length(squash(s)))))(s)
@@ -88,7 +85,7 @@ def test_gradient_is_the_finite_difference():
     s, direction = vectors(5, 3), vectors(5, 3)[::-1]
     h = 1e-5  # of a float64 oracle: error about h² = 1e-10
     ahead, behind = (loop_squash(np.float64(s) + sign * h * np.float64(direction)) for sign in (1, -1))
-    _, tangent = jax.jvp(squash, (s,), (direction,))
+    _, tangent = jax.jit(lambda s, d: jax.jvp(squash, (s,), (d,)))(s, direction)
     np.testing.assert_allclose(tangent, (ahead - behind) / (2 * h), rtol=1e-4, atol=1e-6)
 
 
@@ -96,5 +93,5 @@ def test_length_is_euclidean():
     v = vectors(6, 5)
     expected = [np.sqrt(sum(float(x) ** 2 for x in row)) for row in v]
     np.testing.assert_allclose(length(v), expected, rtol=1e-6)
-    unit = jax.grad(lambda v: jnp.sum(length(v)))(v)
+    unit = jax.jit(jax.grad(lambda v: jnp.sum(length(v))))(v)
     np.testing.assert_allclose(unit, np.asarray(v) / np.array(expected)[:, None], rtol=1e-5)

@@ -1,0 +1,220 @@
+import csv
+import math
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+
+import pytest
+
+from capsnet_jax import config
+from capsnet_jax.data import DATASETS
+from capsnet_jax.models import MODELS
+from capsnet_jax.routing import ROUTERS
+from experiments import EXPERIMENTS
+from tests import tiny
+
+HEAVY = {"jax", "flax", "optax", "orbax", "matplotlib", "tensorflow_datasets", "PIL", "scipy", "tensorboardX"}
+
+
+def imports(*arguments: str) -> tuple[subprocess.CompletedProcess[str], set[str]]:
+    """Runs launch.py; also returns the top-level packages that it imported."""
+    line = [sys.executable, "-X", "importtime", "launch.py", *arguments]
+    done = subprocess.run(line, cwd=tiny.ROOT, capture_output=True, text=True, timeout=60, check=False)
+    return done, {row.rsplit("|", 1)[-1].strip().split(".")[0] for row in done.stderr.splitlines() if "|" in row}
+
+
+def test_help():
+    done, imported = imports("--help")
+    for flag in ("experiment", "dataset", "preset", "seeds", "set", "sweep", "workdir", "figures_only", "predict"):
+        assert re.search(rf"^\s+(-\w,)?--(\[no\])?{flag}:", done.stdout, re.MULTILINE), flag
+    assert "python launch.py --describe=capsnet " in done.stdout
+    assert "absl" in imported
+    assert not imported & (HEAVY | {"numpy", "capsnet_jax", "experiments"})
+
+
+def test_help_is_no_mistake():
+    done, _ = imports("--help")
+    assert done.returncode == 0
+
+
+def test_list_names_everything():
+    done, imported = imports("--list")
+    assert done.returncode == 0
+    listed = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")}
+    assert listed == {*EXPERIMENTS, *MODELS, *ROUTERS, *DATASETS}
+    for line in done.stdout.splitlines():
+        assert not line.startswith("  ") or len(line.split()) > 3, line  # each with some words on it
+    assert not imported & {"orbax", "matplotlib", "tensorflow_datasets", "PIL", "scipy", "tensorboardX"}
+
+
+def test_settings_are_all_told(capsys):
+    code, out, _ = tiny.call(capsys, "--settings")
+    assert code == 0
+    assert [line.split("=")[0] for line in out.splitlines()] == list(config.paths())
+    assert re.search(r"^routing\.iterations=3 .*\(a whole number from 1 to 100\)$", out, re.MULTILINE)
+    assert re.search(r"^model\.decoder=none .*as 512x1024\)?", out, re.MULTILINE)
+
+
+def test_describe(capsys):
+    code, out, _ = tiny.call(capsys, "--describe=capsnet")
+    assert code == 0
+    assert "total 8,215,568 parameters" in out
+
+
+MISTAKES = [
+    (["--nonsense"], "Unknown command line flag 'nonsense'"),
+    (["junk", "more"], "junk more is not a flag"),
+    (["--experiment=routing_iteration"], "did you mean 'routing_iterations'?"),
+    (["--dataset=mnst"], "no dataset is named 'mnst'; did you mean mnist"),
+    (["--set=data.dataset=mnst"], "no dataset is named 'mnst'; did you mean mnist"),
+    (["--set=model.name=capsnet_smal"], "model.name has no 'capsnet_smal'; did you mean 'capsnet_small'?"),
+    (["--sweep=routing.name=dynamic,unform"], "routing.name has no 'unform'; did you mean 'uniform'?"),
+    (["--describe=capsnt"], "--describe has no 'capsnt'; did you mean 'capsnet'?"),
+    (["--preset=papr"], "--preset=papr: value should be one of <small|paper>"),
+    (["--across=both"], "--across=both: value should be one of <auto|map|vmap>"),
+    (["--set=preset=paper"], "use --preset"),
+    (["--set=routing.iteration=3"], "unknown setting 'routing.iteration'; did you mean 'routing.iterations'?"),
+    (["--set=iterations=3"], "unknown setting 'iterations'; did you mean 'routing.iterations'?"),
+    (["--sweep=train.learning_rat=1,2"], "did you mean 'train.learning_rate'?"),
+    (["--set=routing.iterations=three"], "routing.iterations takes a whole number from 1 to 100, not 'three'"),
+    (["--set=routing.iterations=2.0"], "routing.iterations takes a whole number from 1 to 100, not '2.0'"),
+    (["--set=routing.iterations=0"], "from 1 to 100, not 0"),
+    (["--sweep=routing.iterations=1,101"], "from 1 to 100, not 101"),
+    (["--set=train.learning_rate=fast"], "train.learning_rate takes a number of at least 0, not 'fast'"),
+    (["--set=train.learning_rate=-1"], "of at least 0, not -1.0"),
+    (["--set=train.learning_rate=nan"], "of at least 0, not nan"),
+    (["--set=routing.gradient=none"], "one of full, stop, not 'none'"),
+    (["--set=loss.reconstruction=yes"], "loss.reconstruction takes true or false, not 'yes'"),
+    (["--set=model.decoder=8x"], "whole numbers as 512x1024"),
+    (["--set=routing.iterations=1,2"], "gives 2 values; compare them with --sweep routing.iterations=1,2"),
+    (["--set=routing.iterations"], "write path=value"),
+    (["--sweep=routing.iterations"], "write path=value"),
+    (["--sweep=routing.iterations="], "write path=value"),
+    (["--seeds=0"], "--seeds=0"),
+    (["--seeds=many"], "--seeds=many"),
+    (["--first_seed=-1"], "--first_seed=-1"),
+    (["--set=train.batch_size=3601"], "train.batch_size=3601 is more than the 3600 training images of mnist_5k"),
+    (["--set=data.train_size=3601"], "train_size=3601 is more than the 3600 training examples"),
+    (["--set=data.label=digit"], "mnist_5k has one label"),
+    (["--set=model.kernel=20"], "capsnet_small on mnist_5k: images of 9×9 are too small for a 20×20 kernel"),
+    (["--set=model.kernel=29"], "images of 28×28 are too small for a 29×29 kernel"),
+    (["--set=model.name=sabour_cnn", "--set=model.kernel=5"], "sabour_cnn has no model.kernel"),
+    (["--sweep=model.name=capsnet,sabour_cnn", "--set=model.types=2"], "sabour_cnn has no model.types"),
+    (["--figures_only"], "no finished run of routing_iterations in"),
+    (["--predict=digit.png"], "no finished run in"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=lambda value: " ".join(value)[:40])
+def test_a_mistake_is_one_line_before_anything_is_trained(arguments, message, capsys, tmp_path):
+    code, out, error = tiny.call(capsys, f"--workdir={tmp_path / 'work'}", *arguments)
+    assert message in error
+    assert (code, out, error.count("\n"), error[-1:]) == (2, "", 1, "\n")
+    assert not list(tmp_path.rglob("cells/*"))
+
+
+@pytest.mark.parametrize("arguments", [["--nonsense"], ["--set=model.kernel=20"]])
+def test_a_real_command_says_the_same(arguments, capsys, tmp_path):
+    arguments = [f"--workdir={tmp_path}", *arguments]
+    done = tiny.run(*arguments)
+    assert (done.returncode, done.stdout, done.stderr) == tiny.call(capsys, *arguments)
+
+
+def test_a_set_that_is_not_prepared_is_one_line(capsys, tmp_path, monkeypatch):
+    def unreachable(*_arguments, **_keywords):
+        raise socket.gaierror("this test has no network")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unreachable)
+    monkeypatch.setattr(socket.socket, "connect", unreachable)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "sets"))
+    monkeypatch.setenv("CAPSNET_JAX_CACHE", str(tmp_path / "cache"))
+    code, _, error = tiny.call(capsys, "--dataset=kmnist", f"--workdir={tmp_path / 'work'}")
+    assert (code, error.count("\n")) == (2, 1)
+    assert f"kmnist is not prepared in {tmp_path / 'sets'}" in error
+    assert "tfds build kmnist" in error
+    assert not list(tmp_path.rglob("cells/*"))
+
+
+def test_pictures_that_are_none(capsys, tmp_path):
+    text = tmp_path / "text.png"
+    text.write_text("not a picture")
+    for path in (text, tmp_path / "missing.png", tmp_path):
+        code, out, error = tiny.call(capsys, f"--predict={path}", f"--workdir={tiny.study().folder}")
+        assert (code, out, error.count("\n")) == (2, "", 1)
+        assert f"{path} is not a picture that can be read" in error
+
+
+def test_a_workdir_that_cannot_be_written_is_one_line(capsys, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    code, _, error = tiny.call(capsys, *tiny.STUDY, f"--workdir={tmp_path / 'file'}")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "use another workdir" in error
+
+
+def table() -> list[dict[str, str]]:
+    with (tiny.study().folder / "routing_iterations.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_csv_has_a_row_for_each_setting_and_seed():
+    rows = table()
+    assert {"dataset", "preset", "seed", "epochs", "routing.iterations", "test_error"} <= set(rows[0])
+    assert [(row["routing.iterations"], row["seed"]) for row in rows] == [
+        ("1", "0"),
+        ("1", "1"),
+        ("2", "0"),
+        ("2", "1"),
+    ]
+    assert {(row["dataset"], row["preset"], row["epochs"]) for row in rows} == {("mnist_5k", "small", "3")}
+    results = {(c.record["config"]["routing.iterations"], c.record["seed"]): c for c in cells().values()}
+    for row in rows:
+        result = results[int(row["routing.iterations"]), int(row["seed"])].result
+        for name, value in result.items():
+            assert float(row[name]) == pytest.approx(value, rel=1e-5), name
+        assert 0 < float(row["test_error"]) < 100
+
+
+def cells():
+    return tiny.cells(tiny.study().folder)
+
+
+def test_the_table_shows_mean_and_interval_over_seeds():
+    printed = tiny.study().printed
+    for iterations in ("1", "2"):
+        for name in ("test_error", "validation_error"):
+            values = [float(row[name]) for row in table() if row["routing.iterations"] == iterations]
+            half = 12.7062 * statistics.stdev(values) / math.sqrt(2)  # Student's t for two values
+            wanted = f"{statistics.mean(values):.2f} ± {half:.2f} (n = 2)"
+            [line] = [line for line in printed.splitlines() if re.match(rf"mnist_5k +3 +{iterations} ", line)]
+            assert wanted in line
+
+
+def test_the_run_tells_epochs_time_left_and_what_it_drew():
+    folder, printed = tiny.study().folder, tiny.study().printed
+    for epoch in (1, 2, 3):
+        assert re.search(rf"routing.iterations=2 × 2 runs · epoch {epoch}\.0/3 · .* images/s · .* left", printed)
+    named = [line for line in printed.splitlines() if line.startswith(str(folder))]
+    assert named[0] == f"{folder}/routing_iterations.csv"
+    assert sorted(named[1:]) == sorted(map(str, (folder / "figures").iterdir()))
+    assert {path.name for path in (folder / "figures").iterdir()} == {
+        "routing_iterations-learning_curves.png",
+        "routing_iterations-error_against_iterations.png",
+    }
+
+
+def test_figures_only_redraws_the_same_from_the_records(tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(tiny.study().folder, folder)
+    drawn = [folder / "routing_iterations.csv", *(folder / "figures").iterdir()]
+    before = {path: path.read_bytes() for path in drawn}
+    for path in drawn:
+        path.unlink()
+    printed = tiny.succeed("--figures_only", f"--workdir={folder}")
+    assert {path: path.read_bytes() for path in drawn} == before
+    assert "images/s ·" not in printed
+    assert all(str(path) in printed for path in drawn)
+    for path in drawn[1:]:
+        assert path.read_bytes().startswith(b"\x89PNG")

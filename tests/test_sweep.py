@@ -1,0 +1,91 @@
+import json
+import shlex
+
+import numpy as np
+import pytest
+
+from capsnet_jax import config, sweep
+from capsnet_jax.config import Config
+from capsnet_jax.records import Cell
+from tests import tiny
+
+
+def cells_of(**values) -> list[Cell]:
+    grid = config.grid({name.replace("__", "."): value for name, value in values.items() if name != "seeds"})
+    settings = [config.override(Config(), changes) for changes in grid]
+    return [Cell(setting, seed) for setting in settings for seed in range(values.get("seeds", 1))]
+
+
+@pytest.mark.parametrize(
+    ("values", "sizes"),
+    [
+        ({"seeds": 5}, [5]),
+        ({"train__learning_rate": (0.1, 0.2), "loss__m_plus": (0.8, 0.9), "seeds": 3}, [12]),
+        ({"routing__temperature": (0.5, 1.0, 2.0)}, [3]),
+        ({"routing__iterations": (1, 2, 3), "seeds": 2}, [2, 2, 2]),
+        ({"train__batch_size": (32, 64)}, [1, 1]),
+        ({"data__dataset": ("mnist", "kmnist"), "train__learning_rate": (0.1, 0.2)}, [2, 2]),
+        ({"model__types": (1, None), "routing__gradient": ("full", "stop"), "train__floor": (0.0, 0.1)}, [2] * 4),
+    ],
+)
+def test_the_fewest_programs(values, sizes):
+    cells = cells_of(**values)
+    groups = sweep.programs(cells)
+    assert [len(group) for group in groups] == sizes
+    assert sorted(cell.name for group in groups for cell in group) == sorted(cell.name for cell in cells)
+
+
+def test_runs_of_one_program_need_not_be_neighbours():
+    cells = cells_of(train__learning_rate=(0.1, 0.2), routing__iterations=(1, 2))
+    assert sweep.programs(cells) == [[cells[0], cells[2]], [cells[1], cells[3]]]
+
+
+def test_nothing_to_run_is_no_program():
+    assert sweep.programs([]) == []
+
+
+def test_compilations_are_counted():
+    assert "4 runs in 2 compiled training programs (" in tiny.study().printed
+
+
+def test_a_cell_alone_is_the_cell_of_the_sweep_to_the_bit(tmp_path):
+    """By the command in its record, as a reader would type it."""
+    wanted = next(c for c in tiny.cells(tiny.study().folder).values() if c.record["seed"] == 1)
+    words = shlex.split(wanted.record["command"].replace("WORKDIR", str(tmp_path)))
+    assert words[:2] == ["python", "launch.py"]
+    tiny.succeed(*words[2:])
+    [(name, alone)] = tiny.cells(tmp_path).items()
+    assert (tiny.study().folder / "cells" / name).exists()
+    assert alone.record == wanted.record
+    assert alone.params == wanted.params
+    assert (alone.result, alone.rows, alone.events) == (wanted.result, wanted.rows, wanted.events)
+
+
+def test_vmap_gives_what_map_gives(tmp_path):
+    tiny.succeed(*tiny.FIRST, "--across=vmap", f"--workdir={tmp_path}")
+    found, wanted = tiny.cells(tmp_path), tiny.cells(tiny.study().folder)
+    assert len(found) == 2
+    for name, cell in found.items():
+        folders = [root / "cells" / name for root in (tmp_path, tiny.study().folder)]
+        ours, theirs = (np.concatenate([leaf.ravel() for leaf in _leaves(tiny.params(f))]) for f in folders)
+        # Sums are taken in another order, and 24 steps of Adam at a high rate carry that on.
+        np.testing.assert_allclose(ours, theirs, atol=2e-3)
+        for row, other in zip(cell.rows, wanted[name].rows, strict=True):
+            assert row.keys() == other.keys()
+            assert row["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
+            assert row["validation_loss"] == pytest.approx(other["validation_loss"], rel=1e-4)
+        assert cell.result["test_loss"] == pytest.approx(wanted[name].result["test_loss"], rel=1e-4)
+
+
+def _leaves(tree):
+    for value in tree.values():
+        yield from _leaves(value) if isinstance(value, dict) else [np.asarray(value)]
+
+
+def test_each_cell_has_its_own_config_and_seed():
+    for path in (tiny.study().folder / "cells").iterdir():
+        record = json.loads((path / "record.json").read_text())
+        cell = Cell(config.unflatten(record["config"]), record["seed"])
+        assert cell.name == path.name
+        for name, value in tiny.SETTINGS.items():
+            assert record["config"][name] == (list(value) if isinstance(value, tuple) else value)
