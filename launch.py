@@ -41,6 +41,8 @@ def parse(arguments: list[str]) -> list[str]:
     """Parse flags; a mistake in them is one line and exit code 2."""
     try:
         rest = FLAGS(arguments)
+    except SystemExit:  # absl has answered --help, and would exit with 1, as if that had been a mistake
+        sys.exit(0)
     except flags.Error as error:
         sys.exit(_refuse(f"{error}; see python launch.py --help"))
     if len(rest) > 1:

@@ -264,7 +264,7 @@ def parse(path: str, text: str) -> Any:
         return None
     kind = kinds[0]
     if not text:
-        raise ConfigError(f"{path} is given an empty value; it takes {takes(path)}")
+        raise ConfigError(f"{path} takes {takes(path)}, not {text!r}")
     try:
         if typing.get_origin(kind) is tuple:
             value: Any = tuple(int(part) for part in text.split("x"))

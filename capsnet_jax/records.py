@@ -98,16 +98,11 @@ class CellWriter:
     def epoch(self, row: dict[str, Any]) -> None:
         """Append one epoch's metrics."""
         with (self._folder / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(_without_nan(row)) + "\n")
+            file.write(_json(row) + "\n")
         for name, value in row.items():
             if name != "epoch" and math.isfinite(value):
                 self._events.add_scalar(name.replace("_", "/", 1), value, row["epoch"])
         self._events.flush()
-
-    def finish(self, result: dict[str, Any]) -> None:
-        """Write the result, which makes the cell a finished one."""
-        self.close()
-        write_json(self._folder / "result.json", _without_nan(result))
 
     def close(self) -> None:
         """Close the event file."""
@@ -117,6 +112,11 @@ class CellWriter:
 def finished(workdir: Path, cell: Cell) -> bool:
     """Whether the cell need not be run again."""
     return (workdir / "cells" / cell.name / "result.json").exists()
+
+
+def write_result(folder: Path, result: dict[str, Any]) -> None:
+    """Give a cell its result, which makes it a finished one."""
+    write_json(folder / "result.json", result)
 
 
 def note_experiment(workdir: Path, experiment: str, cells: Iterable[Cell], swept: Iterable[str]) -> None:
@@ -178,7 +178,8 @@ def summary(records: Sequence[Record], swept: Sequence[str]) -> str:
     groups: dict[tuple[str, ...], list[Record]] = {}
     for record in records:
         groups.setdefault(tuple(_cell_text(record.settings[path]) for path in paths), []).append(record)
-    header = [*paths, "test error %", "validation error %", "images/s"]
+    names = {"data.dataset": "dataset", "train.epochs": "epochs"}
+    header = [*(names.get(path, path) for path in paths), "test error %", "validation error %", "images/s"]
     rows = [header]
     for key, members in groups.items():
         errors = [
@@ -209,7 +210,7 @@ def environment() -> dict[str, Any]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that a reader sees the old file or the new one, never a part."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+    write_text(path, _json(value, indent=2) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -235,9 +236,17 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN: null stands for it."""
-    return {n: None if isinstance(v, float) and not math.isfinite(v) else v for n, v in row.items()}
+def _json(value: Any, indent: int | None = None) -> str:
+    """JSON as its standard has it: null stands for NaN and the infinities."""
+
+    def strict(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {name: strict(inner) for name, inner in part.items()}
+        if isinstance(part, list):
+            return [strict(inner) for inner in part]
+        return None if isinstance(part, float) and not math.isfinite(part) else part
+
+    return json.dumps(strict(value), indent=indent, allow_nan=False)
 
 
 def _number(value: float | None) -> float:

@@ -1,5 +1,6 @@
 """Grid × seeds in the fewest programs: loop over static choices, side by side over traced numbers and seeds."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -58,22 +59,34 @@ def run(cells: Sequence[Cell], plan: Plan) -> None:
     datasets = {settings: load_data(settings) for settings in {cell.config.data for cell in cells}}
     check(cells, datasets)
 
+    settle(plan.workdir)
     pending = [cell for cell in cells if not records.finished(plan.workdir, cell)]
     groups = programs(pending)
     progress = Progress(sum(_images(group, datasets[group[0].config.data]) for group in groups))
     if len(pending) < len(cells):
         progress.say(f"{len(cells) - len(pending)} of {len(cells)} runs are finished already")
-    failures: list[str] = []
     compiling = 0.0
     for number, group in enumerate(groups, 1):
         title = f"[{number}/{len(groups)}] {_title(group, cells)}"
-        diverged, seconds = _train_together(group, datasets[group[0].config.data], plan, progress, title)
-        failures += diverged
-        compiling += seconds
+        compiling += _train_together(group, datasets[group[0].config.data], plan, progress, title)
     if groups:
         progress.say(f"{len(pending)} runs in {len(groups)} compiled training programs ({compiling:.1f} s)")
-    if failures:
+    if failures := [line for cell in cells if (line := _failure(plan.workdir, cell))]:
         raise Diverged("\n".join(failures))
+
+
+def settle(workdir: Path) -> None:
+    """Give every cell of a program that is through its result, also those that a kill came before."""
+    for path in workdir.glob("programs/*/results.json"):
+        results = json.loads(path.read_text())
+        for name, result in results.items():
+            folder = workdir / "cells" / name
+            if folder.exists() and not (folder / "result.json").exists():
+                records.write_result(folder, result)
+        if all(result["diverged_step"] < 0 for result in results.values()):
+            shutil.rmtree(path.parent)
+    with contextlib.suppress(OSError):  # others are still being trained, or there were none
+        (workdir / "programs").rmdir()
 
 
 def programs(cells: Sequence[Cell]) -> list[list[Cell]]:
@@ -115,65 +128,78 @@ def check(cells: Sequence[Cell], datasets: Mapping[config.Data, data.Dataset]) -
             raise config.ConfigError(f"{settings.model.name} on {dataset.name}: {error}") from error
 
 
-def _train_together(
-    group: list[Cell], dataset: data.Dataset, plan: Plan, progress: Progress, title: str
-) -> tuple[list[str], float]:
-    """Train the cells of one program; returns a line for each that diverged, and the seconds of compiling."""
+def _train_together(group: list[Cell], dataset: data.Dataset, plan: Plan, progress: Progress, title: str) -> float:
+    """Train the cells of one program to their results; returns the seconds of compiling."""
     configs, seeds = [cell.config for cell in group], [cell.seed for cell in group]
+    batch = configs[0].train.batch_size * len(group)
     folder = plan.workdir / "programs" / _digest([cell.name for cell in group])
     start = checkpoint.restore(folder, train.abstract_states(configs, seeds, dataset))
-    if start:
-        progress.skip(start.step * configs[0].train.batch_size * len(group))
-    history = start.history if start else []
+    step, history = (start.step, start.history) if start else (0, [])
+    progress.skip(step * batch)
+    progress.say(f"{title}: compiling" + (f", going on from step {step}" if start else ""))
     writers = [
         CellWriter(plan.workdir / "cells" / cell.name, cell, plan.command(cell), _of_run(history, i))
         for i, cell in enumerate(group)
     ]
-    progress.say(f"{title}: compiling" + (f", going on from step {start.step}" if start else ""))
-
-    saved, step = time.monotonic(), start.step if start else 0
+    saved = time.monotonic()
     for at in train.fit(configs, seeds, dataset, across=plan.across, start=start):
         new_epochs, history = at.history[len(history) :], at.history
         for i, writer in enumerate(writers):
             for row in _of_run(new_epochs, i):
                 writer.epoch(row)
-        images = (at.step - step) * configs[0].train.batch_size * len(group)
-        progress.advance(images, f"{title} · {_where(at, configs[0].train.epochs)}", keep=bool(new_epochs))
+        where = f"{title} · {_where(at, configs[0].train.epochs)}"
+        progress.advance((at.step - step) * batch, where, keep=bool(new_epochs))
         step = at.step
-        signum = plan.stop()
-        if signum or time.monotonic() - saved > CHECKPOINT_SECONDS:
+        signum, hopeless = plan.stop(), bool(np.all(np.asarray(at.states.diverged) >= 0))
+        if signum or hopeless or time.monotonic() - saved > CHECKPOINT_SECONDS:
             checkpoint.save(folder, step, at.states, history)
             saved = time.monotonic()
         if signum:
             raise Interrupted(signum)
-        if np.all(np.asarray(at.states.diverged) >= 0):
-            progress.skip((at.total - step) * configs[0].train.batch_size * len(group))
+        if hopeless:
+            progress.skip((at.total - step) * batch)
             break
+    for writer in writers:
+        writer.close()
+    _finish(group, at, dataset, plan, folder)
+    return at.compile_seconds
 
+
+def _finish(group: list[Cell], at: train.Progress, dataset: data.Dataset, plan: Plan, folder: Path) -> None:
+    """Read the test set, keep the parameters, and write all the program's results at once."""
+    tested = train.test([cell.config for cell in group], at.states, dataset, across=plan.across)
     diverged = np.asarray(at.states.diverged).tolist()
-    tested = train.test(configs, at.states, dataset, across=plan.across)
-    for i, (cell, writer) in enumerate(zip(group, writers, strict=True)):
+    results = {}
+    for i, cell in enumerate(group):
         params = jax.tree.map(lambda leaf, i=i: leaf[i], at.states.params)
-        rows = _of_run(history, i)
+        rows = _of_run(at.history, i)
         speeds = [row["images_per_second"] for row in rows] or [math.nan]
         result = (rows[-1] if rows else {}) | {name: values[i] for name, values in tested.items()}
-        result |= {"parameters": models.count_parameters(params), "diverged_step": diverged[i]}
-        if diverged[i] >= 0:
-            result |= dict.fromkeys(tested, math.nan)
-        else:
+        if diverged[i] < 0:
             checkpoint.save_params(plan.workdir / "cells" / cell.name / "params", params)
-        writer.finish(result | {"images_per_second": float(np.median(speeds))})
-    failures = [
-        f"{cell.name}: loss not finite at step {at_step}; lower train.learning_rate, or raise train.warmup."
-        f" The state before it is in {folder}"
-        for cell, at_step in zip(group, diverged, strict=True)
-        if at_step >= 0
-    ]
-    if failures:
-        checkpoint.save(folder, step, at.states, history)
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
-    return failures, at.compile_seconds
+        else:
+            result |= dict.fromkeys(tested, math.nan)
+        results[cell.name] = result | {
+            "images_per_second": float(np.median(speeds)),
+            "parameters": models.count_parameters(params),
+            "diverged_step": diverged[i],
+        }
+    if max(diverged) >= 0:
+        checkpoint.save(folder, at.step, at.states, at.history)
+    records.write_json(folder / "results.json", results)
+    settle(plan.workdir)
+
+
+def _failure(workdir: Path, cell: Cell) -> str | None:
+    """A line on a finished cell that diverged, else None."""
+    step = records.load_cell(workdir / "cells" / cell.name).result["diverged_step"]
+    if step < 0:
+        return None
+    states = [p.parent for p in workdir.glob("programs/*/results.json") if cell.name in json.loads(p.read_text())]
+    return (
+        f"{cell.name}: loss not finite at step {step:.0f}; lower train.learning_rate, or raise train.warmup."
+        f" The state before it is in {', '.join(map(str, states))}"
+    )
 
 
 def _images(group: list[Cell], dataset: data.Dataset) -> int:

@@ -38,8 +38,8 @@ class TrainState(NamedTuple):
         params: the model's parameters.
         opt_state: Adam's moments.
         sums: each metric summed over the examples of the current epoch so far.
-        diverged: the first step whose loss, gradient or result was not finite, else -1. From then on the state stands
-          still, so it always holds finite parameters.
+        diverged: the first step whose loss or result was not finite, else -1. From then on the state stands still,
+          so it always holds finite numbers.
     """
 
     params: PyTree
@@ -109,7 +109,7 @@ def train_step(
         total: steps that the schedule spans.
 
     Returns:
-        The next state; the old one with `diverged` set where loss, gradient or next parameters are not finite.
+        The next state; the old one with `diverged` set where the loss or the next state is not finite.
     """
     shift_key, dropout_key = jax.random.split(jax.random.fold_in(_key(seed, "steps"), step))
     images = to_float(random_shift(shift_key, batch.images, config.data.shift))
@@ -125,9 +125,10 @@ def train_step(
     params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
     sums = {name: state.sums[name] + jnp.sum(parts[name]) for name in METRICS}
 
-    magnitudes = jnp.stack([loss, optax.tree.norm(gradient), optax.tree.norm(params)])
-    finite = jnp.all(jnp.isfinite(magnitudes)) & (state.diverged < 0)
     moved = TrainState(params, opt_state, sums, state.diverged)
+    # A gradient that is not finite, or whose square is not, shows in Adam's moments.
+    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves((loss, moved))]))
+    finite &= state.diverged < 0
     stays = state._replace(diverged=jnp.where(state.diverged < 0, step, state.diverged))
     return jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, stays)
 

@@ -104,9 +104,11 @@ def settings_of(experiment: ModuleType, options: flags.FlagValues) -> tuple[list
         varied[path] = values
     if "preset" in fixed | varied:
         raise ConfigError("preset is not a setting to change; use --preset")
+    fixed = {path: value for path, value in fixed.items() if path not in varied}
     arms = config.sweep_over(experiment.SWEEP, {path: [value] for path, value in fixed.items()} | varied)
     swept = dict.fromkeys([*(path for arm in arms for path in arm if path not in fixed)])
-    return [config.override(base, arm) for arm in arms], list(swept)
+    settings = [config.override(base, arm) for arm in arms]
+    return list(dict.fromkeys(settings)), list(swept)  # a value that is given twice is one setting
 
 
 def _draw(name: str, experiment: ModuleType, workdir: Path) -> None:

@@ -108,7 +108,7 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=lambda value: " ".join(value)[:40])
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES])
 def test_a_mistake_is_one_line_before_anything_is_trained(arguments, message, capsys, tmp_path):
     code, out, error = tiny.call(capsys, f"--workdir={tmp_path / 'work'}", *arguments)
     assert message in error
@@ -162,12 +162,7 @@ def table() -> list[dict[str, str]]:
 def test_the_csv_has_a_row_for_each_setting_and_seed():
     rows = table()
     assert {"dataset", "preset", "seed", "epochs", "routing.iterations", "test_error"} <= set(rows[0])
-    assert [(row["routing.iterations"], row["seed"]) for row in rows] == [
-        ("1", "0"),
-        ("1", "1"),
-        ("2", "0"),
-        ("2", "1"),
-    ]
+    assert [row["routing.iterations"] + row["seed"] for row in rows] == ["10", "11", "20", "21"]
     assert {(row["dataset"], row["preset"], row["epochs"]) for row in rows} == {("mnist_5k", "small", "3")}
     results = {(c.record["config"]["routing.iterations"], c.record["seed"]): c for c in cells().values()}
     for row in rows:

@@ -186,7 +186,8 @@ def test_a_cells_folder_from_start_to_finish(tmp_path):
     for epoch in (1, 2):
         writer.epoch(row(epoch))
     assert not (folder / "result.json").exists()
-    writer.finish({"test_error": 3.5, "diverged_step": -1})
+    writer.close()
+    records.write_result(folder, {"test_error": 3.5, "diverged_step": -1})
     loaded = records.load_cell(folder)
     assert (loaded.seed, loaded.settings, loaded.folder) == (5, config.flatten(cell.config), folder)
     assert loaded.result == {"test_error": 3.5, "diverged_step": -1}
@@ -200,7 +201,8 @@ def test_nan_is_null_on_the_disk_and_nan_again(tmp_path):
     writer = CellWriter(tmp_path, Cell(Config(), 0), "", [])
     writer.epoch(row(1, validation_error=math.nan))
     writer.epoch(row(2, validation_error=math.inf))
-    writer.finish({"test_error": math.nan, "parameters": 7})
+    writer.close()
+    records.write_result(tmp_path, {"test_error": math.nan, "parameters": 7})
     for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
         strict = json.loads(line, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
         assert strict["validation_error"] is None
@@ -232,7 +234,8 @@ def test_a_workdir_remembers_what_was_asked_for(tmp_path):
     cells = [Cell(changed("routing.iterations", r), 0) for r in (1, 2, 3)]
     for cell in (cells[2], cells[0]):
         writer = CellWriter(tmp_path / "cells" / cell.name, cell, "", [])
-        writer.finish({"test_error": float(cell.config.routing.iterations)})
+        writer.close()
+        records.write_result(tmp_path / "cells" / cell.name, {"test_error": float(cell.config.routing.iterations)})
     records.note_experiment(tmp_path, "study", cells[:2], ["routing.iterations"])
     records.note_experiment(tmp_path, "study", cells[1:], ["train.epochs", "routing.iterations"])
     found, swept = records.load(tmp_path, "study")

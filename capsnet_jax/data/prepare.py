@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,7 +49,8 @@ def prepare(builder: Builder) -> None:
         try_download_gcs=False, manual_dir=own_manual if own_manual.exists() else None
     )
     try:
-        with _impatience():
+        print(f"preparing {builder.name} in {folder}", flush=True)
+        with _impatience(), _silence():
             builder.download_and_prepare(download_config=config, file_format="array_record")
     except Exception as error:  # whatever a builder, the network or the disk may raise
         if is_prepared(builder):  # another process was faster
@@ -69,6 +71,17 @@ def _impatience() -> Iterator[None]:
         py_utils.temporary_assignment(downloader, "_open_url", open_url),
     ):
         yield
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keeps tfds's messages and progress bars off the terminal, where they would bury the one line of an error."""
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        tfds.enable_progress_bar()
 
 
 def _check_cached_downloads(builder: Builder, downloads: Path) -> None:
