@@ -8,7 +8,6 @@ which runs can share a compilation.
 
 import dataclasses
 import difflib
-import itertools
 import math
 import types
 import typing
@@ -197,7 +196,7 @@ def check(path: str, value: Any) -> Any:
     """`value` in the type of `path`, or a ConfigError that says what the path takes."""
     field = field_of(path)
     meta = field.metadata
-    kinds = _kinds(field)
+    kinds = kinds_of(field)
     if value is None and type(None) in kinds:
         return None
     kind = kinds[0]
@@ -232,7 +231,7 @@ def check_word(path: str, word: str, known: Collection[str]) -> None:
 def takes(path: str) -> str:
     """In words, which values a path takes."""
     field = field_of(path)
-    kind, meta = _kinds(field)[0], field.metadata
+    kind, meta = kinds_of(field)[0], field.metadata
     if meta.get("among"):
         return "one of " + ", ".join(meta["among"])
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
@@ -242,68 +241,9 @@ def takes(path: str) -> str:
         text += f" from {low:g} to {high:g}"
     elif math.isfinite(low):
         text += f" of at least {low:g}"
-    return text + (", or none" if type(None) in _kinds(field) else "")
+    return text + (", or none" if type(None) in kinds_of(field) else "")
 
 
-def spell(value: Any) -> str:
-    """The text that `parse` reads `value` from."""
-    if isinstance(value, list | tuple):
-        return "x".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool | None) else str(value)
-
-
-def parse(path: str, text: str) -> Any:
-    """The value that `text` spells for `path`.
-
-    Raises:
-        ConfigError: as `check`.
-    """
-    field = field_of(path)
-    kinds = _kinds(field)
-    if type(None) in kinds and text.lower() == "none":
-        return None
-    kind = kinds[0]
-    if not text:
-        raise ConfigError(f"{path} takes {takes(path)}, not {text!r}")
-    try:
-        if typing.get_origin(kind) is tuple:
-            value: Any = tuple(int(part) for part in text.split("x"))
-        elif kind is bool:
-            value = {"true": True, "false": False}[text.lower()]
-        else:
-            value = kind(text)
-    except (ValueError, KeyError):
-        value = text
-    return check(path, value)
-
-
-def parse_setting(text: str) -> tuple[str, list[Any]]:
-    """`path=value,value,...` as the path and its values.
-
-    Raises:
-        ConfigError: no `=`, no value, or as `check`.
-    """
-    path, equals, values = text.partition("=")
-    if not equals or not values:
-        raise ConfigError(f"{text!r} is not a setting; write path=value, for example routing.iterations=3")
-    return path.strip(), [parse(path.strip(), value.strip()) for value in values.split(",")]
-
-
-def _kinds(field: dataclasses.Field) -> tuple[Any, ...]:
+def kinds_of(field: dataclasses.Field) -> tuple[Any, ...]:
     """The types that a field takes, None last where it may be None."""
     return typing.get_args(field.type) if isinstance(field.type, types.UnionType) else (field.type,)
-
-
-def grid(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Every combination of {path: values} as a setting {path: value}, the last path fastest."""
-    return [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
-
-
-def sweep_over(arms: Sequence[Overrides], values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Settings `arms` with the paths of `values` swept instead: arms that differed only there become one."""
-    kept: list[dict[str, Any]] = []
-    for arm in arms:
-        rest = {path: value for path, value in arm.items() if path not in values}
-        if rest not in kept:
-            kept.append(rest)
-    return [arm | setting for arm in kept for setting in grid(values)]

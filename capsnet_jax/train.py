@@ -10,7 +10,7 @@ at any step and continued from its state is equal to the bit to one that was not
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from capsnet_jax import models
+from capsnet_jax.across import over_runs, stack
 from capsnet_jax.config import Config
 from capsnet_jax.config import Train as TrainSettings
 from capsnet_jax.data import Dataset, Examples
@@ -227,12 +228,12 @@ def fit(
     clock = time.perf_counter()
     chunked = partial(train_steps, classes=data.classes, total=total)
     program = (
-        jax.jit(_over_runs(chunked, (0, 0, 0, None, None, None), across=across), donate_argnums=2)
+        jax.jit(over_runs(chunked, (0, 0, 0, None, None, None), across=across), donate_argnums=2)
         .lower(stacked, seed_array, states, train, np.int32(0), np.int32(0))
         .compile()
     )
     compile_seconds = time.perf_counter() - clock
-    validate = jax.jit(_over_runs(partial(evaluate, classes=data.classes), (0, 0, None), across=across))
+    validate = jax.jit(over_runs(partial(evaluate, classes=data.classes), (0, 0, None), across=across))
 
     chunk, done, busy = 1, 0, 0.0  # the next chunk's steps; this epoch's steps and seconds in this process
     while step < total:
@@ -258,7 +259,7 @@ def fit(
 def initial_states(configs: list[Config], seeds: list[int], data: Dataset, *, across: str) -> TrainState:
     """The stacked states before the first step."""
     init = partial(init_state, image_shape=data.image_shape, classes=data.classes)
-    return jax.jit(_over_runs(init, (0, 0), across=across))(stack(configs), jnp.asarray(seeds))
+    return jax.jit(over_runs(init, (0, 0), across=across))(stack(configs), jnp.asarray(seeds))
 
 
 def abstract_states(configs: list[Config], seeds: list[int], data: Dataset) -> TrainState:
@@ -272,31 +273,9 @@ def abstract_states(configs: list[Config], seeds: list[int], data: Dataset) -> T
 
 def test(configs: list[Config], states: TrainState, data: Dataset, *, across: str) -> dict[str, list[float]]:
     """The test set's metrics of finished runs, one value a run: "test_error" in percent and so on."""
-    run = jax.jit(_over_runs(partial(evaluate, classes=data.classes), (0, 0, None), across=across))
+    run = jax.jit(over_runs(partial(evaluate, classes=data.classes), (0, 0, None), across=across))
     metrics = run(stack(configs), states.params, jax.device_put(data.test))
     return {f"test_{name}": _plain(values) for name, values in metrics.items()}
-
-
-def stack(configs: list[Config]) -> Config:
-    """Configs of one structure as one, each leaf float32[runs]."""
-    return jax.tree.map(lambda *leaves: jnp.asarray(leaves, jnp.float32), *configs)
-
-
-def _over_runs(function: Callable, axes: tuple[int | None, ...], *, across: str) -> Callable:
-    """`function` over the leading axis of the arguments whose axis is 0, the others shared."""
-    if across == "vmap":
-        return jax.vmap(function, in_axes=axes)
-
-    def mapped(*arguments: Any) -> Any:
-        stacked = [a for a, axis in zip(arguments, axes, strict=True) if axis == 0]
-
-        def one(own: list[Any]) -> Any:
-            own = list(own)
-            return function(*(own.pop(0) if axis == 0 else a for a, axis in zip(arguments, axes, strict=True)))
-
-        return jax.lax.map(one, stacked)
-
-    return mapped
 
 
 def _key(seed: Int[Array, ""], purpose: str) -> Array:

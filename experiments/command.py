@@ -11,6 +11,7 @@ from absl import flags
 
 from capsnet_jax import config
 from capsnet_jax.config import Config, ConfigError
+from capsnet_jax.settings import parse_setting, spell, sweep_over
 from experiments import EXPERIMENTS
 
 
@@ -95,17 +96,17 @@ def settings_of(experiment: ModuleType, options: flags.FlagValues) -> tuple[list
         base = config.override(base, {"data.dataset": options.dataset})
     fixed, varied = {}, {}
     for text in options.set:
-        path, values = config.parse_setting(text)
+        path, values = parse_setting(text)
         if len(values) > 1:
             raise ConfigError(f"--set {text} gives {len(values)} values; compare them with --sweep {text}")
         fixed[path] = values[0]
     for text in options.sweep:
-        path, values = config.parse_setting(text)
+        path, values = parse_setting(text)
         varied[path] = values
     if "preset" in fixed | varied:
         raise ConfigError("preset is not a setting to change; use --preset")
     fixed = {path: value for path, value in fixed.items() if path not in varied}
-    arms = config.sweep_over(experiment.SWEEP, {path: [value] for path, value in fixed.items()} | varied)
+    arms = sweep_over(experiment.SWEEP, {path: [value] for path, value in fixed.items()} | varied)
     swept = dict.fromkeys([*(path for arm in arms for path in arm if path not in fixed)])
     settings = [config.override(base, arm) for arm in arms]
     return list(dict.fromkeys(settings)), list(swept)  # a value that is given twice is one setting
@@ -134,7 +135,7 @@ def _command(name: str, settings: Config, seed: int, swept: Sequence[str]) -> st
     words = ["python", "launch.py", f"--experiment={name}", f"--preset={settings.preset}"]
     for path, value in own.items():
         if value != preset[path] or path in swept:
-            words += ["--set", f"{path}={config.spell(value)}"]
+            words += ["--set", f"{path}={spell(value)}"]
     return shlex.join([*words, "--seeds=1", f"--first_seed={seed}", "--workdir=WORKDIR"])
 
 
@@ -171,7 +172,7 @@ def _settings() -> str:
     lines = []
     for path, field in config.paths().items():
         takes = config.takes(path)
-        lines.append(f"{path + '=' + config.spell(field.default):<34} {field.metadata['doc']} ({takes})")
+        lines.append(f"{path + '=' + spell(field.default):<34} {field.metadata['doc']} ({takes})")
     return "\n".join(lines)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from capsnet_jax.config import grid
+from capsnet_jax.settings import grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

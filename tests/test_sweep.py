@@ -6,12 +6,13 @@ import pytest
 from capsnet_jax import config, sweep
 from capsnet_jax.config import Config
 from capsnet_jax.records import Cell
+from capsnet_jax.settings import grid
 from tests import tiny
 
 
 def cells_of(**values) -> list[Cell]:
-    grid = config.grid({name.replace("__", "."): value for name, value in values.items() if name != "seeds"})
-    settings = [config.override(Config(), changes) for changes in grid]
+    combinations = grid({name.replace("__", "."): value for name, value in values.items() if name != "seeds"})
+    settings = [config.override(Config(), changes) for changes in combinations]
     return [Cell(setting, seed) for setting in settings for seed in range(values.get("seeds", 1))]
 
 

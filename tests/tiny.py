@@ -19,6 +19,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 import launch
 from capsnet_jax import checkpoint, config, models
+from capsnet_jax.settings import spell
 from experiments import command
 
 ROOT = Path(__file__).parents[1]
@@ -34,7 +35,7 @@ SETTINGS = {
     "train.learning_rate": 0.01,
 }
 STEPS = 24
-SIZES = [f"--set={path}={config.spell(value)}" for path, value in SETTINGS.items()]
+SIZES = [f"--set={path}={spell(value)}" for path, value in SETTINGS.items()]
 STUDY = [*SIZES, "--sweep=routing.iterations=1,2", "--seeds=2"]
 FIRST = [*SIZES, "--set=routing.iterations=1", "--seeds=2"]  # the study's first program
 

@@ -1,0 +1,37 @@
+"""Several runs of one structure in one program."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from capsnet_jax.config import Config
+
+
+def stack(configs: list[Config]) -> Config:
+    """Configs of one structure as one, each leaf float32[runs]."""
+    return jax.tree.map(lambda *leaves: jnp.asarray(leaves, jnp.float32), *configs)
+
+
+def over_runs(function: Callable, axes: tuple[int | None, ...], *, across: str) -> Callable:
+    """`function` over the leading axis `runs` of the arguments whose axis is 0, the others (None) shared.
+
+    Args:
+        function: of one run.
+        axes: 0 or None for each argument.
+        across: "vmap" batches every operation over the runs; "map" takes them in turn, inside the program.
+    """
+    if across == "vmap":
+        return jax.vmap(function, in_axes=axes)
+
+    def mapped(*arguments: Any) -> Any:
+        stacked = [a for a, axis in zip(arguments, axes, strict=True) if axis == 0]
+
+        def one(own: list[Any]) -> Any:
+            own = list(own)
+            return function(*(own.pop(0) if axis == 0 else a for a, axis in zip(arguments, axes, strict=True)))
+
+        return jax.lax.map(one, stacked)
+
+    return mapped
