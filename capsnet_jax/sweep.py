@@ -220,7 +220,8 @@ def _where(at: train.Progress, epochs: int) -> str:
     if at.history:
         last = at.history[-1]
         loss, error = np.mean(last["train_loss"]), np.mean(last["validation_error"])
-        text += f" · train loss {loss:.4f} · validation error {error:.2f} %"
+        text += f" · train loss {loss:.4f}"
+        text += "" if math.isnan(error) else f" · validation error {error:.2f} %"
     return f"{text} · {at.images_per_second:,.0f} images/s"
 
 
