@@ -99,7 +99,8 @@ class ClassCapsules(nn.Module):
         shape = (inputs, self.classes, primary_dim, self.dim)
         # Scaled here and not by the initialiser's argument: the scale may be a traced number.
         weights = self.param("W", lambda key: self.weight_scale * jax.random.truncated_normal(key, -2, 2, shape))
-        votes = jnp.einsum("bik,iokd->biod", primary, weights)
+        # Laid out parent by parent: a router's sums over inputs are then matrix products, where a CPU is at its best.
+        votes = jnp.einsum("bik,iokd->boid", primary, weights).transpose(0, 2, 1, 3)
         router = partial(ROUTERS[self.routing.name], **settings_of(self.routing))
         if self.routing.name in PRIORS:
             prior = self.param("prior", PRIORS[self.routing.name], (inputs, self.classes))
