@@ -18,6 +18,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import io
+import itertools
 import json
 import math
 import os
@@ -120,18 +121,20 @@ def write_result(folder: Path, result: dict[str, Any]) -> None:
 
 
 def note_experiment(workdir: Path, experiment: str, cells: Iterable[Cell], swept: Iterable[str]) -> None:
-    """Add cells and swept paths to what the workdir knows of an experiment."""
-    known = _read_experiment(workdir, experiment)
-    names = dict.fromkeys([*known["cells"], *(cell.name for cell in cells)])
-    paths = dict.fromkeys([*known["swept"], *swept])
-    write_json(workdir / f"{experiment}.json", {"cells": list(names), "swept": list(paths)})
+    """Note in the workdir which cells an experiment asks for, and the paths that it sweeps with them."""
+    known, swept = _read_experiment(workdir, experiment), list(swept)
+    asked = {cell.name: list(dict.fromkeys([*known.get(cell.name, []), *swept])) for cell in cells}
+    write_json(workdir / f"{experiment}.json", known | asked)
 
 
 def load(workdir: Path, experiment: str) -> tuple[list[Record], list[str]]:
-    """The finished cells of an experiment, in the order they were asked for, and the paths that it swept."""
-    known = _read_experiment(workdir, experiment)
-    folders = [workdir / "cells" / name for name in known["cells"]]
-    return [load_cell(folder) for folder in folders if (folder / "result.json").exists()], known["swept"]
+    """The finished cells of an experiment, in the order they were asked for, and the paths swept with them."""
+    found = {
+        workdir / "cells" / name: swept
+        for name, swept in _read_experiment(workdir, experiment).items()
+        if (workdir / "cells" / name / "result.json").exists()
+    }
+    return [load_cell(folder) for folder in found], list(dict.fromkeys(itertools.chain(*found.values())))
 
 
 def load_all(workdir: Path) -> list[Record]:
@@ -222,8 +225,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _read_experiment(workdir: Path, experiment: str) -> dict[str, list[str]]:
+    """Cell → the paths that were swept when it was asked for."""
     path = workdir / f"{experiment}.json"
-    return json.loads(path.read_text()) if path.exists() else {"cells": [], "swept": []}
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _git(*arguments: str) -> str | None:

@@ -13,7 +13,7 @@ from tensorflow_datasets.core.download import checksums, downloader, resource
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 from tensorflow_datasets.core.utils import py_utils
 
-from capsnet_jax.data import mnist_family
+import capsnet_jax.data.mnist_family as mnist_family
 from capsnet_jax.data.dataset import DataError
 
 Builder = Any  # tfds.core.DatasetBuilder, which a type checker cannot see into

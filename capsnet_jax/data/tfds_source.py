@@ -10,9 +10,11 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import constants
 from tensorflow_datasets.core.utils import gcs_utils
 
-from capsnet_jax.data import DATASETS, decode, prepare
+import capsnet_jax.data.decode as decode
+import capsnet_jax.data.prepare as prepare
 from capsnet_jax.data.cache import cached, default_dir
 from capsnet_jax.data.dataset import DataError, Source
+from capsnet_jax.data.known import DATASETS
 from capsnet_jax.data.without_tensorflow import tensorflow_stand_in
 
 Builder = Any  # tfds.core.DatasetBuilder, which a type checker cannot see into

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from capsnet_jax.figures import style
+import capsnet_jax.figures.style as style
 from capsnet_jax.figures.groups import Curve, Record, by_dataset, mean_curve
 from capsnet_jax.figures.labels import dataset_label, interval_label, label, seeds_label, setting_label
 

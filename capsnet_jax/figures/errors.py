@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
-from capsnet_jax.figures import style
+import capsnet_jax.figures.style as style
 from capsnet_jax.figures.groups import Record, by_dataset, results
 from capsnet_jax.figures.labels import dataset_label, interval_label, label, seeds_label, setting_label
 from capsnet_jax.statistics import Estimate, describe, mean_interval

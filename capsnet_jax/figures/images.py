@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from capsnet_jax.figures import style
+import capsnet_jax.figures.style as style
 
 _BARS = 12  # of more classes, the longest capsules are shown
 _COLUMNS = 10
