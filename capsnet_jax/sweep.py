@@ -151,7 +151,7 @@ def _train_together(group: list[Cell], dataset: data.Dataset, plan: Plan, progre
         progress.advance((at.step - step) * batch, where, keep=bool(new_epochs))
         step = at.step
         signum, hopeless = plan.stop(), bool(np.all(np.asarray(at.states.diverged) >= 0))
-        if signum or hopeless or time.monotonic() - saved > CHECKPOINT_SECONDS:
+        if signum or time.monotonic() - saved > CHECKPOINT_SECONDS:
             checkpoint.save(folder, step, at.states, history)
             saved = time.monotonic()
         if signum:
