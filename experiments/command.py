@@ -37,6 +37,7 @@ def main(options: flags.FlagValues) -> int:
 def _task(options: flags.FlagValues) -> int:
     """The tasks that need the whole package, which takes a second to import."""
     from capsnet_jax import checkpoint, data, describe, interrupt, lock, predict, sweep
+    from capsnet_jax.bench.process import WorkerError
 
     try:
         if options.describe is not None:
@@ -50,7 +51,7 @@ def _task(options: flags.FlagValues) -> int:
             _run(options)
     except (data.DataError, lock.LockedError, checkpoint.CheckpointError, predict.PredictError) as mistake:
         return _complain(mistake)
-    except sweep.Diverged as outcome:
+    except (sweep.Diverged, WorkerError) as outcome:
         return _complain(outcome, 1)
     except interrupt.Interrupted as signal:
         return _complain(signal, signal.exit_code)
@@ -58,13 +59,20 @@ def _task(options: flags.FlagValues) -> int:
 
 
 def _run(options: flags.FlagValues) -> None:
-    """Train what is not yet trained, then draw."""
+    """Train or measure what is not yet done, then draw."""
     from capsnet_jax import records, sweep
+    from capsnet_jax.compiled import keep_compiled
     from capsnet_jax.interrupt import stop_requested
     from capsnet_jax.lock import exclusive
 
     name, workdir = options.experiment, _workdir(options)
     settings, swept = settings_of(_experiment(options), options)
+    if hasattr(_experiment(options), "measure"):
+        with exclusive(workdir), stop_requested() as stop:
+            _experiment(options).measure(settings, workdir, stop)
+            _draw(name, _experiment(options), workdir)
+        return
+    keep_compiled()
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     cells = [records.Cell(setting, seed) for setting in settings for seed in seeds]
 
@@ -114,18 +122,27 @@ def settings_of(experiment: ModuleType, options: flags.FlagValues) -> tuple[list
 
 def _draw(name: str, experiment: ModuleType, workdir: Path) -> None:
     """Table and figures from the workdir's records."""
-    from capsnet_jax import figures, records
+    from capsnet_jax import figures
+
+    text, found = experiment.report(workdir) if hasattr(experiment, "report") else _report(name, workdir)
+    if not text:
+        raise ConfigError(f"no finished run of {name} in {workdir}; run it first, or name its --workdir")
+    print(f"\n{text}")
+    for title, figure in (experiment.figures(found) if found else {}).items():
+        print(figures.save(figure, workdir / "figures" / f"{name}-{title}.png"))
+
+
+def _report(name: str, workdir: Path) -> tuple[str, list[Any]]:
+    """The table of what was trained, and the runs to draw: one that diverged has a row, but no curve."""
+    from capsnet_jax import records
 
     found, swept = records.load(workdir, name)
     if not found:
-        raise ConfigError(f"no finished run of {name} in {workdir}; run it first, or name its --workdir")
+        return "", []
     table = workdir / f"{name}.csv"
     records.write_csv(table, found, swept)
-    print(f"\n{records.summary(found, swept)}\n(mean ± 95 % interval over seeds)\n\n{table}")
-    # A run that diverged has a row in the table, but no curve to draw.
-    whole = [record for record in found if record.result["diverged_step"] < 0]
-    for title, figure in (experiment.figures(whole) if whole else {}).items():
-        print(figures.save(figure, workdir / "figures" / f"{name}-{title}.png"))
+    text = f"{records.summary(found, swept)}\n(mean ± 95 % interval over seeds)\n\n{table}"
+    return text, [record for record in found if record.result["diverged_step"] < 0]
 
 
 def _command(name: str, settings: Config, seed: int, swept: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 from functools import cache, partial
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -242,6 +243,26 @@ def test_parameters_are_finite_whatever_the_learning_rate():
     state = solo(rate(1e300), 0, 2)
     for leaf in jax.tree.leaves(state.params):
         assert jnp.isfinite(leaf).all()
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_on_accelerators_a_step_holds_native_convolutions(platform, precision):
+    """Both layers' values, both kernels' gradients and one input gradient; on bfloat16 factors where that is set."""
+    settings = override(TINY, {"model.precision": precision})
+    step = jax.jit(partial(train.train_step, classes=CLASSES, total=TOTAL))
+    batch = jax.tree.map(lambda array: array[:4], TRAIN)
+    arguments = settings, jnp.int32(0), solo(TINY, 0), batch, jnp.int32(0)
+    text = jax.export.export(step, platforms=(platform,))(*arguments).mlir_module()
+    convolutions = [line for line in text.splitlines() if "stablehlo.convolution" in line]
+    assert len(convolutions) == 5
+    assert all(("bf16" in line) == (precision == "bfloat16") for line in convolutions)
+
+
+def test_programs_are_compiled_without_alarms(capfd):
+    """XLA complains where it is made to compute constants, such as a softmax over zeros, while it compiles."""
+    solo(override(TINY, {"routing.iterations": 3}), 0, 1)
+    assert capfd.readouterr().err == ""
 
 
 # Many runs.

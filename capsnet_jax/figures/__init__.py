@@ -8,8 +8,11 @@ from capsnet_jax.figures.errors import error_against, error_by_setting
 from capsnet_jax.figures.images import prediction, reconstructions
 from capsnet_jax.figures.slide import SLIDE_POINTS, routing_against_backprop
 from capsnet_jax.figures.style import save
+from capsnet_jax.figures.throughput import COMPARED, CURVES, throughput_by_subject, throughput_scaling
 
 __all__ = [
+    "COMPARED",
+    "CURVES",
     "SLIDE_POINTS",
     "error_against",
     "error_by_setting",
@@ -18,4 +21,6 @@ __all__ = [
     "reconstructions",
     "routing_against_backprop",
     "save",
+    "throughput_by_subject",
+    "throughput_scaling",
 ]

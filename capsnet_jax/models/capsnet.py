@@ -1,7 +1,6 @@
 """CapsNet: Sabour, Frosst and Hinton 2017, "Dynamic Routing Between Capsules" (arXiv:1710.09829), figures 1 and 2."""
 
 import math
-from functools import partial
 from typing import Any
 
 import jax
@@ -12,7 +11,8 @@ from jaxtyping import Array, Float, Int
 from capsnet_jax import config
 from capsnet_jax.models.layers import Conv
 from capsnet_jax.ops.squash import length, squash
-from capsnet_jax.routing import PRIORS, ROUTERS, settings_of
+from capsnet_jax.routing import PRIORS
+from capsnet_jax.routing.layer import route
 
 
 class CapsNet(nn.Module):
@@ -29,6 +29,7 @@ class CapsNet(nn.Module):
         reconstruction: whether there is a decoder.
         weight_scale: σ of the normal, cut at 2σ, that the transformation matrices start from.
         routing: how primary capsules choose their parents.
+        precision: type of the factors in convolutions, votes and decoder; squashing and routing are float32.
     """
 
     classes: int = 10
@@ -41,6 +42,7 @@ class CapsNet(nn.Module):
     reconstruction: bool = True
     weight_scale: float | Array = 0.1
     routing: config.Routing = config.Routing()
+    precision: str = "float32"
 
     @nn.compact
     def __call__(
@@ -63,21 +65,22 @@ class CapsNet(nn.Module):
             and the "reconstruction" [batch, height, width, channels] in (0, 1) where there is a decoder.
         """
         batch = images.shape[0]
-        out = {"conv1": nn.relu(Conv(self.channels, self.kernel, name="conv1")(images))}
-        primary = Conv(self.types * self.primary_dim, self.kernel, strides=2, name="primary")(out["conv1"])
+        out = {"conv1": nn.relu(Conv(self.channels, self.kernel, precision=self.precision, name="conv1")(images))}
+        filters = self.types * self.primary_dim
+        primary = Conv(filters, self.kernel, strides=2, precision=self.precision, name="primary")(out["conv1"])
         out["primary"] = squash(primary.reshape(batch, -1, self.primary_dim))
 
-        routed = ClassCapsules(self.classes, self.digit_dim, self.weight_scale, self.routing, name="digit")(
-            out["primary"]
+        digit = ClassCapsules(
+            self.classes, self.digit_dim, self.weight_scale, self.routing, self.precision, name="digit"
         )
-        out["capsules"], out["couplings"], out["logits_b"] = routed
+        out["capsules"], out["couplings"], out["logits_b"] = digit(out["primary"])
         out["lengths"] = length(out["capsules"])
 
         if self.reconstruction:
             shown = jnp.argmax(out["lengths"], axis=-1) if labels is None else labels
             mask = jax.nn.one_hot(shown, self.classes)[:, :, None]
-            decoded = Decoder(self.decoder, math.prod(images.shape[1:]), name="decoder")(out["capsules"] * mask)
-            out["reconstruction"] = decoded.reshape(images.shape)
+            decoder = Decoder(self.decoder, math.prod(images.shape[1:]), self.precision, name="decoder")
+            out["reconstruction"] = decoder(out["capsules"] * mask).reshape(images.shape)
         return out
 
 
@@ -91,6 +94,7 @@ class ClassCapsules(nn.Module):
     dim: int
     weight_scale: float | Array
     routing: config.Routing
+    precision: str = "float32"
 
     @nn.compact
     def __call__(self, primary: Float[Array, "batch inputs primary_dim"]) -> Any:
@@ -99,13 +103,10 @@ class ClassCapsules(nn.Module):
         shape = (inputs, self.classes, primary_dim, self.dim)
         # Scaled here and not by the initialiser's argument: the scale may be a traced number.
         weights = self.param("W", lambda key: self.weight_scale * jax.random.truncated_normal(key, -2, 2, shape))
-        # Laid out parent by parent: a router's sums over inputs are then matrix products, where a CPU is at its best.
-        votes = jnp.einsum("bik,iokd->boid", primary, weights).transpose(0, 2, 1, 3)
-        router = partial(ROUTERS[self.routing.name], **settings_of(self.routing))
+        prior = None
         if self.routing.name in PRIORS:
             prior = self.param("prior", PRIORS[self.routing.name], (inputs, self.classes))
-            router = partial(router, prior=prior)
-        return jax.vmap(router)(votes)
+        return route(primary, weights, self.routing, prior, precision=self.precision)
 
 
 class Decoder(nn.Module):
@@ -113,11 +114,13 @@ class Decoder(nn.Module):
 
     hidden: tuple[int, ...]
     pixels: int
+    precision: str = "float32"
 
     @nn.compact
     def __call__(self, masked: Float[Array, "batch classes dim"]) -> Float[Array, "batch pixels"]:
         """All class capsules, every one but the shown class's set to 0."""
         x = masked.reshape(masked.shape[0], -1)
         for index, width in enumerate(self.hidden):
-            x = nn.relu(nn.Dense(width, name=f"hidden{index + 1}")(x))
-        return nn.sigmoid(nn.Dense(self.pixels, name="pixels")(x))
+            x = nn.relu(nn.Dense(width, dtype=self.precision, name=f"hidden{index + 1}")(x))
+        x = nn.Dense(self.pixels, dtype=self.precision, name="pixels")(x)
+        return nn.sigmoid(x.astype(masked.dtype))

@@ -15,12 +15,14 @@ class Conv(nn.Module):
         size: side of the kernel, pixels.
         strides: pixels that the filter moves.
         padding: as in `conv2d`.
+        precision: type of images and filters in the product; what comes out is float32.
     """
 
     filters: int
     size: int
     strides: int = 1
     padding: str | int = "VALID"
+    precision: str = "float32"
 
     @nn.compact
     def __call__(
@@ -30,4 +32,5 @@ class Conv(nn.Module):
         shape = (self.size, self.size, x.shape[-1], self.filters)
         kernel = self.param("kernel", jax.nn.initializers.he_normal(), shape)
         bias = self.param("bias", jax.nn.initializers.zeros, (self.filters,))
-        return conv2d(x, kernel, strides=self.strides, padding=self.padding) + bias[None, None, None]
+        x, kernel = x.astype(self.precision), kernel.astype(self.precision)
+        return conv2d(x, kernel, strides=self.strides, padding=self.padding).astype(bias.dtype) + bias[None, None, None]

@@ -17,6 +17,7 @@ class SabourCNN(nn.Module):
 
     classes: int = 10
     dropout: float = 0.5
+    precision: str = "float32"
 
     @nn.compact
     def __call__(
@@ -39,10 +40,11 @@ class SabourCNN(nn.Module):
         out: dict[str, Any] = {}
         x = images
         for index, channels in enumerate((256, 256, 128)):
-            x = out[f"conv{index + 1}"] = nn.relu(Conv(channels, 5, padding="SAME", name=f"conv{index + 1}")(x))
+            conv = Conv(channels, 5, padding="SAME", precision=self.precision, name=f"conv{index + 1}")
+            x = out[f"conv{index + 1}"] = nn.relu(conv(x))
         x = x.reshape(x.shape[0], -1)
         for index, width in enumerate((328, 192)):
-            x = out[f"fc{index + 1}"] = nn.relu(nn.Dense(width, name=f"fc{index + 1}")(x))
+            x = out[f"fc{index + 1}"] = nn.relu(nn.Dense(width, dtype=self.precision, name=f"fc{index + 1}")(x))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        out["logits"] = nn.Dense(self.classes, name="classes")(x)
+        out["logits"] = nn.Dense(self.classes, name="classes")(x.astype(images.dtype))
         return out

@@ -65,7 +65,13 @@ def conv2d(
     form = cpu_form(padded, kernel.shape, moves, groups)
     if form is native_conv:
         return native(x, kernel)
-    return lax.platform_dependent(x, kernel, cpu=partial(form, strides=moves, pads=pads), default=native)
+
+    def on_cpu(x: Array, kernel: Array) -> Array:
+        """The forms' sums need float32, which is also what a CPU is fastest at."""
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        return form(x.astype(wide), kernel.astype(wide), strides=moves, pads=pads).astype(x.dtype)
+
+    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=native)
 
 
 def cpu_form(

@@ -1,0 +1,143 @@
+"""This project as its users run it: the training loop of `train.fit`, and the model's outputs."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from capsnet_jax import config, models, train
+from capsnet_jax.across import over_runs, stack
+from capsnet_jax.bench import memory
+from capsnet_jax.bench.workload import IMAGES, Workload
+from capsnet_jax.data import Dataset, Examples
+from capsnet_jax.data.augment import take, to_float
+
+FIT_IMAGES = (4500, 500)  # training and validation split of mnist_5k
+_TOTAL = 1_000_000  # steps that the learning rate's schedule spans: more than are ever timed
+
+
+def build(workload: Workload) -> Training | Inference:
+    """The subject at a workload."""
+    return Training(workload) if workload.phase == "training" else Inference(workload)
+
+
+class Training:
+    """Steps of `train.train_steps` on images that live on the device, augmentation, Adam and metrics inside."""
+
+    def __init__(self, workload: Workload):
+        """Data and the runs' initial states, on the device."""
+        self._configs = [config.unflatten(workload.settings)] * workload.runs
+        self._seeds = list(range(workload.runs))
+        self._data = dataset(workload)
+        self._across = across(workload)
+        self._examples = jax.device_put(self._data.train)
+        self.states = initial_states(workload)
+        self._step = 0
+
+    def prepare(self) -> float:
+        """Compile as `train.fit` does; returns the seconds that it took."""
+        clock = time.perf_counter()
+        chunked = partial(train.train_steps, classes=self._data.classes, total=_TOTAL)
+        runs = over_runs(chunked, (0, 0, 0, None, None, None), across=self._across)
+        fixed = (stack(self._configs), jax.numpy.asarray(self._seeds))
+        program = jax.jit(runs, donate_argnums=2)
+        bound = np.int32(0)
+        self._program = program.lower(*fixed, self.states, self._examples, bound, bound).compile()
+        self._fixed = fixed
+        return time.perf_counter() - clock
+
+    def run(self, steps: int) -> None:
+        """Train that many steps more and wait for them; one call of the program spans no two epochs."""
+        end, epoch = self._step + steps, train.steps_per_epoch(self._configs[0], self._examples)
+        while self._step < end:
+            stop = min(end, (self._step // epoch + 1) * epoch)
+            bounds = (np.int32(self._step), np.int32(stop))
+            self.states = self._program(*self._fixed, self.states, self._examples, *bounds)
+            self._step = stop
+        jax.block_until_ready(self.states)
+
+    def peak(self) -> int:
+        """Peak memory, bytes."""
+        return memory.jax_peak()
+
+
+class Inference:
+    """Class capsules' lengths and reconstructions of one batch after the other."""
+
+    def __init__(self, workload: Workload):
+        """Data and weights, on the device."""
+        self._batch = workload.batch
+        self._examples = jax.device_put(dataset(workload).train)
+        self._params = jax.tree.map(lambda leaf: leaf[0], initial_states(workload).params)
+        self._model = models.build(config.unflatten(workload.settings), workload.classes)
+        self._step = 0
+
+    def prepare(self) -> float:
+        """Compile; returns the seconds that it took."""
+        clock = time.perf_counter()
+
+        def infer(params: Any, examples: Examples, start: jax.Array) -> dict[str, jax.Array]:
+            held = take(examples, start + jax.numpy.arange(self._batch))
+            out = self._model.apply({"params": params}, to_float(held.images))
+            return {name: out[name] for name in ("lengths", "logits", "reconstruction") if name in out}
+
+        self._program = jax.jit(infer).lower(self._params, self._examples, np.int32(0)).compile()
+        return time.perf_counter() - clock
+
+    def run(self, steps: int) -> None:
+        """Compute that many batches and wait for them."""
+        batches = self._examples.labels.shape[0] // self._batch
+        for step in range(self._step, self._step + steps):
+            out = self._program(self._params, self._examples, np.int32(step % batches * self._batch))
+        self._step += steps
+        jax.block_until_ready(out)
+
+    def peak(self) -> int:
+        """Peak memory, bytes."""
+        return memory.jax_peak()
+
+
+def fit(workload: Workload, seeds: list[int]) -> float:
+    """Seconds of a whole `train.fit` of those seeds in one program: compilation, training and validation."""
+    train_images, validation_images = FIT_IMAGES
+    data = dataset(workload, train_images, validation_images)
+    configs = [config.unflatten(workload.settings)] * len(seeds)
+    clock = time.perf_counter()
+    for at in train.fit(configs, seeds, data, across=across(workload)):
+        jax.block_until_ready(at.states)
+    return time.perf_counter() - clock
+
+
+def dataset(workload: Workload, training: int = IMAGES, validation: int = 0) -> Dataset:
+    """Synthetic images as the project's own data set."""
+    images: Any  # NumPy's, as in every Dataset
+    labels: Any
+    images, labels = workload.images(training + validation)
+    whole, held = (Examples(images[part], labels[part]) for part in (slice(training), slice(training, None)))
+    names = tuple(map(str, range(workload.classes)))
+    return Dataset("synthetic", names, train=whole, validation=held, test=held)
+
+
+def initial_states(workload: Workload) -> train.TrainState:
+    """The stacked initial states of the workload's runs."""
+    configs = [config.unflatten(workload.settings)] * workload.runs
+    return train.initial_states(configs, list(range(workload.runs)), dataset(workload), across=across(workload))
+
+
+def save_weights(workload: Workload, path: str) -> None:
+    """Write the first run's initial weights, for peers to start from."""
+    params = jax.tree.map(lambda leaf: np.asarray(leaf[0]), initial_states(workload).params)
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    named: dict[str, Any] = {"/".join(part.key for part in where): leaf for where, leaf in leaves}
+    np.savez(path, **named)
+
+
+def across(workload: Workload) -> str:
+    """How runs share a program: what was asked for, and for "auto" what a sweep takes on this platform."""
+    if workload.across != "auto":
+        return workload.across
+    return "map" if jax.default_backend() == "cpu" else "vmap"

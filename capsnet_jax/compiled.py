@@ -1,0 +1,31 @@
+"""Compiled programs on disk, so that a second start compiles nothing."""
+
+import hashlib
+import os
+import platform
+from pathlib import Path
+
+import jax
+
+from capsnet_jax.data.cache import default_dir
+
+
+def keep_compiled() -> None:
+    """Have JAX keep every program it compiles from now on; where JAX_COMPILATION_CACHE_DIR is set, that holds instead.
+
+    Programs for a CPU use the instructions that it has, so each kind of CPU gets a folder of its own: a home directory
+    may be shared by different machines.
+    """
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(default_dir() / "programs" / _machine()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def _machine() -> str:
+    """A short name for the CPU's instruction set."""
+    known = [platform.machine(), platform.processor()]
+    described = Path("/proc/cpuinfo")
+    if described.exists():
+        known += [line for line in described.read_text().splitlines() if line.startswith(("flags", "Features"))][:1]
+    return f"{platform.machine()}-{hashlib.sha256(' '.join(known).encode()).hexdigest()[:8]}"

@@ -1,0 +1,70 @@
+"""Rows as a whole measurement leaves them, with made-up numbers."""
+
+from capsnet_jax.bench.ledger import Row
+
+SPEEDS = {"capsnet_jax": 240.0, "pytorch_compiled": 51.0, "pytorch": 48.0, "plain_jax": 4.1}
+
+
+def row(quantity="training", value=1.0, subject="capsnet_jax", **fields) -> Row:
+    units = {"memory": "MB", "cold": "s", "warm": "s", "together": "s", "alone": "s"}
+    usual = {
+        "preset": "paper",
+        "batch": 128,
+        "iterations": 3,
+        "classes": 10,
+        "side": 28,
+        "runs": 1,
+        "across": "auto",
+        "round": 0,
+        "unit": units.get(quantity.split("_")[-1], "images/s"),
+        "group": quantity.split("_")[0],
+        "case": "paper",
+    }
+    return Row(subject=subject, quantity=quantity, value=value, **(usual | fields))
+
+
+def comparison(case="paper") -> list[Row]:
+    """Round k is 1 % faster than the one before; plain JAX has two, the others three."""
+    found = []
+    for subject, speed in SPEEDS.items():
+        of = {"subject": subject, "case": case}
+        for number in range(2 if subject == "plain_jax" else 3):
+            factor = 1.01**number
+            found += [row("training", speed * factor, round=number, **of)]
+            found += [row("inference", 4 * speed * factor, round=number, **of)]
+        found += [row("training_memory", 900.0 + speed, **of), row("inference_memory", 500.0 + speed, **of)]
+        if subject != "pytorch":
+            found += [row("compile_cold", 5.0, group="training", **of)]
+        if subject in ("capsnet_jax", "plain_jax"):
+            found += [row("compile_cold", 7.0, round=1, **of), row("compile_warm", 0.4, **of)]
+    return [*found, *(row("training", 3000.0 * 1.01**k, preset="small", round=k, case=case) for k in range(3))]
+
+
+def curves(case="paper") -> list[Row]:
+    found = []
+    for number in range(2):
+        own = {"round": number, "case": case}
+        for subject, speed in (("capsnet_jax", 250.0), ("pytorch", 50.0)):
+            own |= {"subject": subject}
+            found += [row(value=speed - 5 * r, group="iterations", iterations=r, **own) for r in (1, 2, 3, 5, 7)]
+            found += [row(value=speed - 500 / b, group="batch", batch=b, **own) for b in (16, 32, 64, 128, 256)]
+            for field, values in (("classes", (5, 10, 20, 50)), ("side", (20, 28, 36, 44))):
+                small = [row(value=1e5 / v, group=field, preset="small", **own)._replace(**{field: v}) for v in values]
+                found += small
+        own |= {"subject": "capsnet_jax", "group": "runs", "preset": "small"}
+        found += [row(value=2500.0, across="map", **own)]
+        found += [
+            row(value=speed / n**0.1, across=across, runs=n, **own)
+            for across, speed in (("map", 2400.0), ("vmap", 1200.0))
+            for n in (2, 5, 10)
+        ]
+    return found
+
+
+def seeds(case="paper") -> list[Row]:
+    own = {"runs": 5, "preset": "small", "group": "seeds", "case": case}
+    return [
+        row(f"fit_{how}", seconds + number, round=number, **own)
+        for how, seconds in (("together", 30.0), ("alone", 61.0))
+        for number in range(2)
+    ]

@@ -1,0 +1,96 @@
+import jax
+import numpy as np
+import pytest
+
+from capsnet_jax import train
+from capsnet_jax.bench import ours, workload
+from capsnet_jax.bench.workload import load_weights
+from tests.bench import small
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Training steps that only count, so that compiling is quick; batches of 32 of 128 images: epochs of four."""
+
+    def train_steps(config, seed, state, examples, start, stop, *, classes, total):
+        spans = start // train.steps_per_epoch(config, examples) != (stop - 1) // 4
+        sums = {
+            "loss": state.sums["loss"] + stop - start,
+            "error": state.sums["error"] + spans,
+            "classification_loss": state.sums["classification_loss"] + 1,
+            "reconstruction_mse": seed.astype(jax.numpy.float32) + classes,
+        }
+        return state._replace(sums=sums)
+
+    def initial_states(given):
+        sums = {name: jax.numpy.zeros(given.runs) for name in train.METRICS}
+        return train.TrainState({}, {}, sums, jax.numpy.zeros(given.runs, int))
+
+    monkeypatch.setattr(train, "train_steps", train_steps)
+    monkeypatch.setattr(ours, "initial_states", initial_states)
+    monkeypatch.setattr(ours, "dataset", lambda w, n=128, m=0, whole=ours.dataset: whole(w, n, m))
+
+
+def test_steps_are_those_of_the_training_loop_epoch_by_epoch(counted):
+    subject = ours.build(small.workload(runs=2, across="map"))
+    assert subject.prepare() > 0
+    for steps in (1, 6, 4):
+        subject.run(steps)
+    sums = {name: np.asarray(value).tolist() for name, value in subject.states.sums.items()}
+    assert sums["loss"] == [11, 11]
+    assert sums["error"] == [0, 0]  # no call of the program spans two epochs
+    assert sums["classification_loss"] == [5, 5]  # calls: 0-1, 1-4, 4-7, 7-8, 8-11
+    assert sums["reconstruction_mse"] == [10, 11]  # seeds 0 and 1, ten classes
+    assert subject.peak() > 10_000_000
+
+
+def test_a_fit_is_train_fit_of_those_seeds(monkeypatch):
+    calls = []
+
+    def fit(configs, seeds, data, *, across):
+        calls.append((configs, seeds, data, across))
+        for _ in range(2):
+            yield train.Progress(0, 0, (), [], 0.0, 0.0)
+
+    monkeypatch.setattr(train, "fit", fit)
+    assert ours.fit(small.workload(runs=3, across="vmap"), [4, 5, 6]) >= 0
+    [(configs, seeds, data, across)] = calls
+    assert (configs, seeds, across) == ([small.settings()] * 3, [4, 5, 6], "vmap")
+    assert [split.labels.shape[0] for split in (data.train, data.validation)] == [4500, 500]
+
+
+def test_inference_gives_lengths_and_reconstruction(monkeypatch):
+    params = jax.tree.map(lambda leaf: leaf[None], small.random_weights(small.workload()))
+    monkeypatch.setattr(ours, "initial_states", lambda given: train.TrainState(params, (), {}, 0))
+    subject = ours.build(small.workload(phase="inference"))
+    assert subject.prepare() > 0
+    subject.run(3)
+    out = subject._program(subject._params, subject._examples, np.int32(32))
+    assert {name: value.shape for name, value in out.items()} == {
+        "lengths": (32, 10),
+        "reconstruction": (32, 28, 28, 1),
+    }
+
+
+def test_weights_are_the_first_runs(tmp_path, monkeypatch):
+    params = {"a": {"kernel": np.arange(6.0).reshape(2, 3), "bias": np.ones((2, 1))}, "b": np.zeros((2, 2, 2))}
+    monkeypatch.setattr(ours, "initial_states", lambda given: train.TrainState(params, (), {}, given.runs))
+    ours.save_weights(small.workload(runs=2), str(tmp_path / "w.npz"))
+    found = load_weights(str(tmp_path / "w.npz"))
+    assert jax.tree.structure(found) == jax.tree.structure(params)
+    jax.tree.map(lambda leaf, stacked: np.testing.assert_array_equal(leaf, stacked[0]), found, params)
+
+
+def test_synthetic_images():
+    given = small.workload(classes=3, side=20)
+    data = ours.dataset(given, 60, 40)
+    assert data.image_shape == (20, 20, 1)
+    assert (data.classes, set(data.train.labels.tolist())) == (3, {0, 1, 2})
+    assert data.train.images.dtype == np.uint8
+    assert data.validation.images.shape[0] == 40
+    assert ours.dataset(given).train.labels.shape[0] == workload.IMAGES
+
+
+def test_auto_is_what_a_sweep_takes_on_a_cpu():
+    assert ours.across(small.workload()) == "map"
+    assert ours.across(small.workload(across="vmap")) == "vmap"

@@ -1,0 +1,137 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from capsnet_jax import config
+from capsnet_jax.routing import PRIORS, ROUTERS, layer, settings_of
+
+BATCH, INPUTS, OUTPUTS, PRIMARY_DIM, DIM = 5, 7, 3, 4, 6
+SETTINGS = [
+    config.Routing(name="uniform"),
+    config.Routing(name="learned"),
+    config.Routing(name="random"),
+    config.Routing(name="dynamic", iterations=1),
+    config.Routing(name="dynamic", iterations=2, temperature=0.5),
+    config.Routing(name="dynamic", iterations=3),
+    config.Routing(name="dynamic", iterations=3, gradient="stop"),
+]
+
+
+def problem():
+    """Primary capsules, weights, a prior, and a direction in which to look at each field of the result."""
+    keys = iter(jax.random.split(jax.random.key(0), 6))
+    shapes = [(BATCH, INPUTS, PRIMARY_DIM), (INPUTS, OUTPUTS, PRIMARY_DIM, DIM), (INPUTS, OUTPUTS)]
+    fields = [(BATCH, OUTPUTS, DIM), (BATCH, INPUTS, OUTPUTS), (BATCH, INPUTS, OUTPUTS)]
+    draws = [jax.random.normal(next(keys), shape) for shape in shapes + fields]
+    return draws[:3], draws[3:]
+
+
+def plainly(settings, primary, weights, prior):
+    """All votes at once, and the router mapped over the images."""
+    votes = jnp.einsum("bik,iokd->biod", primary, weights)
+    router = partial(ROUTERS[settings.name], **settings_of(settings))
+    if settings.name in PRIORS:
+        router = partial(router, prior=prior)
+    return jax.vmap(router)(votes)
+
+
+def routed(settings, primary, weights, prior):
+    return layer.route(primary, weights, settings, prior if settings.name in PRIORS else None)
+
+
+def looked_at(route, settings, directions):
+    """One number that depends on everything in the result."""
+
+    def value(arguments):
+        fields = route(settings, *arguments)
+        return sum(jnp.vdot(field, direction) for field, direction in zip(fields, directions, strict=True))
+
+    return value
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("images", [1, 2, 5, 9])
+def test_any_number_of_images_at_a_time_is_the_router_mapped_over_all(settings, images, monkeypatch):
+    """Value and gradients; two do not divide the five images, and nine are more than there are."""
+    monkeypatch.setattr(layer, "CACHED_VOTES", images * INPUTS * OUTPUTS * DIM * 4)
+    arguments, directions = problem()
+    expected = plainly(settings, *arguments)
+    for got, field in zip(jax.jit(partial(routed, settings))(*arguments), expected, strict=True):
+        np.testing.assert_allclose(got, field, rtol=1e-5, atol=1e-6)
+    wanted = jax.jit(jax.grad(looked_at(plainly, settings, directions)))(arguments)
+    found = jax.jit(jax.grad(looked_at(routed, settings, directions)))(arguments)
+    for got, gradient in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(got, gradient, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("settings", SETTINGS[3:], ids=str)
+def test_curvature_is_the_plain_one_in_both_orders_of_differentiation(settings, monkeypatch):
+    monkeypatch.setattr(layer, "CACHED_VOTES", 2 * INPUTS * OUTPUTS * DIM * 4)
+    arguments, directions = problem()
+    along = jax.tree.map(jnp.ones_like, arguments)
+
+    def forward_over_reverse(value):
+        return jax.jvp(jax.grad(value), (arguments,), (along,))[1]
+
+    def reverse_over_reverse(value):
+        def slope(a):
+            return sum(jnp.vdot(g, d) for g, d in zip(jax.grad(value)(a), along, strict=True))
+
+        return jax.grad(slope)(arguments)
+
+    expected = forward_over_reverse(looked_at(plainly, settings, directions))
+    for order in (forward_over_reverse, reverse_over_reverse):
+        found = jax.jit(lambda order=order: order(looked_at(routed, settings, directions)))()
+        for got, field in zip(found, expected, strict=True):
+            np.testing.assert_allclose(got, field, rtol=1e-3, atol=1e-4)
+
+
+def test_the_temperature_has_a_gradient():
+    arguments, directions = problem()
+
+    def value(route, temperature):
+        return looked_at(route, config.Routing(iterations=3, temperature=temperature), directions)(arguments)
+
+    wanted, found = (jax.grad(partial(value, route))(1.5) for route in (plainly, routed))
+    assert abs(float(wanted)) > 0.1
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+
+
+def test_runs_with_weights_of_their_own_are_mapped_over():
+    (primary, weights, _), _ = problem()
+    several = jnp.stack([weights, 2 * weights])
+    settings = config.Routing(iterations=3)
+    found = jax.vmap(lambda w: layer.route(primary, w, settings))(several)
+    for run, own in enumerate(several):
+        np.testing.assert_allclose(found.capsules[run], layer.route(primary, own, settings).capsules, rtol=1e-5)
+
+
+def test_memory_does_not_grow_with_the_iterations():
+    """What the compiled gradient of a batch holds at once: with 7 iterations as much as with 2, but for 2 %."""
+    shapes = (32, 200, 8), (200, 10, 8, 16)
+    arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+
+    def held(iterations):
+        def value(primary, weights):
+            return jnp.sum(layer.route(primary, weights, config.Routing(iterations=iterations)).capsules ** 2)
+
+        compiled = jax.jit(jax.grad(value, argnums=(0, 1))).lower(*arguments).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert held(7) < 1.02 * held(2)
+
+
+def test_a_coarser_precision_rounds_the_factors_alone():
+    """Votes of bfloat16 factors, which are exact sums of few products here; routing of them in float32."""
+    (primary, weights, _), _ = problem()
+    settings = config.Routing(iterations=3)
+    coarse_primary, coarse_weights = (x.astype("bfloat16").astype("float32") for x in (primary, weights))
+    found = layer.route(primary, weights, settings, precision="bfloat16")
+    assert all(field.dtype == jnp.float32 for field in found)
+    votes = jnp.einsum("bik,iokd->biod", coarse_primary, coarse_weights).astype("bfloat16").astype("float32")
+    expected = jax.vmap(partial(ROUTERS["dynamic"], iterations=3))(votes)
+    np.testing.assert_allclose(found.capsules, expected.capsules, rtol=0.02, atol=0.02)
+    assert float(jnp.abs(found.capsules - layer.route(primary, weights, settings).capsules).max()) > 1e-5
