@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from capsnet_jax import models
 from capsnet_jax.across import over_runs, stack
+from capsnet_jax.compiled import compile_now
 from capsnet_jax.config import Config
 from capsnet_jax.config import Train as TrainSettings
 from capsnet_jax.data import Dataset, Examples
@@ -226,14 +227,11 @@ def fit(
         yield Progress(step, total, states, history, math.nan, 0.0)
         return
 
-    clock = time.perf_counter()
-    chunked = partial(train_steps, classes=data.classes, total=total)
-    program = (
-        jax.jit(over_runs(chunked, (0, 0, 0, None, None, None), across=across), donate_argnums=2)
-        .lower(stacked, seed_array, states, train, np.int32(0), np.int32(0))
-        .compile()
+    steps_of_runs = over_runs(
+        partial(train_steps, classes=data.classes, total=total), (0, 0, 0, None, None, None), across=across
     )
-    compile_seconds = time.perf_counter() - clock
+    bound = np.int32(0)
+    program, compile_seconds = compile_now(steps_of_runs, stacked, seed_array, states, train, bound, bound, donate=(2,))
     validate = jax.jit(over_runs(partial(evaluate, classes=data.classes), (0, 0, None), across=across))
 
     chunk, done, busy = 1, 0, 0.0  # the next chunk's steps; this epoch's steps and seconds in this process

@@ -13,6 +13,7 @@ from capsnet_jax import config, models, train
 from capsnet_jax.across import over_runs, stack
 from capsnet_jax.bench import memory
 from capsnet_jax.bench.workload import IMAGES, Workload
+from capsnet_jax.compiled import compile_now
 from capsnet_jax.data import Dataset, Examples
 from capsnet_jax.data.augment import take, to_float
 
@@ -40,15 +41,13 @@ class Training:
 
     def prepare(self) -> float:
         """Compile as `train.fit` does; returns the seconds that it took."""
-        clock = time.perf_counter()
         chunked = partial(train.train_steps, classes=self._data.classes, total=_TOTAL)
         runs = over_runs(chunked, (0, 0, 0, None, None, None), across=self._across)
-        fixed = (stack(self._configs), jax.numpy.asarray(self._seeds))
-        program = jax.jit(runs, donate_argnums=2)
+        self._fixed = (stack(self._configs), jax.numpy.asarray(self._seeds))
         bound = np.int32(0)
-        self._program = program.lower(*fixed, self.states, self._examples, bound, bound).compile()
-        self._fixed = fixed
-        return time.perf_counter() - clock
+        arguments = (*self._fixed, self.states, self._examples, bound, bound)
+        self._program, seconds = compile_now(runs, *arguments, donate=(2,))
+        return seconds
 
     def run(self, steps: int) -> None:
         """Train that many steps more and wait for them; one call of the program spans no two epochs."""
@@ -66,7 +65,7 @@ class Training:
 
 
 class Inference:
-    """Class capsules' lengths and reconstructions of one batch after the other."""
+    """Class capsules' lengths and reconstructions, batch after batch in one program, as `train.evaluate` goes."""
 
     def __init__(self, workload: Workload):
         """Data and weights, on the device."""
@@ -78,23 +77,28 @@ class Inference:
 
     def prepare(self) -> float:
         """Compile; returns the seconds that it took."""
-        clock = time.perf_counter()
+        batches = self._examples.labels.shape[0] // self._batch
 
-        def infer(params: Any, examples: Examples, start: jax.Array) -> dict[str, jax.Array]:
-            held = take(examples, start + jax.numpy.arange(self._batch))
+        def infer(params: Any, examples: Examples, step: jax.Array) -> dict[str, jax.Array]:
+            held = take(examples, step % batches * self._batch + jax.numpy.arange(self._batch))
             out = self._model.apply({"params": params}, to_float(held.images))
             return {name: out[name] for name in ("lengths", "logits", "reconstruction") if name in out}
 
-        self._program = jax.jit(infer).lower(self._params, self._examples, np.int32(0)).compile()
-        return time.perf_counter() - clock
+        def infer_all(params: Any, examples: Examples, start: jax.Array, stop: jax.Array) -> dict[str, jax.Array]:
+            """The last batch's outputs; no batch's can be left out, as none is known to be the last."""
+            shapes = jax.eval_shape(infer, params, examples, start)
+            empty = jax.tree.map(lambda shape: jax.numpy.zeros(shape.shape, shape.dtype), shapes)
+            return jax.lax.fori_loop(start, stop, lambda step, _: infer(params, examples, step), empty)
+
+        bound = np.int32(0)
+        self._program, seconds = compile_now(infer_all, self._params, self._examples, bound, bound)
+        return seconds
 
     def run(self, steps: int) -> None:
         """Compute that many batches and wait for them."""
-        batches = self._examples.labels.shape[0] // self._batch
-        for step in range(self._step, self._step + steps):
-            out = self._program(self._params, self._examples, np.int32(step % batches * self._batch))
-        self._step += steps
-        jax.block_until_ready(out)
+        end = self._step + steps
+        jax.block_until_ready(self._program(self._params, self._examples, np.int32(self._step), np.int32(end)))
+        self._step = end
 
     def peak(self) -> int:
         """Peak memory, bytes."""

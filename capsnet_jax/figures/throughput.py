@@ -69,6 +69,10 @@ def throughput_by_subject(rows: Sequence[Row]) -> Figure:
         place.margins(x=0.22)
         if scale == "linear":
             place.set_xlim(left=0)
+        else:
+            place.xaxis.set_major_locator(
+                FixedLocator([digit * 10.0**power for power in range(-3, 7) for digit in (1, 2, 5)])
+            )
     for place in axes[len(panels) :]:
         place.remove()
     style.caption(figure, f"{_caption(compared)}; ×: this project's speed, or its cost, over the subject's")

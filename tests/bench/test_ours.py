@@ -5,6 +5,7 @@ import pytest
 from capsnet_jax import train
 from capsnet_jax.bench import ours, workload
 from capsnet_jax.bench.workload import load_weights
+from capsnet_jax.data.augment import to_float
 from tests.bench import small
 
 
@@ -65,7 +66,11 @@ def test_inference_gives_lengths_and_reconstruction(monkeypatch):
     subject = ours.build(small.workload(phase="inference"))
     assert subject.prepare() > 0
     subject.run(3)
-    out = subject._program(subject._params, subject._examples, np.int32(32))
+    out = subject._program(subject._params, subject._examples, np.int32(0), np.int32(2))
+    second = jax.tree.map(lambda array: array[32:64], subject._examples)
+    alone = subject._model.apply({"params": subject._params}, to_float(second.images))
+    for name, value in out.items():
+        np.testing.assert_allclose(value, alone[name], rtol=1e-4, atol=1e-6)
     assert {name: value.shape for name, value in out.items()} == {
         "lengths": (32, 10),
         "reconstruction": (32, 28, 28, 1),
