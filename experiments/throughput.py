@@ -1,11 +1,12 @@
 """How fast is this project beside plain JAX and PyTorch, and how does its speed grow with the work?
 
-Claim: on a CPU, batch 128, paper preset with the decoder, it trains at least 3.5 times as fast as PyTorch and infers
-twice as fast; three routing iterations cost at most 1.15 times the step of one, and seven 1.4 times.
+Goal: on a CPU, batch 128, paper preset with the decoder, to train 3.5 times as fast as the faster of PyTorch eager and
+compiled and to infer twice as fast; three routing iterations for 1.15 times the step of one, and seven for 1.4 times.
+What was reached: `results/throughput.csv`.
 
     python launch.py --experiment=throughput --preset=paper
 
-Takes about 12 minutes on 2 cores; the machine should do nothing else. Nothing is trained to an end: every subject does
+Takes about 13 minutes on 2 cores; the machine should do nothing else. Nothing is trained to an end: every subject does
 blocks of steps on synthetic images, each in a process of its own, in turns, so that ratios are of neighbours in time.
 PyTorch is compared where it is installed (`pip install -e '.[peers]'`); peers compute in float32 whatever is set. Each
 setting that --set and --sweep give is measured for itself; seeds and --across have no meaning here. An interrupted

@@ -16,7 +16,7 @@ from capsnet_jax.settings import spell
 
 @dataclasses.dataclass(frozen=True)
 class Effort:
-    """How much is measured; the default takes about twelve minutes on two cores.
+    """How much is measured; the default takes about thirteen minutes on two cores.
 
     Attributes:
         rounds: blocks of each subject in the comparisons.

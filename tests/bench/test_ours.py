@@ -68,7 +68,7 @@ def test_inference_gives_lengths_and_reconstruction(monkeypatch):
     subject.run(3)
     out = subject._program(subject._params, subject._examples, np.int32(0), np.int32(2))
     second = jax.tree.map(lambda array: array[32:64], subject._examples)
-    alone = subject._model.apply({"params": subject._params}, to_float(second.images))
+    alone = jax.jit(subject._model.apply)({"params": subject._params}, to_float(second.images))
     for name, value in out.items():
         np.testing.assert_allclose(value, alone[name], rtol=1e-4, atol=1e-6)
     assert {name: value.shape for name, value in out.items()} == {
