@@ -245,8 +245,7 @@ def test_parameters_are_finite_whatever_the_learning_rate():
         assert jnp.isfinite(leaf).all()
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("platform", "precision"), [("cuda", "float32"), ("tpu", "bfloat16")])
 def test_on_accelerators_a_step_holds_native_convolutions(platform, precision):
     """Both layers' values, both kernels' gradients and one input gradient; on bfloat16 factors where that is set."""
     settings = override(TINY, {"model.precision": precision})
