@@ -14,6 +14,16 @@ def stack(configs: list[Config]) -> Config:
     return jax.tree.map(lambda *leaves: jnp.asarray(leaves, jnp.float32), *configs)
 
 
+def chosen(across: str) -> str:
+    """How runs share a program: "map" or "vmap"; "auto" is what the platform does best.
+
+    A CPU is as fast on one run as on several, and batched products over runs cost it locality.
+    """
+    if across != "auto":
+        return across
+    return "map" if jax.default_backend() == "cpu" else "vmap"
+
+
 def over_runs(function: Callable, axes: tuple[int | None, ...], *, across: str) -> Callable:
     """`function` over the leading axis `runs` of the arguments whose axis is 0, the others (None) shared.
 

@@ -139,6 +139,11 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+def from_preset(name: str) -> Config:
+    """The config that a preset stands for."""
+    return override(Config(), PRESETS[name] | {"preset": name})
+
+
 def paths(config: Any = Config, prefix: str = "") -> dict[str, dataclasses.Field]:
     """Every `path` of a config class with its dataclass field, in reading order."""
     found: dict[str, dataclasses.Field] = {}

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from capsnet_jax import checkpoint, config, data, models, records, routing, train
+from capsnet_jax.across import chosen
 from capsnet_jax.interrupt import Interrupted
 from capsnet_jax.progress import Progress
 from capsnet_jax.records import Cell, CellWriter
@@ -51,11 +52,7 @@ def run(cells: Sequence[Cell], plan: Plan) -> None:
         Interrupted: after saving; the same call continues.
         Diverged: after all other cells are finished.
     """
-    across = plan.across
-    if across == "auto":
-        # A CPU is as fast on one run as on several, and batched products over seeds cost it locality.
-        across = "map" if jax.default_backend() == "cpu" else "vmap"
-    plan = dataclasses.replace(plan, across=across)
+    plan = dataclasses.replace(plan, across=chosen(plan.across))
     datasets = {settings: load_data(settings) for settings in {cell.config.data for cell in cells}}
     check(cells, datasets)
 

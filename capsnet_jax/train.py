@@ -10,7 +10,7 @@ at any step and continued from its state is equal to the bit to one that was not
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -227,11 +227,9 @@ def fit(
         yield Progress(step, total, states, history, math.nan, 0.0)
         return
 
-    steps_of_runs = over_runs(
-        partial(train_steps, classes=data.classes, total=total), (0, 0, 0, None, None, None), across=across
+    program, compile_seconds = compile_steps(
+        stacked, seed_array, states, train, classes=data.classes, total=total, across=across
     )
-    bound = np.int32(0)
-    program, compile_seconds = compile_now(steps_of_runs, stacked, seed_array, states, train, bound, bound, donate=(2,))
     validate = jax.jit(over_runs(partial(evaluate, classes=data.classes), (0, 0, None), across=across))
 
     chunk, done, busy = 1, 0, 0.0  # the next chunk's steps; this epoch's steps and seconds in this process
@@ -253,6 +251,22 @@ def fit(
             history = [*history, {"epoch": step // steps, "images_per_second": rate} | row]
             done, busy = 0, 0.0
         yield Progress(step, total, states, history, rate, compile_seconds)
+
+
+def compile_steps(
+    configs: Config,
+    seeds: Int[Array, "runs"],
+    states: TrainState,
+    examples: Examples,
+    *,
+    classes: int,
+    total: int,
+    across: str,
+) -> tuple[Callable[..., TrainState], float]:
+    """`train_steps` of stacked runs, compiled for such arguments; the states are donated. And the seconds it took."""
+    steps = over_runs(partial(train_steps, classes=classes, total=total), (0, 0, 0, None, None, None), across=across)
+    bound = np.int32(0)
+    return compile_now(steps, configs, seeds, states, examples, bound, bound, donate=(2,))
 
 
 def initial_states(configs: list[Config], seeds: list[int], data: Dataset, *, across: str) -> TrainState:

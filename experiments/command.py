@@ -65,12 +65,12 @@ def _run(options: flags.FlagValues) -> None:
     from capsnet_jax.interrupt import stop_requested
     from capsnet_jax.lock import exclusive
 
-    name, workdir = options.experiment, _workdir(options)
-    settings, swept = settings_of(_experiment(options), options)
-    if hasattr(_experiment(options), "measure"):
+    name, experiment, workdir = options.experiment, _experiment(options), _workdir(options)
+    settings, swept = settings_of(experiment, options)
+    if hasattr(experiment, "measure"):
         with exclusive(workdir), stop_requested() as stop:
-            _experiment(options).measure(settings, workdir, stop)
-            _draw(name, _experiment(options), workdir)
+            experiment.measure(settings, workdir, stop)
+            _draw(name, experiment, workdir)
         return
     keep_compiled()
     seeds = range(options.first_seed, options.first_seed + options.seeds)
@@ -84,9 +84,9 @@ def _run(options: flags.FlagValues) -> None:
         try:
             sweep.run(cells, sweep.Plan(workdir, options.across, command, stop))
         except sweep.Diverged:
-            _draw(name, _experiment(options), workdir)
+            _draw(name, experiment, workdir)
             raise
-        _draw(name, _experiment(options), workdir)
+        _draw(name, experiment, workdir)
 
 
 def settings_of(experiment: ModuleType, options: flags.FlagValues) -> tuple[list[Config], list[str]]:
@@ -98,8 +98,7 @@ def settings_of(experiment: ModuleType, options: flags.FlagValues) -> tuple[list
     Raises:
         ConfigError: a setting that cannot be used.
     """
-    base = config.override(Config(), config.PRESETS[options.preset] | {"preset": options.preset})
-    base = config.override(base, experiment.CONFIG)
+    base = config.override(config.from_preset(options.preset), experiment.CONFIG)
     if options.dataset is not None:
         base = config.override(base, {"data.dataset": options.dataset})
     fixed, varied = {}, {}
@@ -147,7 +146,7 @@ def _report(name: str, workdir: Path) -> tuple[str, list[Any]]:
 
 def _command(name: str, settings: Config, seed: int, swept: Sequence[str]) -> str:
     """What to type to run one cell alone."""
-    preset = config.flatten(config.override(Config(), config.PRESETS[settings.preset]))
+    preset = config.flatten(config.from_preset(settings.preset))
     own = {path: value for path, value in config.flatten(settings).items() if path != "preset"}
     words = ["python", "launch.py", f"--experiment={name}", f"--preset={settings.preset}"]
     for path, value in own.items():

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
 from capsnet_jax import config, models, train
-from capsnet_jax.across import over_runs, stack
+from capsnet_jax.across import chosen, stack
 from capsnet_jax.bench import memory
 from capsnet_jax.bench.workload import IMAGES, Workload
 from capsnet_jax.compiled import compile_now
@@ -34,19 +33,22 @@ class Training:
         self._configs = [config.unflatten(workload.settings)] * workload.runs
         self._seeds = list(range(workload.runs))
         self._data = dataset(workload)
-        self._across = across(workload)
+        self._across = chosen(workload.across)
         self._examples = jax.device_put(self._data.train)
         self.states = initial_states(workload)
         self._step = 0
 
     def prepare(self) -> float:
         """Compile as `train.fit` does; returns the seconds that it took."""
-        chunked = partial(train.train_steps, classes=self._data.classes, total=_TOTAL)
-        runs = over_runs(chunked, (0, 0, 0, None, None, None), across=self._across)
         self._fixed = (stack(self._configs), jax.numpy.asarray(self._seeds))
-        bound = np.int32(0)
-        arguments = (*self._fixed, self.states, self._examples, bound, bound)
-        self._program, seconds = compile_now(runs, *arguments, donate=(2,))
+        self._program, seconds = train.compile_steps(
+            *self._fixed,
+            self.states,
+            self._examples,
+            classes=self._data.classes,
+            total=_TOTAL,
+            across=self._across,
+        )
         return seconds
 
     def run(self, steps: int) -> None:
@@ -111,7 +113,7 @@ def fit(workload: Workload, seeds: list[int]) -> float:
     data = dataset(workload, train_images, validation_images)
     configs = [config.unflatten(workload.settings)] * len(seeds)
     clock = time.perf_counter()
-    for at in train.fit(configs, seeds, data, across=across(workload)):
+    for at in train.fit(configs, seeds, data, across=chosen(workload.across)):
         jax.block_until_ready(at.states)
     return time.perf_counter() - clock
 
@@ -129,7 +131,7 @@ def dataset(workload: Workload, training: int = IMAGES, validation: int = 0) -> 
 def initial_states(workload: Workload) -> train.TrainState:
     """The stacked initial states of the workload's runs."""
     configs = [config.unflatten(workload.settings)] * workload.runs
-    return train.initial_states(configs, list(range(workload.runs)), dataset(workload), across=across(workload))
+    return train.initial_states(configs, list(range(workload.runs)), dataset(workload), across=chosen(workload.across))
 
 
 def save_weights(workload: Workload, path: str) -> None:
@@ -138,10 +140,3 @@ def save_weights(workload: Workload, path: str) -> None:
     leaves = jax.tree_util.tree_leaves_with_path(params)
     named: dict[str, Any] = {"/".join(part.key for part in where): leaf for where, leaf in leaves}
     np.savez(path, **named)
-
-
-def across(workload: Workload) -> str:
-    """How runs share a program: what was asked for, and for "auto" what a sweep takes on this platform."""
-    if workload.across != "auto":
-        return workload.across
-    return "map" if jax.default_backend() == "cpu" else "vmap"

@@ -133,8 +133,7 @@ def check(setting: Config) -> None:
 
 def rebase(setting: Config, preset: str) -> Config:
     """The same changes made to another preset."""
-    base = config.override(Config(), config.PRESETS[preset] | {"preset": preset})
-    return config.override(base, changes(setting))
+    return config.override(config.from_preset(preset), changes(setting))
 
 
 def case(setting: Config) -> str:
@@ -144,8 +143,7 @@ def case(setting: Config) -> str:
 
 def changes(setting: Config) -> dict[str, object]:
     """What a setting changes in its preset, {path: value}."""
-    base = config.override(Config(), config.PRESETS[setting.preset] | {"preset": setting.preset})
-    original = config.flatten(base)
+    original = config.flatten(config.from_preset(setting.preset))
     return {path: value for path, value in config.flatten(setting).items() if value != original[path]}
 
 

@@ -64,8 +64,8 @@ def _route_fixed(primary: Array, weights: Array, couplings: Array, logits: Array
     """One set of couplings for all images: parents squash(Σ_ik u_ik c_io W_iokd), a matrix product."""
     batch, (_, outputs, _, dim) = len(primary), weights.shape
     coupled = (couplings[:, :, None, None] * weights).transpose(0, 2, 1, 3)
-    flat = primary.reshape(batch, -1).astype(precision), coupled.reshape(-1, outputs * dim).astype(precision)
-    capsules = squash((flat[0] @ flat[1]).astype(primary.dtype).reshape(batch, outputs, dim))
+    parents = primary.reshape(batch, -1).astype(precision) @ coupled.reshape(-1, outputs * dim).astype(precision)
+    capsules = squash(parents.astype(primary.dtype).reshape(batch, outputs, dim))
     return Routing(capsules, *(jnp.broadcast_to(x, (batch, *x.shape)) for x in (couplings, logits)))
 
 

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from capsnet_jax import train
+from capsnet_jax.across import chosen
 from capsnet_jax.bench import ours, workload
 from capsnet_jax.bench.workload import load_weights
 from capsnet_jax.data.augment import to_float
@@ -97,5 +98,5 @@ def test_synthetic_images():
 
 
 def test_auto_is_what_a_sweep_takes_on_a_cpu():
-    assert ours.across(small.workload()) == "map"
-    assert ours.across(small.workload(across="vmap")) == "vmap"
+    assert chosen(small.workload().across) == "map"
+    assert chosen(small.workload(across="vmap").across) == "vmap"
