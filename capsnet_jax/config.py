@@ -53,6 +53,7 @@ class Data:
     validation_fraction: float = choice(0.1, low=0, high=0.9, doc="part of each class of train held out")
     train_size: int = choice(0, low=0, doc="train on that many images, balanced by class; 0: all of them")
     shift: int = choice(2, low=0, high=64, doc="augmentation: random shift by at most that many pixels")
+    flip: bool = choice(False, doc="augmentation: mirror half of the images left to right")
 
 
 @node
@@ -82,6 +83,10 @@ class Routing:
     iterations: int = choice(3, low=1, high=100, doc="routing iterations r")
     gradient: str = choice("full", among=("full", "stop"), doc="through all iterations, or the last only")
     temperature: float = number(1.0, low=1e-3, doc="of the softmax over parents; large: near uniform couplings")
+    softmax_over: str = choice(
+        "parents", among=("parents", "inputs"), doc="what couplings sum to 1 over; inputs is a common mistake"
+    )
+    probe: int = choice(0, low=0, high=20, doc="also route with 1 to so many iterations, to see what each one does")
 
 
 @node
@@ -110,6 +115,7 @@ class Train:
     decay_steps: float = number(2000.0, low=1, doc="exponential: steps")
     floor: float = number(1e-6, low=0, doc="least learning rate")
     warmup: float = number(0.0, low=0, high=0.9, doc="part of all steps in which the learning rate rises from 0")
+    frozen: str = choice("", doc="layers that stay as they start, joined by +, as conv1+primary; empty: none")
 
 
 @node

@@ -50,8 +50,10 @@ class Cell:
     @property
     def name(self) -> str:
         """A folder's name, readable and unique to this config and seed."""
-        flat = configs.flatten(self.config)
-        key = json.dumps([flat, self.seed], sort_keys=True).encode()
+        flat, usual = configs.flatten(self.config), configs.flatten(Config())
+        # What is as usual does not count, so that a setting that is added later renames no cell.
+        own = {path: value for path, value in flat.items() if value != usual[path]}
+        key = json.dumps([own, self.seed], sort_keys=True).encode()
         dataset = flat["data.dataset"].replace("/", "_").replace(":", "_")
         routing = f"{flat['routing.name']}{flat['routing.iterations']}"
         digest = hashlib.sha256(key).hexdigest()[:10]

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from capsnet_jax import checkpoint, config, data, models, records, routing, train
+from capsnet_jax import checkpoint, config, data, frozen, models, records, routing, train
 from capsnet_jax.across import chosen
 from capsnet_jax.interrupt import Interrupted
 from capsnet_jax.progress import Progress
@@ -108,7 +108,7 @@ def check(cells: Sequence[Cell], datasets: Mapping[config.Data, data.Dataset]) -
     """Look for mistakes before anything is trained.
 
     Raises:
-        ConfigError: no such model or router, a batch larger than the set, or images too small.
+        ConfigError: no such model, router or layer, a batch larger than the set, or images too small.
     """
     for cell in (group[0] for group in programs(cells)):
         settings, dataset = cell.config, datasets[cell.config.data]
@@ -120,9 +120,10 @@ def check(cells: Sequence[Cell], datasets: Mapping[config.Data, data.Dataset]) -
                 f" {dataset.train.labels.shape[0]} training images of {dataset.name}; lower it"
             )
         try:
-            train.abstract_states([settings], [cell.seed], dataset)
+            states = train.abstract_states([settings], [cell.seed], dataset)
         except ValueError as error:
             raise config.ConfigError(f"{settings.model.name} on {dataset.name}: {error}") from error
+        frozen.check(states.params, settings.train.frozen)
 
 
 def _train_together(group: list[Cell], dataset: data.Dataset, plan: Plan, progress: Progress, title: str) -> float:
@@ -171,7 +172,8 @@ def _finish(group: list[Cell], at: train.Progress, dataset: data.Dataset, plan: 
         params = jax.tree.map(lambda leaf, i=i: leaf[i], at.states.params)
         rows = _of_run(at.history, i)
         speeds = [row["images_per_second"] for row in rows] or [math.nan]
-        result = (rows[-1] if rows else {}) | {name: values[i] for name, values in tested.items()}
+        last = {name: value for name, value in (rows[-1] if rows else {}).items() if "_at_" not in name}
+        result = last | {name: values[i] for name, values in tested.items()}
         if diverged[i] < 0:
             checkpoint.save_params(plan.workdir / "cells" / cell.name / "params", params)
         else:

@@ -20,16 +20,18 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from capsnet_jax import models
+from capsnet_jax import frozen, models
 from capsnet_jax.across import over_runs, stack
 from capsnet_jax.compiled import compile_now
 from capsnet_jax.config import Config
 from capsnet_jax.config import Train as TrainSettings
 from capsnet_jax.data import Dataset, Examples
-from capsnet_jax.data.augment import random_shift, take, to_float
+from capsnet_jax.data.augment import batch_of, random_flip, random_shift, take, to_float
+from capsnet_jax.diagnostics import probe
 from capsnet_jax.losses import total_loss
 
 EVALUATION_BATCH = 250
+PROBED = 1000  # validation images that `probe` looks at after an epoch; at the end it looks at all test images
 METRICS = ("loss", "classification_loss", "reconstruction_mse", "error")
 
 
@@ -38,7 +40,7 @@ class TrainState(NamedTuple):
 
     Attributes:
         params: the model's parameters.
-        opt_state: Adam's moments.
+        opt_state: Adam's moments, of the parameters that are trained.
         sums: each metric summed over the examples of the current epoch so far.
         diverged: the first step whose loss or result was not finite, else -1. From then on the state stands still,
           so it always holds finite numbers.
@@ -85,8 +87,9 @@ def learning_rate(settings: TrainSettings, step: Int[Array, ""], total: int) -> 
 def init_state(config: Config, seed: Int[Array, ""], image_shape: tuple[int, ...], classes: int) -> TrainState:
     """The state before the first step."""
     params = models.init(models.build(config, classes), _key(seed, "init"), image_shape)
+    trained, _ = frozen.split(params, config.train.frozen)
     sums = {name: jnp.zeros(()) for name in METRICS}
-    return TrainState(params, optax.scale_by_adam().init(params), sums, jnp.int32(-1))
+    return TrainState(params, optax.scale_by_adam().init(trained), sums, jnp.int32(-1))
 
 
 def train_step(
@@ -114,17 +117,21 @@ def train_step(
         The next state; the old one with `diverged` set where the loss or the next state is not finite.
     """
     shift_key, dropout_key = jax.random.split(jax.random.fold_in(_key(seed, "steps"), step))
-    images = to_float(random_shift(shift_key, batch.images, config.data.shift))
+    images = random_shift(shift_key, batch.images, config.data.shift)
+    if config.data.flip:
+        images = random_flip(jax.random.fold_in(shift_key, 1), images)
+    images = to_float(images)
     model = models.build(config, classes)
+    trained, fixed = frozen.split(state.params, config.train.frozen)
 
-    def loss_of(params: PyTree) -> tuple[Array, dict[str, Array]]:
-        out = model.apply({"params": params}, images, batch.labels, train=True, rngs={"dropout": dropout_key})
+    def loss_of(trained: PyTree) -> tuple[Array, dict[str, Array]]:
+        out = model.apply({"params": trained | fixed}, images, batch.labels, train=True, rngs={"dropout": dropout_key})
         return total_loss(out, images, batch.labels, config.loss)
 
-    (loss, parts), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    (loss, parts), gradient = jax.value_and_grad(loss_of, has_aux=True)(trained)
     direction, opt_state = optax.scale_by_adam().update(gradient, state.opt_state)
     rate = learning_rate(config.train, step, total)
-    params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
+    params = jax.tree.map(lambda p, d: p - rate * d, trained, direction) | fixed
     sums = {name: state.sums[name] + jnp.sum(parts[name]) for name in METRICS}
 
     moved = TrainState(params, opt_state, sums, state.diverged)
@@ -176,11 +183,10 @@ def evaluate(config: Config, params: PyTree, examples: Examples, *, classes: int
     batches = -(-count // EVALUATION_BATCH)
 
     def body(sums: dict[str, Array], batch: Array) -> tuple[dict[str, Array], None]:
-        indices = batch * EVALUATION_BATCH + jnp.arange(EVALUATION_BATCH)
-        held = take(examples, jnp.minimum(indices, count - 1))
+        held, counts = batch_of(examples, batch, EVALUATION_BATCH)
         images = to_float(held.images)
         _, parts = total_loss(model.apply({"params": params}, images), images, held.labels, config.loss)
-        return {n: sums[n] + jnp.sum(jnp.where(indices < count, parts[n], 0)) for n in METRICS}, None
+        return {n: sums[n] + jnp.sum(jnp.where(counts, parts[n], 0)) for n in METRICS}, None
 
     zeros = {name: jnp.zeros(()) for name in METRICS}
     sums = jax.lax.scan(body, zeros, jnp.arange(batches))[0] if count else zeros
@@ -230,7 +236,8 @@ def fit(
     program, compile_seconds = compile_steps(
         stacked, seed_array, states, train, classes=data.classes, total=total, across=across
     )
-    validate = jax.jit(over_runs(partial(evaluate, classes=data.classes), (0, 0, None), across=across))
+    validate = _judge(data.classes, across)
+    probed = jax.tree.map(lambda leaf: leaf[:: max(1, len(leaf) // PROBED)], validation)
 
     chunk, done, busy = 1, 0, 0.0  # the next chunk's steps; this epoch's steps and seconds in this process
     while step < total:
@@ -245,7 +252,7 @@ def fit(
         step = end
         if step % steps == 0:
             metrics = {f"train_{n}": v for n, v in _means(states.sums, steps * config.train.batch_size).items()}
-            held_out = validate(stacked, states.params, validation)
+            held_out = validate(stacked, states.params, validation, probed)
             metrics |= {f"validation_{n}": v for n, v in held_out.items()}
             row = {n: _plain(jnp.where(states.diverged < 0, values, jnp.nan)) for n, values in metrics.items()}
             history = [*history, {"epoch": step // steps, "images_per_second": rate} | row]
@@ -286,9 +293,19 @@ def abstract_states(configs: list[Config], seeds: list[int], data: Dataset) -> T
 
 def test(configs: list[Config], states: TrainState, data: Dataset, *, across: str) -> dict[str, list[float]]:
     """The test set's metrics of finished runs, one value a run: "test_error" in percent and so on."""
-    run = jax.jit(over_runs(partial(evaluate, classes=data.classes), (0, 0, None), across=across))
-    metrics = run(stack(configs), states.params, jax.device_put(data.test))
+
+    examples = jax.device_put(data.test)
+    metrics = _judge(data.classes, across)(stack(configs), states.params, examples, examples)
     return {f"test_{name}": _plain(values) for name, values in metrics.items()}
+
+
+def _judge(classes: int, across: str) -> Callable[..., dict[str, Array]]:
+    """(configs, params, examples, probed) → the metrics of `evaluate` on the examples and of `probe` on the probed."""
+
+    def judge(config: Config, params: PyTree, examples: Examples, probed: Examples) -> dict[str, Array]:
+        return evaluate(config, params, examples, classes=classes) | probe(config, params, probed, classes=classes)
+
+    return jax.jit(over_runs(judge, (0, 0, None, None), across=across))
 
 
 def _key(seed: Int[Array, ""], purpose: str) -> Array:
@@ -303,4 +320,5 @@ def _means(sums: dict[str, Array], count: int) -> dict[str, Array]:
 
 
 def _plain(values: Array) -> list[float]:
-    return np.asarray(values, np.float64).tolist()
+    """The shortest decimals that round to these float32s."""
+    return [float(str(value)) for value in np.asarray(values, np.float32)]

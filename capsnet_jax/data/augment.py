@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float32, Int, PRNGKeyArray, Shaped, UInt8
+from jaxtyping import Bool, Float32, Int, PRNGKeyArray, Shaped, UInt8
 
 from capsnet_jax.data.dataset import Examples
 
@@ -21,6 +21,16 @@ def take(examples: Examples, indices: Int[Array, " batch"]) -> Examples:
     return jax.tree.map(lambda leaf: leaf[indices], examples)
 
 
+def batch_of(examples: Examples, number: Int[Array, ""], size: int) -> tuple[Examples, Bool[Array, " size"]]:
+    """The `number`-th batch of so many examples in their order, and which of them count.
+
+    The last batch is filled up with the last example, which does not count again.
+    """
+    last = examples.labels.shape[0] - 1
+    indices = number * size + jnp.arange(size)
+    return take(examples, jnp.minimum(indices, last)), indices <= last
+
+
 def to_float(images: UInt8[Array, "*shape"]) -> Float32[Array, "*shape"]:
     """Scales bytes to [0, 1].
 
@@ -30,6 +40,14 @@ def to_float(images: UInt8[Array, "*shape"]) -> Float32[Array, "*shape"]:
     if images.dtype != jnp.uint8:
         raise TypeError(f"to_float takes uint8 images, not {images.dtype}")
     return images.astype(jnp.float32) / 255
+
+
+def random_flip(
+    key: PRNGKeyArray, images: Shaped[Array, "batch height width channels"]
+) -> Shaped[Array, "batch height width channels"]:
+    """Mirrors each image left to right with probability ½."""
+    flipped = jax.random.bernoulli(key, shape=(len(images), 1, 1, 1))
+    return jnp.where(flipped, images[:, :, ::-1], images)
 
 
 def random_shift(

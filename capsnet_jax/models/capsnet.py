@@ -109,6 +109,12 @@ class ClassCapsules(nn.Module):
         return route(primary, weights, self.routing, prior, precision=self.precision)
 
 
+def reroute(params: dict[str, Any], primary: Float[Array, "batch inputs primary_dim"], routing: config.Routing) -> Any:
+    """Route a CapsNet's primary capsules by other settings than it was built with; `params` are the whole net's."""
+    digit = params["digit"]
+    return route(primary, digit["W"], routing, digit.get("prior"))
+
+
 class Decoder(nn.Module):
     """Masked class capsules to pixels: fully connected layers, ReLU between them and a sigmoid at the end."""
 

@@ -14,6 +14,7 @@ def dynamic_routing(
     iterations: int = 3,
     gradient: str = "full",
     temperature: float | Float[Array, ""] = 1.0,
+    softmax_over: str = "parents",
 ) -> Routing:
     """Send each capsule's vote to the parents that its vote agrees with.
 
@@ -26,6 +27,8 @@ def dynamic_routing(
         gradient: "full" differentiates through every iteration; "stop" holds the couplings constant, so that the
           gradient passes through the last iteration's weighted sum only, as many implementations do.
         temperature: divides the logits before the softmax; 1 in the paper.
+        softmax_over: "parents", as in the paper: an input shares its vote among them. "inputs": a parent's couplings
+            sum to 1 over its inputs, which several implementations do by mistake.
 
     Returns:
         `Routing` with squashed parents, the couplings of the last iteration and the logits they came from.
@@ -33,12 +36,13 @@ def dynamic_routing(
     Source: Sabour, Frosst and Hinton 2017 (arXiv:1710.09829), procedure 1.
     """
     inputs, outputs, _ = votes.shape
+    axis, sharers = (-1, outputs) if softmax_over == "parents" else (0, inputs)
     agreeing = jax.lax.stop_gradient(votes) if gradient == "stop" else votes
     logits = jnp.zeros((inputs, outputs), votes.dtype)
-    capsules = squash(jnp.sum(votes if iterations == 1 else agreeing, axis=0) / outputs)
-    couplings = jnp.full((inputs, outputs), 1 / outputs, votes.dtype)
+    capsules = squash(jnp.sum(votes if iterations == 1 else agreeing, axis=0) / sharers)
+    couplings = jnp.full((inputs, outputs), 1 / sharers, votes.dtype)
     for iteration in range(1, iterations):
         logits += jnp.einsum("iod,od->io", agreeing, capsules)
-        couplings = jax.nn.softmax(logits / temperature, axis=-1)
+        couplings = jax.nn.softmax(logits / temperature, axis=axis)
         capsules = couple(votes if iteration == iterations - 1 else agreeing, couplings)
     return Routing(capsules, couplings, logits)

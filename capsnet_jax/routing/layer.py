@@ -45,7 +45,8 @@ def route(
     """
     if settings.name == "uniform" or (settings.name == "dynamic" and settings.iterations == 1):
         shape = weights.shape[:2]
-        return _route_fixed(primary, weights, jnp.full(shape, 1 / shape[1]), jnp.zeros(shape), precision)
+        sharers = shape[0] if settings.name == "dynamic" and settings.softmax_over == "inputs" else shape[1]
+        return _route_fixed(primary, weights, jnp.full(shape, 1 / sharers), jnp.zeros(shape), precision)
     if settings.name in ("learned", "random") and prior is not None:
         logits = jax.lax.stop_gradient(prior) if settings.name == "random" else prior
         return _route_fixed(primary, weights, jax.nn.softmax(logits, axis=-1), logits, precision)
