@@ -293,7 +293,6 @@ def abstract_states(configs: list[Config], seeds: list[int], data: Dataset) -> T
 
 def test(configs: list[Config], states: TrainState, data: Dataset, *, across: str) -> dict[str, list[float]]:
     """The test set's metrics of finished runs, one value a run: "test_error" in percent and so on."""
-
     examples = jax.device_put(data.test)
     metrics = _judge(data.classes, across)(stack(configs), states.params, examples, examples)
     return {f"test_{name}": _plain(values) for name, values in metrics.items()}

@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 
     from capsnet_jax.records import Record
 
-CONFIG: dict[str, object] = {}
+CONFIG: dict[str, object] = {"routing.probe": 7}
 
-SWEEP = grid({"routing.iterations": (1, 2, 3)})
+SWEEP = [
+    *grid({"routing.iterations": (1, 3)}),
+    *grid({"routing.iterations": (2, 5, 7)}),
+    *grid({"routing.iterations": (1, 3), "loss.reconstruction": (False,)}),
+]
 
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:

@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 
     from capsnet_jax.records import Record
 
-CONFIG: dict[str, object] = {}
+CONFIG: dict[str, object] = {"routing.probe": 7}
 
 SWEEP = [
-    {"routing.name": "dynamic", "routing.gradient": "stop"},
-    {"routing.name": "dynamic", "routing.gradient": "full"},
-    {"routing.name": "uniform", "routing.gradient": "full"},
-    {"routing.name": "learned", "routing.gradient": "full"},
-    {"routing.name": "random", "routing.gradient": "full"},
+    {"routing.gradient": "full"},
+    {"routing.gradient": "stop"},
+    {"routing.iterations": 1},
+    {"routing.name": "learned"},
+    {"routing.name": "random"},
+    {"train.frozen": "digit"},
+    {"train.frozen": "conv1+primary+digit"},
 ]
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from capsnet_jax.data import Examples
-from capsnet_jax.data.augment import random_shift, take, to_float
+from capsnet_jax.data.augment import batch_of, random_flip, random_shift, take, to_float
 
 
 def shifted(image, dy, dx):
@@ -80,3 +80,22 @@ def test_take_gathers_images_with_their_labels():
     batch = jax.jit(take)(examples, jnp.array([3, 0, 3]))
     assert batch.images[:, 0, 0, 0].tolist() == [3, 0, 3]
     assert batch.labels.tolist() == [30, 0, 30]
+
+
+def test_flips_mirror_about_half_of_the_images_left_to_right():
+    image = np.arange(6, dtype=np.uint8).reshape(2, 3, 1)
+    moved = np.asarray(jax.jit(random_flip)(jax.random.key(0), jnp.asarray(np.broadcast_to(image, (400, 2, 3, 1)))))
+    mirrored = (moved == image[:, ::-1]).all(axis=(1, 2, 3))
+    assert ((moved == image).all(axis=(1, 2, 3)) | mirrored).all()
+    assert 160 < mirrored.sum() < 240  # four standard deviations of a fair coin
+
+
+@pytest.mark.parametrize("size", [2, 3, 5, 8])
+def test_batches_in_order_count_every_example_once(size):
+    examples = Examples(jnp.zeros((5, 1, 1, 1), jnp.uint8), jnp.arange(5) * 10)
+    seen = []
+    for number in range(-(-5 // size)):
+        batch, counts = jax.jit(batch_of, static_argnums=2)(examples, jnp.int32(number), size)
+        assert batch.labels.shape == (size,)
+        seen += batch.labels[counts].tolist()
+    assert seen == [0, 10, 20, 30, 40]

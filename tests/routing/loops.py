@@ -20,13 +20,16 @@ def couple(votes, couplings) -> np.ndarray:
     return capsules
 
 
-def loop_routing(votes, iterations, temperature=1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def loop_routing(votes, iterations, temperature=1.0, softmax_over="parents") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Capsules, couplings and logits after that many iterations."""
     votes = np.asarray(votes, np.float64)
     inputs, outputs, _ = votes.shape
     logits = np.zeros((inputs, outputs))
     for iteration in range(iterations):
-        couplings = np.array([softmax(logits[i] / temperature) for i in range(inputs)])
+        if softmax_over == "parents":
+            couplings = np.array([softmax(logits[i] / temperature) for i in range(inputs)])
+        else:
+            couplings = np.array([softmax(logits[:, o] / temperature) for o in range(outputs)]).T
         capsules = couple(votes, couplings)
         if iteration == iterations - 1:
             return capsules, couplings, logits

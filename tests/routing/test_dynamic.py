@@ -50,6 +50,15 @@ def test_is_procedure_1(iterations, temperature, gradient):
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)  # float32, a few sums of ten terms
 
 
+@pytest.mark.parametrize("iterations", [1, 2, 4])
+def test_the_softmax_can_be_taken_over_the_inputs_as_some_do(iterations):
+    votes = make_votes()
+    routing = jax.jit(lambda v: dynamic_routing(v, iterations=iterations, softmax_over="inputs"))(votes)
+    for got, expected in zip(routing, loop_routing(votes, iterations, softmax_over="inputs"), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(jnp.sum(routing.couplings, axis=0), np.ones(4), atol=1e-6)
+
+
 def test_without_jit_and_with_defaults_it_is_three_iterations():
     votes = make_votes()
     for got, expected in zip(dynamic_routing(votes), loop_routing(votes, 3), strict=True):

@@ -17,6 +17,8 @@ SETTINGS = [
     config.Routing(name="dynamic", iterations=2, temperature=0.5),
     config.Routing(name="dynamic", iterations=3),
     config.Routing(name="dynamic", iterations=3, gradient="stop"),
+    config.Routing(name="dynamic", iterations=1, softmax_over="inputs"),
+    config.Routing(name="dynamic", iterations=3, softmax_over="inputs"),
 ]
 
 

@@ -25,7 +25,7 @@ def test_couplings_are_shares_among_the_parents(name, scale):
 
 
 def test_settings_are_those_that_the_signature_names():
-    own = {"iterations": 2, "gradient": "stop", "temperature": 0.5}
+    own = {"iterations": 2, "gradient": "stop", "temperature": 0.5, "softmax_over": "inputs"}
     assert settings_of(config.Routing(name="dynamic", **own)) == own
     for name in ("uniform", "learned", "random"):
         assert settings_of(config.Routing(name=name, **own)) == {}
