@@ -10,7 +10,7 @@ def split(params: dict[str, Any], frozen: str) -> tuple[dict[str, Any], dict[str
 
     Args:
         params: a model's parameters, layer by layer.
-        frozen: names of layers, joined by "+"; empty for none.
+        frozen: names of layers, joined by "+"; "none" for none.
     """
     names = _names(frozen)
     trained = {name: leaves for name, leaves in params.items() if name not in names}
@@ -30,4 +30,4 @@ def check(params: dict[str, Any], frozen: str) -> None:
 
 
 def _names(frozen: str) -> list[str]:
-    return frozen.split("+") if frozen else []
+    return [] if frozen == "none" else frozen.split("+")

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, UnidentifiedImageError
 
-from capsnet_jax import checkpoint, config, data, figures, models, records, sweep
+from capsnet_jax import data, figures, records, trained
 from capsnet_jax.data.augment import to_float
 
 
@@ -30,18 +30,14 @@ def predict(image_path: Path, workdir: Path, *, invert: bool = False) -> tuple[s
     Raises:
         PredictError: no finished run, or no readable picture.
     """
-    finished = [r for r in records.load_all(workdir) if (r.folder / "params").exists()]
+    finished = [r for r in records.load_all(workdir) if trained.has_params(r)]
     if not finished:
         raise PredictError(f"no finished run in {workdir}; train one first, or name its --workdir")
     best = min(finished, key=lambda r: np.nan_to_num(r.result.get("validation_error", np.nan), nan=np.inf))
-    settings = config.unflatten(best.settings)
-    dataset = sweep.load_data(settings.data)
+    net = trained.load(best)
+    dataset = net.data
     image = read_image(image_path, dataset.image_shape, invert=invert)
-
-    model = models.build(settings, dataset.classes)
-    like = jax.eval_shape(lambda: models.init(model, jax.random.key(0), dataset.image_shape))
-    params = checkpoint.load_params(best.folder / "params", like)
-    out = jax.jit(lambda p, x: model.apply({"params": p}, x))(params, to_float(jnp.asarray(image[None])))
+    out = jax.jit(lambda p, x: net.model.apply({"params": p}, x))(net.params, to_float(jnp.asarray(image[None])))
 
     scores = np.asarray(out["lengths"] if "lengths" in out else jax.nn.softmax(out["logits"]))[0]
     drawing = np.asarray(out["reconstruction"])[0] if "reconstruction" in out else None

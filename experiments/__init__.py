@@ -4,6 +4,8 @@ Each has the same three names. CONFIG is what it changes in the preset {path: va
 compares, a list of {path: value}; `figures(records)` draws {name: figure} from finished runs. To add one, write its
 file and add its line here.
 
+One that looks into the trained networks has `observe(trained)` too: arrays to keep of each, for `figures` to read.
+
 One that measures something else than trained networks has two more: `measure(settings, workdir, stop)` does in place
 of training what the workdir does not yet hold, and `report(workdir)` gives what is told on the terminal, and the
 records for `figures`.
@@ -11,10 +13,22 @@ records for `figures`.
 
 from types import ModuleType
 
-from experiments import routing_iterations, routing_vs_backprop, throughput
+from experiments import (
+    capsule_dimensions,
+    loss_scale,
+    routing_diagnostics,
+    routing_iterations,
+    routing_vs_backprop,
+    sweep_demo,
+    throughput,
+)
 
 EXPERIMENTS: dict[str, ModuleType] = {
     "routing_iterations": routing_iterations,
     "routing_vs_backprop": routing_vs_backprop,
+    "routing_diagnostics": routing_diagnostics,
+    "loss_scale": loss_scale,
+    "capsule_dimensions": capsule_dimensions,
+    "sweep_demo": sweep_demo,
     "throughput": throughput,
 }

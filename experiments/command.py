@@ -60,7 +60,7 @@ def _task(options: flags.FlagValues) -> int:
 
 def _run(options: flags.FlagValues) -> None:
     """Train or measure what is not yet done, then draw."""
-    from capsnet_jax import records, sweep
+    from capsnet_jax import records, sweep, trained
     from capsnet_jax.compiled import keep_compiled
     from capsnet_jax.interrupt import stop_requested
     from capsnet_jax.lock import exclusive
@@ -86,6 +86,9 @@ def _run(options: flags.FlagValues) -> None:
         except sweep.Diverged:
             _draw(name, experiment, workdir)
             raise
+        if hasattr(experiment, "observe"):
+            for record in _finite(records.load(workdir, name)[0]):
+                trained.observe(record, name, experiment.observe)
         _draw(name, experiment, workdir)
 
 
@@ -141,7 +144,11 @@ def _report(name: str, workdir: Path) -> tuple[str, list[Any]]:
     table = workdir / f"{name}.csv"
     records.write_csv(table, found, swept)
     text = f"{records.summary(found, swept)}\n(mean ± 95 % interval over seeds)\n\n{table}"
-    return text, [record for record in found if record.result["diverged_step"] < 0]
+    return text, _finite(found)
+
+
+def _finite(found: list[Any]) -> list[Any]:
+    return [record for record in found if record.result["diverged_step"] < 0]
 
 
 def _command(name: str, settings: Config, seed: int, swept: Sequence[str]) -> str:

@@ -20,11 +20,7 @@ if TYPE_CHECKING:
 
 CONFIG: dict[str, object] = {"routing.probe": 7}
 
-SWEEP = [
-    *grid({"routing.iterations": (1, 3)}),
-    *grid({"routing.iterations": (2, 5, 7)}),
-    *grid({"routing.iterations": (1, 3), "loss.reconstruction": (False,)}),
-]
+SWEEP = grid({"routing.iterations": (1, 2, 3, 5, 7)})
 
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:

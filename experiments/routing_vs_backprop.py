@@ -21,14 +21,24 @@ if TYPE_CHECKING:
 
 CONFIG: dict[str, object] = {"routing.probe": 7}
 
+
+def _arm(name: str = "dynamic", iterations: int = 3, gradient: str = "full", frozen: str = "none") -> dict[str, object]:
+    return {
+        "routing.name": name,
+        "routing.iterations": iterations,
+        "routing.gradient": gradient,
+        "train.frozen": frozen,
+    }
+
+
 SWEEP = [
-    {"routing.gradient": "full"},
-    {"routing.gradient": "stop"},
-    {"routing.iterations": 1},
-    {"routing.name": "learned"},
-    {"routing.name": "random"},
-    {"train.frozen": "digit"},
-    {"train.frozen": "conv1+primary+digit"},
+    _arm(),
+    _arm(gradient="stop"),
+    _arm(iterations=1),
+    _arm("learned"),
+    _arm("random"),
+    _arm(frozen="digit"),
+    _arm(frozen="conv1+primary+digit"),
 ]
 
 

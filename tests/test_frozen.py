@@ -13,7 +13,7 @@ PARAMS = {"conv1": {"kernel": np.ones(2)}, "digit": {"W": np.ones(3)}, "decoder"
 @pytest.mark.parametrize(
     ("names", "trained", "fixed"),
     [
-        ("", {"conv1", "digit", "decoder"}, set()),
+        ("none", {"conv1", "digit", "decoder"}, set()),
         ("digit", {"conv1", "decoder"}, {"digit"}),
         ("conv1+digit", {"decoder"}, {"conv1", "digit"}),
     ],
@@ -48,7 +48,7 @@ def test_a_frozen_layer_stands_still_and_the_others_move_as_with_its_gradient_ig
         return state, step(state)
 
     before, half = step("digit")
-    _, whole = step("")
+    _, whole = step("none")
     np.testing.assert_array_equal(half.params["digit"]["W"], before.params["digit"]["W"])
     assert "digit" not in half.opt_state.mu
     assert set(half.params) == set(whole.params)

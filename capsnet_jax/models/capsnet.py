@@ -78,9 +78,8 @@ class CapsNet(nn.Module):
 
         if self.reconstruction:
             shown = jnp.argmax(out["lengths"], axis=-1) if labels is None else labels
-            mask = jax.nn.one_hot(shown, self.classes)[:, :, None]
             decoder = Decoder(self.decoder, math.prod(images.shape[1:]), self.precision, name="decoder")
-            out["reconstruction"] = decoder(out["capsules"] * mask).reshape(images.shape)
+            out["reconstruction"] = decoder(_only(out["capsules"], shown)).reshape(images.shape)
         return out
 
 
@@ -113,6 +112,20 @@ def reroute(params: dict[str, Any], primary: Float[Array, "batch inputs primary_
     """Route a CapsNet's primary capsules by other settings than it was built with; `params` are the whole net's."""
     digit = params["digit"]
     return route(primary, digit["W"], routing, digit.get("prior"))
+
+
+def decode(
+    model: CapsNet, params: dict[str, Any], capsules: Float[Array, "batch classes dim"], shown: Int[Array, "batch"]
+) -> Float[Array, "batch pixels"]:
+    """What a CapsNet's decoder makes of class capsules when it sees the `shown` class's alone."""
+    pixels = params["decoder"]["pixels"]["bias"].size
+    decoder = Decoder(model.decoder, pixels, model.precision)
+    return decoder.apply({"params": params["decoder"]}, _only(capsules, shown))
+
+
+def _only(capsules: Float[Array, "batch classes dim"], shown: Int[Array, "batch"]) -> Float[Array, "batch classes dim"]:
+    """All class capsules but the shown one's set to 0."""
+    return capsules * jax.nn.one_hot(shown, capsules.shape[1])[:, :, None]
 
 
 class Decoder(nn.Module):

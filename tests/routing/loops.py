@@ -20,7 +20,9 @@ def couple(votes, couplings) -> np.ndarray:
     return capsules
 
 
-def loop_routing(votes, iterations, temperature=1.0, softmax_over="parents") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def loop_routing(
+    votes, iterations, temperature=1.0, softmax_over="parents"
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Capsules, couplings and logits after that many iterations."""
     votes = np.asarray(votes, np.float64)
     inputs, outputs, _ = votes.shape

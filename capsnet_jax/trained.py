@@ -1,0 +1,70 @@
+"""A finished run's network, back from its record, and what is kept of it besides numbers."""
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from flax import linen as nn
+from jaxtyping import PyTree
+
+from capsnet_jax import checkpoint, config, models, sweep
+from capsnet_jax.data import Dataset
+from capsnet_jax.records import Record
+
+Observed = dict[str, np.ndarray]
+
+
+class Trained(NamedTuple):
+    """A network with what it was trained by and on."""
+
+    settings: config.Config
+    model: nn.Module
+    params: PyTree
+    data: Dataset
+
+
+def has_params(record: Record) -> bool:
+    """Whether the run's parameters are there; a table's records may have come without."""
+    return (record.folder / "params").exists()
+
+
+def load(record: Record) -> Trained:
+    """The network of a finished run.
+
+    Raises:
+        CheckpointError: its parameters are missing or damaged.
+    """
+    settings = config.unflatten(record.settings)
+    data = sweep.load_data(settings.data)
+    model = models.build(settings, data.classes)
+    like = jax.eval_shape(lambda: models.init(model, jax.random.key(0), data.image_shape))
+    return Trained(settings, model, checkpoint.load_params(record.folder / "params", like), data)
+
+
+def observe(record: Record, name: str, look: Callable[[Trained], Observed]) -> None:
+    """Keep what `look` sees in a finished run's network in its folder, unless it is kept already."""
+    path = _path(record, name)
+    if path.exists() or not has_params(record):
+        return
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **look(load(record)))
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(buffer.getvalue())
+    os.replace(part, path)
+
+
+def observed(record: Record, name: str) -> Observed | None:
+    """What `observe` kept; None where it kept nothing."""
+    path = _path(record, name)
+    if not path.exists():
+        return None
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
+def _path(record: Record, name: str) -> Path:
+    return record.folder / f"{name}.npz"
