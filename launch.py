@@ -14,7 +14,7 @@ from absl import app, flags, logging
 FLAGS = flags.FLAGS
 flags.DEFINE_string("experiment", "routing_iterations", "which one; see --list")
 flags.DEFINE_string("dataset", None, "data set by name; see --list (the same as --set data.dataset=…)")
-flags.DEFINE_enum("preset", "small", ["small", "paper"], "where settings start from")
+flags.DEFINE_enum("preset", "small", ["small", "paper", "sabour2017"], "where settings start from")
 flags.DEFINE_integer("seeds", 3, "runs of each setting, with seeds 0, 1, 2 …", lower_bound=1)
 flags.DEFINE_integer("first_seed", 0, "count seeds from here", lower_bound=0)
 flags.DEFINE_multi_string("set", [], "path=value: change a setting; repeats", short_name="s")

@@ -92,9 +92,8 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
             continue
         dataset = record.settings["data.dataset"]
         names = seen["names"].tolist()
-        note = (
-            f"{draw.dataset_label(dataset)}, validation images; {record.settings['preset']} preset, seed {record.seed}"
-        )
+        preset = record.settings["preset"]
+        note = f"{draw.dataset_label(dataset)}, validation images; {preset} preset, seed {record.seed}"
         pixels = {name: array / 255 for name, array in seen.items() if array.dtype == np.uint8}
         offsets, key = seen["offsets"], dataset.replace("/", "_")
         # How far each dimension moves the picture: the mean distance of its steps from where it started.

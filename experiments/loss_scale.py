@@ -1,10 +1,10 @@
 """Does the released code's loss, or a softmax over the wrong axis, make a better CapsNet?
 
-Two questions that ports of CapsNet raise and none has answered. (1) The released code's margin loss is a twentieth of the
-paper's, so its reconstruction weighs twenty times more; `paper` with a reconstruction weight of 0.01 has the same
+Two questions that ports of CapsNet raise and none has answered. (1) The released code's margin loss is a twentieth of
+the paper's, so its reconstruction weighs twenty times more; `paper` with a reconstruction weight of 0.01 has the same
 balance at the paper's scale, which Adam hardly notices. (2) Two of the best reported ports (99.7 % on MNIST) take the
-softmax over the inputs of a parent instead of the parents of an input. Each parent's first sum is then 10 / 144 (in the
-paper's net 10 / 1152) of what it should be, so the scale that W starts from may decide what the mistake costs.
+softmax over the inputs of a parent instead of the parents of an input. Each parent's first sum is then 10 / 144 (in
+the paper's net 10 / 1152) of what it should be, so the scale that W starts from may decide what the mistake costs.
 
     python launch.py --experiment=loss_scale --dataset=mnist --seeds=5
 """

@@ -1,9 +1,9 @@
 """What does routing do inside the network, iteration by iteration and through training?
 
 Claim: iterations polarise the couplings (their entropy falls) without changing what is predicted (Paik, Kwak and Kim
-2019, arXiv:1907.13327). Measured on validation images after every epoch, with 1 to 7 iterations whatever the network was
-trained with: entropy of the couplings, agreement, predictions that flip, error, and primary capsules that are dead. And
-for single images, which parts of the picture send their votes where.
+2019, arXiv:1907.13327). Measured on validation images after every epoch, with 1 to 7 iterations whatever the network
+was trained with: entropy of the couplings, agreement, predictions that flip, error, and primary capsules that are dead.
+And for single images, which parts of the picture send their votes where.
 
     python launch.py --experiment=routing_diagnostics --dataset=fashion_mnist --seeds=5
 """

@@ -20,15 +20,16 @@ def compared(experiment, **given):
 
 
 def test_the_experiments_own_sweep():
-    assert compared(routing_iterations) == (["routing.iterations"], [(1,), (2,), (3,)])
+    assert compared(routing_iterations) == (["routing.iterations"], [(1,), (2,), (3,), (5,), (7,)])
 
 
 def test_the_preset_comes_before_set():
     [small, *_], _ = command.settings_of(routing_iterations, options())
     [paper, *_], _ = command.settings_of(routing_iterations, options(preset="paper"))
     [changed, *_], _ = command.settings_of(routing_iterations, options(preset="paper", set=["train.epochs=7"]))
-    assert small == config.override(Config(), config.PRESETS["small"] | {"preset": "small", "routing.iterations": 1})
-    assert (paper.preset, paper.model.name, paper.train.epochs) == ("paper", "capsnet", 50)
+    own = {"preset": "small", "routing.iterations": 1, "routing.probe": 7}
+    assert small == config.override(Config(), config.PRESETS["small"] | own)
+    assert (paper.preset, paper.model.name, paper.train.epochs) == ("paper", "capsnet", 15)
     assert changed == config.override(paper, {"train.epochs": 7})
 
 
@@ -59,7 +60,7 @@ def test_sweep_on_a_swept_path_replaces_it():
 def test_sweep_on_another_path_is_crossed():
     swept, values = compared(routing_iterations, sweep=["routing.gradient=full,stop"])
     assert swept == ["routing.iterations", "routing.gradient"]
-    assert values == [(r, gradient) for r in (1, 2, 3) for gradient in ("full", "stop")]
+    assert values == [(r, gradient) for r in (1, 2, 3, 5, 7) for gradient in ("full", "stop")]
 
 
 def test_two_sweeps_are_every_combination():
@@ -71,10 +72,13 @@ def test_two_sweeps_are_every_combination():
 
 
 def test_arms_that_a_set_makes_equal_become_one():
-    swept, values = compared(routing_vs_backprop, set=["routing.name=dynamic"])
-    assert (swept, values) == (["routing.gradient"], [("stop",), ("full",)])
-    swept, values = compared(routing_vs_backprop, sweep=["routing.gradient=full"])
-    assert values == [(name, "full") for name in ("dynamic", "uniform", "learned", "random")]
+    swept, values = compared(
+        routing_vs_backprop, set=["routing.name=dynamic", "routing.iterations=3", "train.frozen=none"]
+    )
+    assert (swept, values) == (["routing.gradient"], [("full",), ("stop",)])
+    _, values = compared(routing_vs_backprop, sweep=["routing.name=dynamic,uniform"], set=["train.frozen=none"])
+    iterations_and_gradients = [(3, "full"), (3, "stop"), (1, "full")]
+    assert values == [(r, g, name) for r, g in iterations_and_gradients for name in ("dynamic", "uniform")]
 
 
 @pytest.mark.parametrize("values", ["routing.iterations=1,1", "train.learning_rate=0.001,1e-3"])
@@ -111,7 +115,8 @@ def test_every_experiment_has_the_three_names(experiment):
     start = config.override(Config(), module.CONFIG)
     settings = [config.override(start, arm) for arm in module.SWEEP]
     assert len(set(settings)) == len(settings) >= 1
-    assert len(settings) > 1 or callable(module.measure)  # one setting is no comparison, but can be measured
+    # One setting is no comparison, but can be measured or looked into.
+    assert len(settings) > 1 or hasattr(module, "measure") or hasattr(module, "observe")
     assert len({frozenset(arm) for arm in module.SWEEP}) == 1  # the arms differ in values, not in what they set
     assert all(dataclasses.is_dataclass(setting) for setting in settings)
     assert f"--experiment={experiment}" in module.__doc__
