@@ -1,9 +1,15 @@
 """Do more routing iterations make a better CapsNet?
 
 Claim: with reconstruction, MNIST test error falls from 0.29 ± 0.011 % with 1 iteration to 0.25 ± 0.005 % with 3
-(Sabour, Frosst and Hinton 2017, Table 1); without, 0.34 ± 0.032 % and 0.35 ± 0.036 %, no difference.
+(Sabour, Frosst and Hinton 2017, Table 1); without, 0.34 ± 0.032 % and 0.35 ± 0.036 %, no difference. The logits change
+less with every iteration and with training (figure A.1), and three iterations train to a lower loss than one (A.2).
 
     python launch.py --experiment=routing_iterations
+    python launch.py --experiment=routing_iterations --dataset=mnist --seeds=5
+    python launch.py --experiment=routing_iterations --dataset=mnist --seeds=5 \
+        --set loss.reconstruction=false --sweep routing.iterations=1,3
+
+Takes 5 minutes on 2 cores on the embedded digits (the first command), and about 18 minutes a seed on MNIST.
 """
 
 from __future__ import annotations
@@ -30,7 +36,16 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
 
     path = "routing.iterations"
     others = [other for other in differing(records) if other != path]
-    return {
+    drawn = {
         "learning_curves": draw.learning_curves(records, by=[path, *others]),
         "error_against_iterations": draw.error_against(records, path, by=others),
     }
+    alike = [record for record in records if all(record.settings[p] == records[0].settings[p] for p in others)]
+    compared = [record for record in alike if record.settings[path] in (1, 3)]
+    if len({record.settings[path] for record in compared}) == 2:
+        drawn["training_loss"] = draw.learning_curves(compared, by=[path], metrics=("train_loss",))  # figure A.2
+    if any("validation_logit_change_at_2" in r.metrics and r.settings[path] > 1 for r in alike):
+        drawn["logit_changes"] = draw.logit_changes(alike)  # figure A.1
+    if any("test_error_at_1" in record.result for record in alike):
+        drawn["train_test_grid"] = draw.train_test_grid(alike)
+    return drawn

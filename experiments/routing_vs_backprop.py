@@ -3,8 +3,10 @@
 Claim: on Fashion-MNIST a CapsNet reaches 92.3 % validation accuracy "without backpropagation" and 92.4 % with it (a
 slide of 2017, one seed, 50 epochs; its figure is redrawn here). The slide does not define its arms. Most likely the
 gradient is stopped through the inner routing iterations in the one and passes through all of them in the other.
-Beside those two stand the arms that tell routing from backpropagation alone: uniform couplings, static couplings
-that backpropagation learns, and static random ones.
+Beside those two stand the arms that tell routing from backpropagation alone: one iteration, so uniform couplings;
+static couplings that backpropagation learns, and static random ones; W frozen at random while the rest is trained; and
+everything frozen but the decoder, so that routing alone decides. And each of the routed networks is tested with other
+iterations than it was trained with.
 
     python launch.py --experiment=routing_vs_backprop --dataset=fashion_mnist
 """
@@ -47,13 +49,16 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
     from capsnet_jax import figures as draw
     from capsnet_jax.records import differing
 
-    arms = ["routing.name", "routing.gradient"]
+    arms = list(SWEEP[0])
     by = differing(records, arms)
     drawn = {
         "error_by_arm": draw.error_by_setting(records, by=by),
         "learning_curves": draw.learning_curves(records, by=by),
     }
-    dynamic = [record for record in records if record.settings["routing.name"] == "dynamic"]
+    if len({record.seed for record in records}) < len(records):
+        drawn["paired"] = draw.compare_arms(records, by=by)
+    usual = {"routing.name": "dynamic", "routing.iterations": 3, "train.frozen": "none"}
+    dynamic = [record for record in records if all(record.settings[path] == value for path, value in usual.items())]
     for dataset in dict.fromkeys(record.settings["data.dataset"] for record in records):
         own = [record for record in dynamic if record.settings["data.dataset"] == dataset]
         # The slide's two columns are two settings; where a sweep compares more, they would mix.

@@ -3,6 +3,12 @@
 `capsnet_jax.config` is left out of the checking: it takes whole numbers for floats, which beartype does not.
 """
 
+import os
+
+# Compiling is most of what tests do. At this level XLA computes the same, in half the time for code as small as here;
+# `tests/tiny.py` runs its commands as users do.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+
 import jax
 from jaxtyping import install_import_hook
 

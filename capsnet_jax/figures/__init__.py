@@ -3,9 +3,14 @@
 Every function returns a `matplotlib.figure.Figure`; `save` writes it.
 """
 
+from capsnet_jax.figures.capsules import couplings_over_image, dimension_grid
 from capsnet_jax.figures.curves import learning_curves
 from capsnet_jax.figures.errors import error_against, error_by_setting
+from capsnet_jax.figures.heatmap import setting_heatmap, train_test_grid
 from capsnet_jax.figures.images import prediction, reconstructions
+from capsnet_jax.figures.iterations import logit_changes, through_training
+from capsnet_jax.figures.labels import dataset_label
+from capsnet_jax.figures.paired import compare_arms
 from capsnet_jax.figures.slide import SLIDE_POINTS, routing_against_backprop
 from capsnet_jax.figures.style import save
 from capsnet_jax.figures.throughput import COMPARED, CURVES, throughput_by_subject, throughput_scaling
@@ -14,13 +19,21 @@ __all__ = [
     "COMPARED",
     "CURVES",
     "SLIDE_POINTS",
+    "compare_arms",
+    "couplings_over_image",
+    "dataset_label",
+    "dimension_grid",
     "error_against",
     "error_by_setting",
     "learning_curves",
+    "logit_changes",
     "prediction",
     "reconstructions",
     "routing_against_backprop",
     "save",
+    "setting_heatmap",
+    "through_training",
     "throughput_by_subject",
     "throughput_scaling",
+    "train_test_grid",
 ]

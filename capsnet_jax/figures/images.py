@@ -48,7 +48,7 @@ def prediction(
     figure = style.new_figure(max(2.4, 0.9 + 0.2 * shown.size))
     *panels, bars = figure.subplots(1, len(pictures) + 1, width_ratios=[1] * len(pictures) + [1.5])
     for axes, (title, picture) in zip(panels, pictures.items(), strict=True):
-        _show(axes, picture)
+        show(axes, picture)
         axes.set_title(title)
     colours = [style.VERMILLION if index == ranked[0] else style.BLUE for index in shown]
     bars.barh(np.arange(shown.size), lengths[shown], color=colours)
@@ -104,8 +104,8 @@ def reconstructions(
     for index in range(count):
         row, column = divmod(index, columns)
         above, below = panels[2 * row, column], panels[2 * row + 1, column]
-        _show(above, images[index])
-        _show(below, reconstructions[index])
+        show(above, images[index])
+        show(below, reconstructions[index])
         true, guess = int(labels[index]), int(predictions[index])
         names = [str(k) if label_names is None else label_names[k] for k in dict.fromkeys((true, guess))]
         joint = " → " if label_names is None else "\n→ "
@@ -116,7 +116,7 @@ def reconstructions(
     return figure
 
 
-def _show(axes: Axes, picture: np.ndarray) -> None:
+def show(axes: Axes, picture: np.ndarray) -> None:
     """Draws float[H, W, C]: colour for three channels, grey otherwise."""
     picture = np.clip(np.nan_to_num(np.asarray(picture, np.float64)), 0, 1)
     if picture.ndim != 3:

@@ -10,6 +10,9 @@ _NAMES = {
     "routing.name": "routing",
     "routing.iterations": "routing iterations r",
     "routing.gradient": "gradient",
+    "routing.temperature": "temperature of the softmax",
+    "model.weight_scale": "σ that W starts from",
+    "loss.reconstruction_weight": "reconstruction weight",
     "train.epochs": "epochs",
     "train.batch_size": "batch size",
     "train.learning_rate": "learning rate",
@@ -35,10 +38,23 @@ _DATASETS = {
     "smallnorb": "smallNORB",
 }
 
-_VALUES = {
+# None: what everyone expects, and need not be said.
+_VALUES: dict[tuple[str, object], str | None] = {
     ("routing.gradient", "full"): "full gradient",
     ("routing.gradient", "stop"): "inner gradient stopped",
+    ("routing.softmax_over", "parents"): "softmax over parents",
+    ("routing.softmax_over", "inputs"): "softmax over inputs (wrong)",
+    ("loss.reconstruction", True): "with reconstruction",
+    ("loss.reconstruction", False): "without reconstruction",
+    ("loss.form", "paper"): "paper's loss",
+    ("loss.form", "official"): "released code's loss",
+    ("train.frozen", "none"): None,
+    ("train.frozen", "digit"): "W frozen at random",
+    ("train.frozen", "conv1+primary+digit"): "all but the decoder frozen",
 }
+
+# What routers other than the dynamic one do not take.
+_ITERATED = ("routing.iterations", "routing.gradient")
 
 
 def label(path: str) -> str:
@@ -56,8 +72,13 @@ def dataset_label(name: object) -> str:
 
 def setting_label(by: Sequence[str], values: Sequence[object]) -> str:
     """Returns one setting in words: `dynamic routing, r = 3`; a value of None is passed over."""
-    parts = [_value_label(path, value) for path, value in zip(by, values, strict=True) if value is not None]
-    return ", ".join(parts) or "all runs"
+    setting = {path: value for path, value in zip(by, values, strict=True) if value is not None}
+    if setting.get("routing.name", "dynamic") != "dynamic":
+        setting = {path: value for path, value in setting.items() if path not in _ITERATED}
+    if setting.get("routing.iterations") == 1:  # there is no inner iteration
+        setting.pop("routing.gradient", None)
+    parts = [_value_label(path, value) for path, value in setting.items()]
+    return ", ".join(part for part in parts if part) or "all runs"
 
 
 def seeds_label(counts: Iterable[int]) -> str:
@@ -75,7 +96,9 @@ def interval_label(counts: Iterable[int], level: float, mark: str) -> str:
     return f"{mark}: {100 * level:g}% Student t interval of the mean"
 
 
-def _value_label(path: str, value: object) -> str:
+def _value_label(path: str, value: object) -> str | None:
+    if (path, value) in _VALUES:
+        return _VALUES[path, value]
     if path == "data.dataset":
         return dataset_label(value)
     if path == "routing.iterations":
@@ -85,5 +108,5 @@ def _value_label(path: str, value: object) -> str:
     if path == "model.name":
         return str(value)
     if isinstance(value, str):
-        return _VALUES.get((path, value)) or f"{label(path)} {value}"
+        return f"{label(path)} {value}"
     return f"{label(path)} = {value}"

@@ -1,0 +1,126 @@
+"""What each routing iteration does, from the runs that were probed (`routing.probe`) after every epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+import capsnet_jax.figures.style as style
+from capsnet_jax.figures.curves import draw_curve
+from capsnet_jax.figures.groups import Curve, Record, by_dataset, mean_curve
+from capsnet_jax.figures.labels import dataset_label, interval_label, label, seeds_label, setting_label
+
+CHANGE = "validation_logit_change_at_{}"
+QUANTITIES = {
+    "validation_entropy_at_{}": "entropy of couplings\n[of uniform]",
+    "validation_agreement_at_{}": "agreement with\nthe longest parent",
+    "validation_flips_at_{}": "predictions that\nflip [%]",
+    "validation_error_at_{}": "validation error [%]",
+}
+
+# Sabour et al. 2017, figure A.1, after 500 epochs: iteration → mean change of the logits, read off the plot.
+PAPER_CHANGES = {2: 0.007, 5: 1e-5}
+
+_EPOCHS = 5  # curves in a panel of `logit_changes`
+
+
+@style.styled
+def logit_changes(records: Sequence[Record], *, level: float = 0.95) -> Figure:
+    """Draws the mean change of the routing logits at each iteration, for several epochs of training.
+
+    Args:
+        records: finished runs that were probed; those trained with one iteration have no panel.
+        level: the coverage of the bands.
+
+    Returns:
+        The figure: a row of panels a data set, a panel for each `routing.iterations`, a curve an epoch.
+
+    Raises:
+        ValueError: no run of two or more iterations was probed.
+
+    Source: Sabour et al. 2017, figure A.1.
+    """
+    probed = [r for r in records if CHANGE.format(2) in r.metrics and int(str(r.settings["routing.iterations"])) > 1]
+    if not probed:
+        raise ValueError("no run with two or more iterations was probed; train with routing.probe=7")
+    datasets = by_dataset(probed, ["routing.iterations"])
+    columns = max(len(groups) for groups in datasets.values())
+    figure = style.new_figure(1.0 + 2.4 * len(datasets))
+    panels = figure.subplots(len(datasets), columns, squeeze=False, sharex=True, sharey=True)
+    counts: list[int] = []
+    for row, (dataset, groups) in zip(panels, datasets.items(), strict=True):
+        for axes in row[len(groups) :]:
+            axes.remove()
+        for axes, ((r,), runs) in zip(row, groups.items(), strict=False):
+            counts.append(len(runs))
+            _draw_changes(axes, runs, int(str(r)), level)
+            axes.set_title(f"trained with r = {r}")
+        row[0].set_ylabel(f"{dataset_label(dataset)}\nmean change of the logits")
+    style.legend(figure, [panels[0, 0]])
+    text = f"validation images; line: mean of {seeds_label(counts)}; {interval_label(counts, level, 'band')}"
+    circles = "hollow circles: Sabour et al. 2017, figure A.1, after 500 epochs"
+    style.caption(figure, f"{text}; dotted: the iterations trained with; {circles}")
+    return figure
+
+
+@style.styled
+def through_training(records: Sequence[Record], *, by: Sequence[str], level: float = 0.95) -> Figure:
+    """Draws what each iteration does, by epoch: a row of panels a setting, a column a quantity, a line an iteration.
+
+    Args:
+        records: finished runs of one data set that were probed.
+        by: the paths whose distinct values are the settings.
+        level: the coverage of the bands.
+
+    Raises:
+        ValueError: no run was probed, or the records are of several data sets.
+    """
+    probed = [record for record in records if "validation_error_at_1" in record.metrics]
+    if not probed:
+        raise ValueError("no run was probed; train with routing.probe=7")
+    [(dataset, groups)] = by_dataset(probed, by).items()
+    figure = style.new_figure(1.2 + 1.75 * len(groups))
+    panels = figure.subplots(len(groups), len(QUANTITIES), squeeze=False, sharex=True, sharey="col")
+    for row, (key, runs) in zip(panels, groups.items(), strict=True):
+        for axes, (quantity, words) in zip(row, QUANTITIES.items(), strict=True):
+            steps = [t for t in range(1, 21) if quantity.format(t) in runs[0].metrics]
+            for t in steps:
+                colour = _shade(t - 1, max(steps))
+                draw_curve(axes, mean_curve(runs, quantity.format(t), level), label=f"iteration {t}", color=colour)
+            axes.tick_params(labelsize=8)
+            if axes in panels[0]:
+                axes.set_title(words, fontsize=9)
+            if axes in panels[-1]:
+                axes.set_xlabel(label("epoch"))
+        row[0].set_ylabel(setting_label(by, key), fontsize=9)
+    style.legend(figure, panels.flat)
+    counts = [len(runs) for runs in groups.values()]
+    text = f"{dataset_label(dataset)}, validation images; rows: how the net was trained; line: mean of "
+    style.caption(figure, f"{text}{seeds_label(counts)}; {interval_label(counts, level, 'band')}")
+    return figure
+
+
+def _draw_changes(axes: Axes, runs: Sequence[Record], r: int, level: float) -> None:
+    steps = [t for t in range(2, 21) if CHANGE.format(t) in runs[0].metrics]
+    curves = {t: mean_curve(runs, CHANGE.format(t), level) for t in steps}
+    epochs = curves[steps[0]].epochs
+    shown = np.unique(np.linspace(0, epochs.size - 1, min(_EPOCHS, epochs.size)).round().astype(int))
+    for number, place in enumerate(shown):
+        mean, half = (np.array([getattr(curves[t], n)[place] for t in steps]) for n in ("mean", "half_width"))
+        curve = Curve(np.array(steps), mean, half)
+        draw_curve(axes, curve, label=f"epoch {epochs[place]}", color=_shade(number, shown.size))
+    axes.plot(*zip(*PAPER_CHANGES.items(), strict=True), "o", mfc="none", mec=style.VERMILLION, markersize=7)
+    axes.axvline(r, color=style.GREY, linestyle=":", linewidth=1)
+    axes.set_yscale("log")
+    axes.set_xlabel("iteration")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _shade(number: int, count: int) -> str:
+    """The `number`-th of `count` colours from dark to light, the lightest left out."""
+    return mpl.colors.to_hex(mpl.colormaps["viridis"](0.9 * number / max(1, count - 1)))

@@ -1,0 +1,72 @@
+"""Arms against one of them, paired by seed: what is left when the luck of a seed is taken out."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+import capsnet_jax.figures.style as style
+from capsnet_jax.figures.groups import Record, Setting, by_dataset, results
+from capsnet_jax.figures.labels import dataset_label, interval_label, label, seeds_label, setting_label
+from capsnet_jax.statistics import paired_difference
+
+_BELOW = 0.22  # rows between a mean and the dots of its seeds
+
+
+@style.styled
+def compare_arms(
+    records: Sequence[Record], by: Sequence[str], *, quantity: str = "test_error", level: float = 0.95
+) -> Figure:
+    """Draws the difference of every arm from the first, seed by seed, one panel a data set.
+
+    Args:
+        records: finished runs, in any order.
+        by: the paths whose distinct values are the arms; the first arm is what the others are compared with.
+        quantity: the name in `Record.result`.
+        level: the coverage of the intervals.
+
+    Raises:
+        ValueError: there are no records, none has a path or the quantity, or no arm shares a seed with the first.
+    """
+    datasets = by_dataset(records, by)
+    shared = {dataset: _differences(groups, quantity) for dataset, groups in datasets.items()}
+    if not any(shared.values()):
+        raise ValueError("no two arms share a seed")
+    rows = [len(arms) for arms in shared.values()]
+    figure = style.new_figure(0.8 + sum(0.7 + 0.5 * count for count in rows))
+    panels = figure.subplots(len(rows), 1, squeeze=False, height_ratios=[count + 0.6 for count in rows]).ravel()
+    counts: list[int] = []
+    for axes, (dataset, arms) in zip(panels, shared.items(), strict=True):
+        for row, (a, b) in enumerate(arms.values()):
+            found = paired_difference(a, b, level)
+            counts.append(found.n)
+            colour = style.series_style(row + 1)["color"]
+            axes.plot(
+                [x - y for x, y in zip(a, b, strict=True)], [row + _BELOW] * len(a), "o", color=colour, alpha=0.45
+            )
+            half = None if found.n < 2 else found.half_width
+            axes.errorbar(found.mean, row, xerr=half, fmt="D", color=colour, markersize=6, capsize=4)
+            words = f"{found.mean:+.2f} ± {found.half_width:.2f}\n(p = {found.p_value:.2g}, n = {found.n})"
+            axes.text(1.02, row, words.replace("-", "−"), transform=axes.get_yaxis_transform(), va="center", fontsize=8)
+        names = [textwrap.fill(setting_label(by, key), 30) for key in arms]
+        axes.axvline(0, color=style.GREY, linewidth=1)
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        first = setting_label(by, next(iter(datasets[dataset])))
+        axes.set(xlabel=f"{label(quantity)}, less that of: {first}", title=dataset_label(dataset))
+    text = f"dot: one seed's difference; diamond: mean of {seeds_label(counts)}; {interval_label(counts, level, 'bar')}"
+    style.caption(figure, f"{text}; p of the paired t test, not corrected for the number of arms")
+    return figure
+
+
+def _differences(groups: dict[Setting, list[Record]], quantity: str) -> dict[Setting, tuple[list[float], list[float]]]:
+    """Each arm but the first: its values and the first's, of the seeds that both have."""
+    seeds = {
+        key: dict(zip([run.seed for run in runs], results(runs, quantity).tolist(), strict=True))
+        for key, runs in groups.items()
+    }
+    (_, first), *others = seeds.items()
+    pairs = {key: [(own[seed], first[seed]) for seed in own if seed in first] for key, own in others}
+    return {key: ([a for a, _ in found], [b for _, b in found]) for key, found in pairs.items() if found}
