@@ -35,7 +35,6 @@ from tensorboardX import SummaryWriter
 from capsnet_jax import __version__
 from capsnet_jax import config as configs
 from capsnet_jax.config import Config
-from capsnet_jax.statistics import describe, mean_interval
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 
@@ -172,30 +171,9 @@ def write_csv(path: Path, records: Sequence[Record], swept: Sequence[str]) -> No
     for record in records:
         s = record.settings
         fixed = [s["data.dataset"], s["preset"], record.seed, s["train.epochs"]]
-        values = [_cell_text(s[path]) for path in settings]
+        values = [cell_text(s[path]) for path in settings]
         table.writerow([*fixed, *values, *(f"{record.result.get(name, math.nan):.6g}" for name in results)])
     write_text(path, text.getvalue())
-
-
-def summary(records: Sequence[Record], swept: Sequence[str]) -> str:
-    """A table for the terminal: every setting with mean and 95 % interval over its seeds."""
-    paths = ["data.dataset", *differing(records, ["train.epochs", *swept])]
-    groups: dict[tuple[str, ...], list[Record]] = {}
-    for record in records:
-        groups.setdefault(tuple(_cell_text(record.settings[path]) for path in paths), []).append(record)
-    names = {"data.dataset": "dataset", "train.epochs": "epochs"}
-    header = [*(names.get(path, path) for path in paths), "test error %", "validation error %", "images/s"]
-    rows = [header]
-    for key, members in groups.items():
-        errors = [
-            describe(mean_interval([m.result.get(name, math.nan) for m in members]))
-            for name in ("test_error", "validation_error")
-        ]
-        speed = np.median([m.result.get("images_per_second", math.nan) for m in members])
-        rows.append([*key, *errors, f"{speed:,.0f}"])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
 def environment() -> dict[str, Any]:
@@ -259,5 +237,6 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _cell_text(value: Any) -> str:
+def cell_text(value: Any) -> str:
+    """A setting's value in a table's cell."""
     return "x".join(map(str, value)) if isinstance(value, list) else str(value)

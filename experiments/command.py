@@ -135,16 +135,22 @@ def _draw(name: str, experiment: ModuleType, workdir: Path) -> None:
 
 
 def _report(name: str, workdir: Path) -> tuple[str, list[Any]]:
-    """The table of what was trained, and the runs to draw: one that diverged has a row, but no curve."""
-    from capsnet_jax import records
+    """The tables of what was trained, and the runs to draw: one that diverged has a row, but no curve."""
+    from capsnet_jax import records, tables
 
     found, swept = records.load(workdir, name)
     if not found:
         return "", []
     table = workdir / f"{name}.csv"
     records.write_csv(table, found, swept)
-    text = f"{records.summary(found, swept)}\n(mean ± 95 % interval over seeds)\n\n{table}"
-    return text, _finite(found)
+    paired, best = tables.paired(found, swept), tables.best(found, swept)
+    parts = [
+        f"{tables.summary(found, swept)}\n(mean ± 95 % interval over seeds)",
+        paired and f"{paired}\n(test error less that of the data set's first setting, mean ± 95 % interval)",
+        best,
+        str(table),
+    ]
+    return "\n\n".join(part for part in parts if part), _finite(found)
 
 
 def _finite(found: list[Any]) -> list[Any]:

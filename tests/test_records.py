@@ -116,22 +116,6 @@ def test_differing_paths():
     assert records.differing(found, ["train.floor"]) == ["train.floor", "routing.iterations"]
 
 
-def test_the_summary_has_mean_interval_and_count():
-    found = [record(s, e, 2 * e, 1000 + s, routing__iterations=1) for s, e in enumerate((0.5, 0.6, 1.0))]
-    found += [record(0, 0.4, math.nan, 3000.0, routing__iterations=3)]
-    header, rule, one, three = records.summary(found, ["routing.iterations"]).splitlines()
-    assert set(rule) == {"-", " "}
-    assert re.split(r"  +", header.strip())[-4:] == [
-        "routing.iterations",
-        "test error %",
-        "validation error %",
-        "images/s",
-    ]
-    # 0.5, 0.6, 1.0: mean 0.7, standard deviation 0.26458, t(0.975; 2) = 4.30265, so ± 0.65725
-    assert re.split(r"  +", one.strip())[-4:] == ["1", "0.70 ± 0.66 (n = 3)", "1.40 ± 1.31 (n = 3)", "1,001"]
-    assert re.split(r"  +", three.strip())[-4:] == ["3", "0.40 (n = 1)", "no finite value (n = 0)", "3,000"]
-
-
 def test_environment_says_what_a_result_may_depend_on():
     told = records.environment()
     assert told["packages"]["jax"] == jax.__version__

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from capsnet_jax.bench.ledger import Row
+from capsnet_jax.tables import align
 
 OURS = "capsnet_jax"
 
@@ -123,10 +124,5 @@ def summary(rows: Sequence[Row]) -> str:
             cells = [[row.value for row in of_it if belongs(row)] for belongs in _COLUMNS.values()]
             table.append([f"{subject}, {preset}", *(f"{statistics.median(c):,.4g}" if c else "" for c in cells)])
         lines = [[name, str(value)] for name, value in ratios(rows, case).items()]
-        parts.append("\n\n".join(filter(None, [case, _align(table) if compared else "", _align(lines)])))
+        parts.append("\n\n".join(filter(None, [case, align(table) if compared else "", align(lines)])))
     return "\n\n".join(parts)
-
-
-def _align(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
-    return "\n".join("  ".join(t.ljust(w) for t, w in zip(row, widths, strict=True)).rstrip() for row in rows)

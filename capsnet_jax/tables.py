@@ -1,0 +1,83 @@
+"""Records as text for the terminal: means with intervals, settings paired by seed, and the best settings of a sweep."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from capsnet_jax.records import Record, cell_text, differing
+from capsnet_jax.statistics import describe, mean_interval, paired_difference
+
+_NAMES = {"data.dataset": "dataset", "train.epochs": "epochs"}
+_MANY = 10  # settings, from which the best are worth a table of their own
+_BEST = 5
+
+Key = tuple[str, ...]
+
+
+def summary(records: Sequence[Record], swept: Sequence[str]) -> str:
+    """Every setting with mean and 95 % interval over its seeds."""
+    paths, groups = _grouped(records, swept)
+    return align(_rows(paths, groups), rule=True)
+
+
+def best(records: Sequence[Record], swept: Sequence[str]) -> str:
+    """The settings of least validation error, where there are many; the test error beside it chose nothing."""
+    paths, groups = _grouped(records, swept)
+    if len(groups) <= _MANY:
+        return ""
+    order = sorted(groups, key=lambda key: _mean(groups[key], "validation_error"))[:_BEST]
+    table = align(_rows(paths, {key: groups[key] for key in order}), rule=True)
+    return f"the {_BEST} settings of least validation error:\n{table}"
+
+
+def paired(records: Sequence[Record], swept: Sequence[str], level: float = 0.95) -> str:
+    """Test errors of every setting less those of its data set's first, by the seeds that both have; "" if none do."""
+    paths, groups = _grouped(records, swept)
+    rows = [[*(_NAMES.get(path, path) for path in paths), "difference %", "p (paired t)"]]
+    firsts: dict[str, dict[int, float]] = {}
+    for key, members in groups.items():
+        own = {member.seed: member.result.get("test_error", math.nan) for member in members}
+        first = firsts.setdefault(key[0], own)
+        seeds = [seed for seed in own if seed in first]
+        found = paired_difference([own[s] for s in seeds], [first[s] for s in seeds], level)
+        if first is own or found.n < 2:
+            continue
+        rows.append([*key, f"{found.mean:+.2f} ± {found.half_width:.2f} (n = {found.n})", f"{found.p_value:.2g}"])
+    return align(rows, rule=True) if len(rows) > 1 else ""
+
+
+def align(rows: Sequence[Sequence[str]], *, rule: bool = False) -> str:
+    """Rows as lines with columns under each other, with a rule under the first if asked for; "" without rows."""
+    if not rows:
+        return ""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], *(["  ".join("-" * width for width in widths)] if rule else []), *lines[1:]])
+
+
+def _grouped(records: Sequence[Record], swept: Sequence[str]) -> tuple[list[str], dict[Key, list[Record]]]:
+    """The paths that tell settings apart, the data set first, and each setting's records by their values."""
+    paths = ["data.dataset", *differing(records, ["train.epochs", *swept])]
+    groups: dict[Key, list[Record]] = {}
+    for record in records:
+        groups.setdefault(tuple(cell_text(record.settings[path]) for path in paths), []).append(record)
+    return paths, groups
+
+
+def _rows(paths: Sequence[str], groups: dict[Key, list[Record]]) -> list[list[str]]:
+    header = [*(_NAMES.get(path, path) for path in paths), "test error %", "validation error %", "images/s"]
+    rows = [header]
+    for key, members in groups.items():
+        errors = [
+            describe(mean_interval([m.result.get(name, math.nan) for m in members]))
+            for name in ("test_error", "validation_error")
+        ]
+        speed = np.median([m.result.get("images_per_second", math.nan) for m in members])
+        rows.append([*key, *errors, f"{speed:,.0f}"])
+    return rows
+
+
+def _mean(members: Sequence[Record], name: str) -> float:
+    mean = mean_interval([member.result.get(name, math.nan) for member in members]).mean
+    return math.inf if math.isnan(mean) else mean

@@ -1,0 +1,55 @@
+import math
+import re
+
+import pytest
+
+from capsnet_jax import tables
+from tests.test_records import record
+
+
+def test_the_summary_has_mean_interval_and_count():
+    found = [record(s, e, 2 * e, 1000 + s, routing__iterations=1) for s, e in enumerate((0.5, 0.6, 1.0))]
+    found += [record(0, 0.4, math.nan, 3000.0, routing__iterations=3)]
+    header, rule, one, three = tables.summary(found, ["routing.iterations"]).splitlines()
+    assert set(rule) == {"-", " "}
+    assert re.split(r"  +", header.strip())[-4:] == [
+        "routing.iterations",
+        "test error %",
+        "validation error %",
+        "images/s",
+    ]
+    # 0.5, 0.6, 1.0: mean 0.7, standard deviation 0.26458, t(0.975; 2) = 4.30265, so ± 0.65725
+    assert re.split(r"  +", one.strip())[-4:] == ["1", "0.70 ± 0.66 (n = 3)", "1.40 ± 1.31 (n = 3)", "1,001"]
+    assert re.split(r"  +", three.strip())[-4:] == ["3", "0.40 (n = 1)", "no finite value (n = 0)", "3,000"]
+
+
+def columns(line):
+    return re.split(r"  +", line.strip())
+
+
+def test_settings_are_paired_by_seed_with_the_first_of_their_data_set():
+    first = [record(seed, error, 1.0, 1000.0, routing__iterations=1) for seed, error in enumerate((1.0, 2.0, 4.0))]
+    third = [record(seed, error, 1.0, 1000.0, routing__iterations=3) for seed, error in ((2, 3.5), (1, 1.0), (7, 9.0))]
+    other = [record(0, 50.0, 1.0, 1000.0, routing__iterations=3, data__dataset="kmnist")]
+    header, _, *rows = tables.paired([*first, *third, *other], ["routing.iterations"]).splitlines()
+    assert columns(header)[-2:] == ["difference %", "p (paired t)"]
+    # Seeds 1 and 2: differences -1 and -0.5, mean -0.75, t(0.975; 1) = 12.7062, so ± 12.7062 · 0.25; p of t = 3.
+    [row] = rows
+    assert columns(row)[-3:] == ["3", "-0.75 ± 3.18 (n = 2)", "0.2"]
+    assert tables.paired([*first, *other], ["routing.iterations"]) == ""
+
+
+def test_the_best_of_many_settings_have_the_least_validation_error():
+    found = [record(0, 9.0 - rate, abs(rate - 7.2), 1.0, train__learning_rate=float(rate)) for rate in range(1, 12)]
+    found.append(record(0, 0.0, math.nan, 1.0, train__learning_rate=0.5))
+    title, _, _, *rows = tables.best(found, ["train.learning_rate"]).splitlines()
+    assert title == "the 5 settings of least validation error:"
+    assert [columns(row)[-4] for row in rows] == ["7.0", "8.0", "6.0", "9.0", "5.0"]
+    assert tables.best(found[:10], ["train.learning_rate"]) == ""
+
+
+@pytest.mark.parametrize("rule", [False, True])
+def test_columns_stand_under_each_other(rule):
+    lines = tables.align([["a", "bbb"], ["cc", "d"]], rule=rule).splitlines()
+    assert lines == ["a   bbb", *(["--  ---"] if rule else []), "cc  d"]
+    assert tables.align([]) == ""
