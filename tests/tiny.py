@@ -30,6 +30,7 @@ SETTINGS = {
     "model.primary_dim": 4,
     "model.digit_dim": 4,
     "model.decoder": (8,),
+    "routing.probe": 2,
     "train.epochs": 3,
     "train.batch_size": 32,
     "train.learning_rate": 0.01,

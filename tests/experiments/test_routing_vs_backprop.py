@@ -12,8 +12,7 @@ def records(arms=routing_vs_backprop.SWEEP, dataset="fashion_mnist", seeds=2, **
             4,
             5.0 + number,
             data__dataset=dataset,
-            routing__name=arm["routing.name"],
-            routing__gradient=arm["routing.gradient"],
+            **{path.replace(".", "__"): value for path, value in arm.items()},
             **more,
         )
         for number, arm in enumerate(arms)
@@ -22,19 +21,25 @@ def records(arms=routing_vs_backprop.SWEEP, dataset="fashion_mnist", seeds=2, **
 
 
 def test_the_arms():
-    arms = [(arm["routing.name"], arm["routing.gradient"]) for arm in routing_vs_backprop.SWEEP]
-    assert arms[:2] == [("dynamic", "stop"), ("dynamic", "full")]
-    assert [name for name, _ in arms[2:]] == ["uniform", "learned", "random"]
+    assert [tuple(arm.values()) for arm in routing_vs_backprop.SWEEP] == [
+        ("dynamic", 3, "full", "none"),
+        ("dynamic", 3, "stop", "none"),
+        ("dynamic", 1, "full", "none"),
+        ("learned", 3, "full", "none"),
+        ("random", 3, "full", "none"),
+        ("dynamic", 3, "full", "digit"),
+        ("dynamic", 3, "full", "conv1+primary+digit"),
+    ]
 
 
 def test_all_figures_are_drawn():
     drawn = routing_vs_backprop.figures(records())
-    assert list(drawn) == ["error_by_arm", "learning_curves", "slide_fashion_mnist"]
+    assert list(drawn) == ["error_by_arm", "learning_curves", "paired", "slide_fashion_mnist"]
 
 
 def test_a_slide_for_each_data_set_but_its_points_for_its_own_alone():
     drawn = routing_vs_backprop.figures(records() + records(dataset="mnist"))
-    assert list(drawn) == ["error_by_arm", "learning_curves", "slide_fashion_mnist", "slide_mnist"]
+    assert list(drawn) == ["error_by_arm", "learning_curves", "paired", "slide_fashion_mnist", "slide_mnist"]
     told = {name: "read off the slide" in figure.get_supxlabel().replace("\n", " ") for name, figure in drawn.items()}
     assert told["slide_fashion_mnist"]
     assert not told["slide_mnist"]
@@ -43,7 +48,7 @@ def test_a_slide_for_each_data_set_but_its_points_for_its_own_alone():
 @pytest.mark.parametrize("kept", [0, 1])
 def test_no_slide_without_both_of_its_arms(kept):
     found = records([routing_vs_backprop.SWEEP[kept], *routing_vs_backprop.SWEEP[2:]])
-    assert list(routing_vs_backprop.figures(found)) == ["error_by_arm", "learning_curves"]
+    assert list(routing_vs_backprop.figures(found)) == ["error_by_arm", "learning_curves", "paired"]
 
 
 def test_the_slides_left_column_is_the_stopped_gradient():
@@ -53,7 +58,7 @@ def test_the_slides_left_column_is_the_stopped_gradient():
         own = [
             r.metrics["train_loss"]
             for r in found
-            if (r.settings["routing.name"], r.settings["routing.gradient"]) == ("dynamic", gradient)
+            if tuple(r.settings[path] for path in routing_vs_backprop.SWEEP[0]) == ("dynamic", 3, gradient, "none")
         ]
         [line] = [line for line in slide.axes[column].lines if line.get_label().startswith("loss")]
         np.testing.assert_allclose(line.get_ydata(), np.mean(own, axis=0))

@@ -36,3 +36,20 @@ def fake_record(seed=0, epochs=10, floor=0.6, test_error=None, **settings):
         metrics,
         {"test_error": measured, "images_per_second": 20_000.0 / settings.get("routing__iterations", 1)},
     )
+
+
+def probed(record, greatest=4):
+    """The record as if it had been probed with 1 to `greatest` iterations: errors are least where it was trained."""
+    error, epochs = record.metrics["validation_error"], record.metrics["epoch"].size
+    r = record.settings["routing.iterations"]
+    for t in range(1, greatest + 1):
+        worse = 1 + 0.1 * abs(t - r)
+        record.metrics[f"validation_error_at_{t}"] = error * worse
+        record.metrics[f"validation_entropy_at_{t}"] = 1 - 0.1 * (t - 1) * np.linspace(0.3, 1, epochs)
+        record.result[f"test_error_at_{t}"] = record.result["test_error"] * worse
+        if t > 1:
+            fall = np.exp(-t - np.arange(epochs) / 10) * (1 + 0.1 * record.seed)
+            record.metrics[f"validation_logit_change_at_{t}"] = 0.1 * fall
+            record.metrics[f"validation_flips_at_{t}"] = 5 * fall
+            record.metrics[f"validation_agreement_at_{t - 1}"] = 0.05 * t * np.linspace(0.5, 1, epochs)
+    return record

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+
+from capsnet_jax.figures import setting_heatmap, train_test_grid
+from tests.figures.synthetic import fake_record, probed
+
+
+def cells(axes):
+    """{(row, column): words}."""
+    return {(int(text.get_position()[1]), int(text.get_position()[0])): text.get_text() for text in axes.texts}
+
+
+def outlined(axes):
+    return {(round(box.get_y() + 0.45), round(box.get_x() + 0.47)) for box in axes.patches}
+
+
+def test_a_cell_is_the_mean_over_seeds_and_the_least_is_outlined():
+    errors = {(0.1, 2.0): (1.0, 3.0), (0.1, 4.0): (5.0, 6.0), (0.2, 2.0): (1.5, 1.7)}
+    records = [
+        fake_record(seed, 2, 1.0, error, train__learning_rate=rate, routing__temperature=temperature)
+        for (rate, temperature), seeds in errors.items()
+        for seed, error in enumerate(seeds)
+    ]
+    figure = setting_heatmap(records, "routing.temperature", "train.learning_rate", quantity="test_error")
+    [axes] = figure.axes
+    assert cells(axes) == {(0, 0): "2.00", (0, 1): "5.50", (1, 0): "1.60", (1, 1): "–"}
+    assert outlined(axes) == {(1, 0)}
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["2", "4"]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["0.1", "0.2"]
+    assert "n = 2 seeds" in figure.get_supxlabel()
+
+
+def test_trained_with_r_and_tested_with_other_iterations():
+    records = [
+        probed(fake_record(seed, 2, 1.0, r + seed, routing__iterations=r, data__dataset=dataset))
+        for dataset in ("mnist", "fashion_mnist")
+        for r in (1, 3, 7)
+        for seed in (0, 1)
+    ]
+    figure = train_test_grid(records)
+    assert [axes.get_title().split(":")[0] for axes in figure.axes] == ["MNIST", "Fashion-MNIST"]
+    for axes in figure.axes:
+        found = cells(axes)
+        for row, r in enumerate((1, 3, 7)):
+            for t in (1, 2, 3, 4):
+                assert found[row, t - 1] == f"{(r + 0.5) * (1 + 0.1 * abs(t - r)):.2f}"
+        assert outlined(axes) == {(0, 0), (1, 2)}  # nobody was tested with seven
+
+
+def test_nothing_was_probed():
+    with pytest.raises(ValueError, match=r"routing\.probe=7"):
+        train_test_grid([fake_record(routing__iterations=3)])
+
+
+def test_what_is_not_finite_is_a_dash():
+    records = [fake_record(0, 2, 1.0, error, train__a=a, train__b=1.0) for a, error in ((1.0, np.nan), (2.0, 3.0))]
+    figure = setting_heatmap(records, "train.a", "train.b", quantity="test_error")
+    assert cells(figure.axes[0]) == {(0, 0): "–", (0, 1): "3.00"}
+    assert "n = 0 to 1 seed" in figure.get_supxlabel()

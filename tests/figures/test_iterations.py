@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+
+from capsnet_jax.figures import logit_changes, through_training
+from tests.figures.synthetic import fake_record, probed
+
+
+def records(iterations=(1, 2, 3), datasets=("mnist",), seeds=3):
+    return [
+        probed(fake_record(seed, 6, routing__iterations=r, data__dataset=dataset))
+        for dataset in datasets
+        for r in iterations
+        for seed in range(seeds)
+    ]
+
+
+def curves(axes):
+    return {line.get_label(): (line.get_xdata(), line.get_ydata()) for line in axes.lines}
+
+
+def test_a_panel_for_each_net_that_iterates_and_a_curve_for_some_epochs():
+    found = records(datasets=("mnist", "fashion_mnist"))
+    figure = logit_changes(found)
+    assert [axes.get_title() for axes in figure.axes] == ["trained with r = 2", "trained with r = 3"] * 2
+    assert [axes.get_yscale() for axes in figure.axes] == ["log"] * 4
+    for axes, r in zip(figure.axes, (2, 3, 2, 3), strict=True):
+        drawn = curves(axes)
+        shown = [name for name in drawn if name.startswith("epoch")]
+        assert shown == ["epoch 1", "epoch 2", "epoch 3", "epoch 5", "epoch 6"]
+        x, y = drawn["epoch 5"]
+        assert list(x) == [2, 3, 4]
+        # Seeds 0, 1, 2 are 1, 1.1 and 1.2 times as large: the mean is 1.1.
+        np.testing.assert_allclose(y, [0.11 * np.exp(-t - 0.4) for t in (2, 3, 4)])
+        assert any(list(x) == [r, r] for x, _ in drawn.values())  # where it was trained
+        assert any(list(x) == [2, 5] and list(y) == [0.007, 1e-5] for x, y in drawn.values())
+    assert "n = 3 seeds" in figure.get_supxlabel()
+
+
+@pytest.mark.parametrize("found", [records((1,)), [fake_record(routing__iterations=3)]], ids=["r = 1", "not probed"])
+def test_nothing_iterates(found):
+    with pytest.raises(ValueError, match=r"routing\.probe=7"):
+        logit_changes(found)
+
+
+def test_every_quantity_through_training():
+    figure = through_training(records(), by=["routing.iterations"])
+    panels = np.array(figure.axes).reshape(3, 4)
+    assert [axes.get_ylabel() for axes in panels[:, 0]] == ["r = 1", "r = 2", "r = 3"]
+    entropy, agreement, flips, error = panels[1]
+    assert list(curves(entropy)) == list(curves(error)) == [f"iteration {t}" for t in (1, 2, 3, 4)]
+    assert list(curves(agreement)) == [f"iteration {t}" for t in (1, 2, 3)]  # the last one's is not seen
+    assert list(curves(flips)) == [f"iteration {t}" for t in (2, 3, 4)]
+    np.testing.assert_allclose(curves(entropy)["iteration 3"][1], 1 - 0.2 * np.linspace(0.3, 1, 6))
+    np.testing.assert_allclose(curves(flips)["iteration 2"][1], [5.5 * np.exp(-2 - e / 10) for e in range(6)])
+
+
+def test_several_data_sets_are_several_figures():
+    with pytest.raises(ValueError, match="too many values"):
+        through_training(records(datasets=("mnist", "fashion_mnist")), by=["routing.iterations"])
