@@ -42,3 +42,17 @@ def test_seeds_label(counts, text):
 def test_interval_label():
     assert interval_label([5], 0.9, "bar") == "bar: 90% Student t interval of the mean"
     assert interval_label([1, 1], 0.9, "bar") == "one seed has no interval, so no bar"
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        (("dynamic", 3, "full", "none"), "dynamic routing, r = 3, full gradient"),
+        (("dynamic", 1, "full", "none"), "dynamic routing, r = 1"),  # no inner iteration, no gradient through it
+        (("learned", 3, "full", "none"), "learned routing"),  # takes neither
+        (("dynamic", 3, "full", "digit"), "dynamic routing, r = 3, full gradient, W frozen at random"),
+        (("dynamic", 3, "full", "conv1"), "dynamic routing, r = 3, full gradient, frozen conv1"),
+    ],
+)
+def test_only_what_a_setting_takes_is_said(setting, text):
+    assert setting_label(["routing.name", "routing.iterations", "routing.gradient", "train.frozen"], setting) == text
