@@ -11,6 +11,7 @@ import capsnet_jax.figures.style as style
 from capsnet_jax.figures.images import show
 
 _CLASSES = 3  # parents whose votes are drawn: the longest
+_GAP = 2  # white pixels between the pictures of a grid
 
 
 @style.styled
@@ -28,19 +29,20 @@ def dimension_grid(moved: np.ndarray, offsets: np.ndarray, *, row_names: Sequenc
 
     Source: Sabour et al. 2017, figure 4.
     """
-    rows, steps = moved.shape[:2]
+    rows, steps, height, width = moved.shape[:4]
     if (len(row_names), len(offsets)) != (rows, steps):
         raise ValueError(f"need {rows} names and {steps} offsets, got {len(row_names)} and {len(offsets)}")
-    figure = style.new_figure(0.5 + 0.52 * rows, "compressed")
-    panels = figure.subplots(rows, steps, squeeze=False)
-    for row in range(rows):
-        for column in range(steps):
-            axes = panels[row, column]
-            style.image_axes(axes)
-            show(axes, moved[row, column])
-            if row == 0:
-                axes.set_title(f"{offsets[column]:+.2f}".replace("-", "−"), fontsize=8)
-        panels[row, 0].set_ylabel(row_names[row], rotation=0, ha="right", va="center", fontsize=9)
+    # One picture of all of them: hundreds of axes would take a minute to lay out.
+    gap = ((0, 0), (0, 0), (0, _GAP), (0, _GAP), (0, 0))
+    tiles = np.pad(moved, gap, constant_values=1.0).transpose(0, 2, 1, 3, 4)
+    mosaic = tiles.reshape(rows * (height + _GAP), steps * (width + _GAP), -1)
+    figure = style.new_figure(0.7 + 0.58 * rows, "compressed")
+    axes = figure.subplots()
+    show(axes, mosaic)
+    axes.set_xticks(width / 2 + (width + _GAP) * np.arange(steps), [f"{o:+.2f}".replace("-", "−") for o in offsets])
+    axes.set_yticks(height / 2 + (height + _GAP) * np.arange(rows), row_names)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
     text = "each row: one dimension of the class capsule, the number on top added to it, decoded"
     style.caption(figure, f"{note}; {text}" if note else text)
     return figure

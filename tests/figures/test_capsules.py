@@ -11,11 +11,14 @@ def pictures(axes):
 def test_rows_are_dimensions_and_columns_offsets():
     moved = np.random.default_rng(0).uniform(size=(3, 5, 6, 7, 1))
     figure = dimension_grid(moved, np.linspace(-0.1, 0.1, 5), row_names=["a", "b", "c"], note="MNIST")
-    panels = np.array(figure.axes).reshape(3, 5)
-    assert [axes.get_title() for axes in panels[0]] == ["−0.10", "−0.05", "+0.00", "+0.05", "+0.10"]
-    assert [axes.get_ylabel() for axes in panels[:, 0]] == ["a", "b", "c"]
-    for (row, column), axes in np.ndenumerate(panels):
-        np.testing.assert_array_equal(pictures(axes)[0], moved[row, column, :, :, 0])
+    [axes] = figure.axes
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["−0.10", "−0.05", "+0.00", "+0.05", "+0.10"]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["a", "b", "c"]
+    [mosaic] = pictures(axes)
+    for (row, column), _ in np.ndenumerate(np.zeros((3, 5))):
+        top, left = 8 * row, 9 * column  # two white pixels between 6×7 pictures
+        np.testing.assert_array_equal(mosaic[top : top + 6, left : left + 7], moved[row, column, :, :, 0])
+        assert abs(axes.get_xticks()[column] - left - 3.5) < 1e-9
     assert figure.get_supxlabel().startswith("MNIST; ")
 
 

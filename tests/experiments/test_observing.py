@@ -1,0 +1,50 @@
+"""Experiments that look into trained networks: on the study's cells, so nothing is trained."""
+
+import shutil
+
+import pytest
+
+from tests import tiny
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    shutil.copytree(tiny.study().folder, tmp_path / "work")
+    return tmp_path / "work"
+
+
+def drawn(workdir, name):
+    return {path.stem.removeprefix(f"{name}-") for path in (workdir / "figures").glob(f"{name}-*.png")}
+
+
+def asked(name, workdir, *more):
+    return (f"--experiment={name}", *tiny.STUDY, f"--workdir={workdir}", *more)
+
+
+@pytest.mark.parametrize(
+    ("name", "figures"),
+    [
+        (
+            "routing_diagnostics",
+            {"logit_changes", "through_training-mnist_5k"}
+            | {f"couplings-mnist_5k-trained{r}-class{k}" for r in (1, 2) for k in (0, 1, 2)},
+        ),
+        ("capsule_dimensions", {f"{name}-mnist_5k" for name in ("reconstructions", "dimensions", "all_dimensions")}),
+    ],
+)
+def test_what_is_seen_is_kept_and_drawn(name, figures, workdir, capsys):
+    code, printed, error = tiny.call(capsys, *asked(name, workdir))
+    assert (code, error) == (0, "")
+    assert "4 of 4 runs are finished already" in printed
+    kept = {path: path.read_bytes() for path in workdir.glob(f"cells/*/{name}.npz")}
+    assert len(kept) == 4
+    assert drawn(workdir, name) == figures
+
+    # From the records alone: the networks are gone, what was seen of them is not.
+    for params in workdir.glob("cells/*/params"):
+        shutil.rmtree(params)
+    shutil.rmtree(workdir / "figures")
+    code, _, error = tiny.call(capsys, *asked(name, workdir, "--figures_only"))
+    assert (code, error) == (0, "")
+    assert drawn(workdir, name) == figures
+    assert kept == {path: path.read_bytes() for path in kept}
