@@ -31,12 +31,13 @@ def probe(config: Config, params: PyTree, examples: Examples, *, classes: int) -
         classes: number of classes.
 
     Returns:
-        Means over images, "…_at_2" standing for two iterations: "error_at_t" (percent), "flips_at_t" (percent of
-        images whose class is not that of t − 1), "logit_change_at_t" (mean |b_t − b_{t−1}|, t ≥ 2), "agreement_at_t"
-        (mean over inputs of û·v of the longest parent v, less the mean over all parents; t < the greatest),
-        "entropy_at_t" (of an input's couplings, 1 when uniform). And "dead_capsules", the percentage of
-        primary capsules never longer than 0.1 in any image. Nothing where `routing.probe` is 0, there are
-        no examples, or nothing iterates.
+        Means over images, "…_at_2" standing for two iterations: "error_at_t" (percent), "entropy_at_t" (of an input's
+        couplings, 1 when uniform), "agreement_at_t" (mean over inputs of û·v of the longest parent v, less the mean
+        over all parents; t < the greatest). And of what changes from t − 1 to t ≥ 2: "flips_at_t" (percent of images
+        whose class does), "logit_change_at_t" (mean |b_t − b_{t−1}|), "logit_drift_at_t" (mean b_t − b_{t−1}, with its
+        sign), "coupling_change_at_t" (mean |c_t − c_{t−1}|), "capsule_change_at_t" (mean length of v_t − v_{t−1}).
+        And "dead_capsules", the percentage of primary capsules never longer than 0.1 in any image. Nothing where
+        `routing.probe` is 0, there are no examples, or nothing iterates.
 
     Source: mean change of the logits, Sabour et al. 2017, figure A.1; flips, Paik et al. 2019 (arXiv:1907.13327).
     """
@@ -83,6 +84,9 @@ def _iterations(
         if before is not None:
             change = now.logits - before.logits  # the votes' agreement with the parents of t − 1
             seen[f"logit_change_at_{t}"] = jnp.mean(jnp.abs(change), axis=(1, 2))
+            seen[f"logit_drift_at_{t}"] = jnp.mean(change, axis=(1, 2))
+            seen[f"coupling_change_at_{t}"] = jnp.mean(jnp.abs(now.couplings - before.couplings), axis=(1, 2))
+            seen[f"capsule_change_at_{t}"] = jnp.mean(length(now.capsules - before.capsules), axis=1)
             seen[f"flips_at_{t}"] = 100.0 * (guess != _guess(before))
             mine = jnp.take_along_axis(change, _guess(before)[:, None, None], axis=2)[..., 0]
             seen[f"agreement_at_{t - 1}"] = jnp.mean(mine - jnp.mean(change, axis=2), axis=1)

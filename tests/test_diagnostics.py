@@ -47,9 +47,12 @@ def looped() -> dict[str, float]:
             if before is not None:
                 agreement = np.einsum("iod,od->io", votes, before[0])
                 row[f"logit_change_at_{t}"] = np.mean(np.abs(logits - before[2]))
+                row[f"logit_drift_at_{t}"] = np.mean(logits - before[2])
+                row[f"coupling_change_at_{t}"] = np.mean(np.abs(couplings - before[3]))
+                row[f"capsule_change_at_{t}"] = np.mean(np.linalg.norm(capsules - before[0], axis=1))
                 row[f"flips_at_{t}"] = 100.0 * (guess != before[1])
                 row[f"agreement_at_{t - 1}"] = np.mean(agreement[:, before[1]] - np.mean(agreement, axis=1))
-            before = capsules, guess, logits
+            before = capsules, guess, logits, couplings
         rows.append(row)
     means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
     longest = np.max(np.linalg.norm(primary, axis=-1), axis=0)
