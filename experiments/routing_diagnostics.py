@@ -74,12 +74,12 @@ def observe(trained: Trained) -> dict[str, np.ndarray]:
 
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
-    """Mean change of the logits, every quantity through training, and single images' couplings."""
+    """Every quantity through training, and single images' couplings."""
     from capsnet_jax import figures as draw
     from capsnet_jax.records import differing
     from capsnet_jax.trained import observed
 
-    drawn = {"logit_changes": draw.logit_changes(records)}
+    drawn = {}
     by = differing(records, ["routing.iterations"])
     for dataset in dict.fromkeys(record.settings["data.dataset"] for record in records):
         own, key = [r for r in records if r.settings["data.dataset"] == dataset], dataset.replace("/", "_")

@@ -44,8 +44,10 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
     compared = [record for record in alike if record.settings[path] in (1, 3)]
     if len({record.settings[path] for record in compared}) == 2:
         drawn["training_loss"] = draw.learning_curves(compared, by=[path], metrics=("train_loss",))  # figure A.2
-    if any("validation_logit_change_at_2" in r.metrics and r.settings[path] > 1 for r in alike):
-        drawn["logit_changes"] = draw.logit_changes(alike)  # figure A.1
+    for dataset in dict.fromkeys(record.settings["data.dataset"] for record in alike):  # figure A.1
+        own = [record for record in alike if record.settings["data.dataset"] == dataset]
+        if any("validation_logit_change_at_2" in r.metrics and r.settings[path] > 1 for r in own):
+            drawn[f"changes-{dataset.replace('/', '_')}"] = draw.changes_by_iteration(own)
     if any("test_error_at_1" in record.result for record in alike):
         drawn["train_test_grid"] = draw.train_test_grid(alike)
     return drawn

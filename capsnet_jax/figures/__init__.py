@@ -8,7 +8,7 @@ from capsnet_jax.figures.curves import learning_curves
 from capsnet_jax.figures.errors import error_against, error_by_setting
 from capsnet_jax.figures.heatmap import setting_heatmap, train_test_grid
 from capsnet_jax.figures.images import prediction, reconstructions
-from capsnet_jax.figures.iterations import logit_changes, through_training
+from capsnet_jax.figures.iterations import changes_by_iteration, through_training
 from capsnet_jax.figures.labels import dataset_label
 from capsnet_jax.figures.paired import compare_arms
 from capsnet_jax.figures.slide import SLIDE_POINTS, routing_against_backprop
@@ -19,6 +19,7 @@ __all__ = [
     "COMPARED",
     "CURVES",
     "SLIDE_POINTS",
+    "changes_by_iteration",
     "compare_arms",
     "couplings_over_image",
     "dataset_label",
@@ -26,7 +27,6 @@ __all__ = [
     "error_against",
     "error_by_setting",
     "learning_curves",
-    "logit_changes",
     "prediction",
     "reconstructions",
     "routing_against_backprop",

@@ -15,7 +15,12 @@ from capsnet_jax.figures.curves import draw_curve
 from capsnet_jax.figures.groups import Curve, Record, by_dataset, mean_curve
 from capsnet_jax.figures.labels import dataset_label, interval_label, label, seeds_label, setting_label
 
-CHANGE = "validation_logit_change_at_{}"
+LOGITS = "validation_logit_change_at_{}"
+CHANGES = {
+    LOGITS: "logits\nmean |b(t) − b(t−1)|",
+    "validation_coupling_change_at_{}": "couplings\nmean |c(t) − c(t−1)|",
+    "validation_capsule_change_at_{}": "class capsules\nmean |v(t) − v(t−1)|",
+}
 QUANTITIES = {
     "validation_entropy_at_{}": "entropy of couplings\n[of uniform]",
     "validation_agreement_at_{}": "agreement with\nthe longest parent",
@@ -26,45 +31,47 @@ QUANTITIES = {
 # Sabour et al. 2017, figure A.1, after 500 epochs: iteration → mean change of the logits, read off the plot.
 PAPER_CHANGES = {2: 0.007, 5: 1e-5}
 
-_EPOCHS = 5  # curves in a panel of `logit_changes`
+_EPOCHS = 5  # curves in a panel of `changes_by_iteration`
 
 
 @style.styled
-def logit_changes(records: Sequence[Record], *, level: float = 0.95) -> Figure:
-    """Draws the mean change of the routing logits at each iteration, for several epochs of training.
+def changes_by_iteration(records: Sequence[Record], *, level: float = 0.95) -> Figure:
+    """Draws how much each iteration still changes, for several epochs of training.
 
     Args:
-        records: finished runs that were probed; those trained with one iteration have no panel.
+        records: finished runs of one data set that were probed; those trained with one iteration have no panel.
         level: the coverage of the bands.
 
     Returns:
-        The figure: a row of panels a data set, a panel for each `routing.iterations`, a curve an epoch.
+        The figure: a row of panels for logits, couplings and capsules, a column for each `routing.iterations`, a curve
+        an epoch.
 
     Raises:
-        ValueError: no run of two or more iterations was probed.
+        ValueError: no run of two or more iterations was probed, or the records are of several data sets.
 
-    Source: Sabour et al. 2017, figure A.1.
+    Source: Sabour et al. 2017, figure A.1, of which the logits' row is the literal reading.
     """
-    probed = [r for r in records if CHANGE.format(2) in r.metrics and int(str(r.settings["routing.iterations"])) > 1]
+    probed = [r for r in records if LOGITS.format(2) in r.metrics and int(str(r.settings["routing.iterations"])) > 1]
     if not probed:
         raise ValueError("no run with two or more iterations was probed; train with routing.probe=7")
-    datasets = by_dataset(probed, ["routing.iterations"])
-    columns = max(len(groups) for groups in datasets.values())
-    figure = style.new_figure(1.0 + 2.4 * len(datasets))
-    panels = figure.subplots(len(datasets), columns, squeeze=False, sharex=True, sharey=True)
-    counts: list[int] = []
-    for row, (dataset, groups) in zip(panels, datasets.items(), strict=True):
-        for axes in row[len(groups) :]:
-            axes.remove()
-        for axes, ((r,), runs) in zip(row, groups.items(), strict=False):
-            counts.append(len(runs))
-            _draw_changes(axes, runs, int(str(r)), level)
-            axes.set_title(f"trained with r = {r}")
-        row[0].set_ylabel(f"{dataset_label(dataset)}\nmean change of the logits")
+    [(dataset, groups)] = by_dataset(probed, ["routing.iterations"]).items()
+    rows = {name: words for name, words in CHANGES.items() if all(name.format(2) in r.metrics for r in probed)}
+    figure = style.new_figure(1.0 + 1.9 * len(rows))
+    panels = figure.subplots(len(rows), len(groups), squeeze=False, sharex=True, sharey="row")
+    for row, (name, words) in zip(panels, rows.items(), strict=True):
+        for axes, ((r,), runs) in zip(row, groups.items(), strict=True):
+            _draw_changes(axes, runs, name, int(str(r)), level)
+            if axes in panels[0]:
+                axes.set_title(f"trained with r = {r}")
+            if axes in panels[-1]:
+                axes.set_xlabel("iteration")
+        row[0].set_ylabel(words)
     style.legend(figure, [panels[0, 0]])
-    text = f"validation images; line: mean of {seeds_label(counts)}; {interval_label(counts, level, 'band')}"
+    counts = [len(runs) for runs in groups.values()]
+    text = f"{dataset_label(dataset)}, validation images; line: mean of {seeds_label(counts)}"
     circles = "hollow circles: Sabour et al. 2017, figure A.1, after 500 epochs"
-    style.caption(figure, f"{text}; dotted: the iterations trained with; {circles}")
+    intervals = interval_label(counts, level, "band")
+    style.caption(figure, f"{text}; {intervals}; dotted: the iterations trained with; {circles}")
     return figure
 
 
@@ -105,19 +112,19 @@ def through_training(records: Sequence[Record], *, by: Sequence[str], level: flo
     return figure
 
 
-def _draw_changes(axes: Axes, runs: Sequence[Record], r: int, level: float) -> None:
-    steps = [t for t in range(2, 21) if CHANGE.format(t) in runs[0].metrics]
-    curves = {t: mean_curve(runs, CHANGE.format(t), level) for t in steps}
+def _draw_changes(axes: Axes, runs: Sequence[Record], name: str, r: int, level: float) -> None:
+    steps = [t for t in range(2, 21) if name.format(t) in runs[0].metrics]
+    curves = {t: mean_curve(runs, name.format(t), level) for t in steps}
     epochs = curves[steps[0]].epochs
     shown = np.unique(np.linspace(0, epochs.size - 1, min(_EPOCHS, epochs.size)).round().astype(int))
     for number, place in enumerate(shown):
         mean, half = (np.array([getattr(curves[t], n)[place] for t in steps]) for n in ("mean", "half_width"))
         curve = Curve(np.array(steps), mean, half)
         draw_curve(axes, curve, label=f"epoch {epochs[place]}", color=_shade(number, shown.size))
-    axes.plot(*zip(*PAPER_CHANGES.items(), strict=True), "o", mfc="none", mec=style.VERMILLION, markersize=7)
+    if name == LOGITS:
+        axes.plot(*zip(*PAPER_CHANGES.items(), strict=True), "o", mfc="none", mec=style.VERMILLION, markersize=7)
     axes.axvline(r, color=style.GREY, linestyle=":", linewidth=1)
     axes.set_yscale("log")
-    axes.set_xlabel("iteration")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 

@@ -26,7 +26,7 @@ def asked(name, workdir, *more):
     [
         (
             "routing_diagnostics",
-            {"logit_changes", "through_training-mnist_5k"}
+            {"through_training-mnist_5k"}
             | {f"couplings-mnist_5k-trained{r}-class{k}" for r in (1, 2) for k in (0, 1, 2)},
         ),
         ("capsule_dimensions", {f"{name}-mnist_5k" for name in ("reconstructions", "dimensions", "all_dimensions")}),

@@ -49,7 +49,8 @@ def probed(record, greatest=4):
         record.result[f"test_error_at_{t}"] = record.result["test_error"] * worse
         if t > 1:
             fall = np.exp(-t - np.arange(epochs) / 10) * (1 + 0.1 * record.seed)
-            record.metrics[f"validation_logit_change_at_{t}"] = 0.1 * fall
+            for number, what in enumerate(("logit", "coupling", "capsule")):
+                record.metrics[f"validation_{what}_change_at_{t}"] = 0.1 * fall / 10**number
             record.metrics[f"validation_flips_at_{t}"] = 5 * fall
             record.metrics[f"validation_agreement_at_{t - 1}"] = 0.05 * t * np.linspace(0.5, 1, epochs)
     return record

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from capsnet_jax.figures import logit_changes, through_training
+from capsnet_jax.figures import changes_by_iteration, through_training
 from tests.figures.synthetic import fake_record, probed
 
 
@@ -19,27 +19,35 @@ def curves(axes):
 
 
 def test_a_panel_for_each_net_that_iterates_and_a_curve_for_some_epochs():
-    found = records(datasets=("mnist", "fashion_mnist"))
-    figure = logit_changes(found)
-    assert [axes.get_title() for axes in figure.axes] == ["trained with r = 2", "trained with r = 3"] * 2
-    assert [axes.get_yscale() for axes in figure.axes] == ["log"] * 4
-    for axes, r in zip(figure.axes, (2, 3, 2, 3), strict=True):
+    figure = changes_by_iteration(records())
+    panels = np.array(figure.axes).reshape(3, 2)
+    assert [axes.get_title() for axes in panels[0]] == ["trained with r = 2", "trained with r = 3"]
+    assert [axes.get_ylabel().split("\n")[0] for axes in panels[:, 0]] == ["logits", "couplings", "class capsules"]
+    for (row, column), axes in np.ndenumerate(panels):
+        assert axes.get_yscale() == "log"
         drawn = curves(axes)
         shown = [name for name in drawn if name.startswith("epoch")]
         assert shown == ["epoch 1", "epoch 2", "epoch 3", "epoch 5", "epoch 6"]
         x, y = drawn["epoch 5"]
         assert list(x) == [2, 3, 4]
         # Seeds 0, 1, 2 are 1, 1.1 and 1.2 times as large: the mean is 1.1.
-        np.testing.assert_allclose(y, [0.11 * np.exp(-t - 0.4) for t in (2, 3, 4)])
-        assert any(list(x) == [r, r] for x, _ in drawn.values())  # where it was trained
-        assert any(list(x) == [2, 5] and list(y) == [0.007, 1e-5] for x, y in drawn.values())
+        np.testing.assert_allclose(y, [0.11 * np.exp(-t - 0.4) / 10**row for t in (2, 3, 4)])
+        assert any(list(x) == [column + 2] * 2 for x, _ in drawn.values())  # where it was trained
+        published = any(list(x) == [2, 5] and list(y) == [0.007, 1e-5] for x, y in drawn.values())
+        assert published == (row == 0)
     assert "n = 3 seeds" in figure.get_supxlabel()
+
+
+def test_what_an_older_record_lacks_has_no_row():
+    found = records()
+    del found[-1].metrics["validation_coupling_change_at_2"]
+    assert len(changes_by_iteration(found).axes) == 4
 
 
 @pytest.mark.parametrize("found", [records((1,)), [fake_record(routing__iterations=3)]], ids=["r = 1", "not probed"])
 def test_nothing_iterates(found):
     with pytest.raises(ValueError, match=r"routing\.probe=7"):
-        logit_changes(found)
+        changes_by_iteration(found)
 
 
 def test_every_quantity_through_training():
@@ -55,5 +63,8 @@ def test_every_quantity_through_training():
 
 
 def test_several_data_sets_are_several_figures():
+    found = records(datasets=("mnist", "fashion_mnist"))
     with pytest.raises(ValueError, match="too many values"):
-        through_training(records(datasets=("mnist", "fashion_mnist")), by=["routing.iterations"])
+        through_training(found, by=["routing.iterations"])
+    with pytest.raises(ValueError, match="too many values"):
+        changes_by_iteration(found)
