@@ -15,6 +15,7 @@ from types import ModuleType
 
 from experiments import (
     capsule_dimensions,
+    invariance,
     loss_scale,
     routing_diagnostics,
     routing_iterations,
@@ -29,6 +30,7 @@ EXPERIMENTS: dict[str, ModuleType] = {
     "routing_diagnostics": routing_diagnostics,
     "loss_scale": loss_scale,
     "capsule_dimensions": capsule_dimensions,
+    "invariance": invariance,
     "sweep_demo": sweep_demo,
     "throughput": throughput,
 }

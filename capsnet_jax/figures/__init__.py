@@ -5,6 +5,7 @@ Every function returns a `matplotlib.figure.Figure`; `save` writes it.
 
 from capsnet_jax.figures.capsules import couplings_over_image, dimension_grid
 from capsnet_jax.figures.curves import learning_curves
+from capsnet_jax.figures.distortions import distortion_curves
 from capsnet_jax.figures.errors import error_against, error_by_setting
 from capsnet_jax.figures.heatmap import setting_heatmap, train_test_grid
 from capsnet_jax.figures.images import prediction, reconstructions
@@ -24,6 +25,7 @@ __all__ = [
     "couplings_over_image",
     "dataset_label",
     "dimension_grid",
+    "distortion_curves",
     "error_against",
     "error_by_setting",
     "learning_curves",

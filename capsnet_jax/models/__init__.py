@@ -15,11 +15,14 @@ from flax import linen as nn
 from capsnet_jax import config
 from capsnet_jax.models.capsnet import CapsNet
 from capsnet_jax.models.sabour_cnn import SabourCNN
+from capsnet_jax.models.small_cnn import SmallCNN
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "capsnet": CapsNet,
     "capsnet_small": partial(CapsNet, channels=32, types=4, primary_dim=16, decoder=(256, 512)),
     "sabour_cnn": SabourCNN,
+    "cnn_small": SmallCNN,
+    "cnn_small_strided": partial(SmallCNN, pooling=False),
 }
 
 

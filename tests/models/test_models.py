@@ -16,6 +16,9 @@ from tests.models.random_params import random_params
 COUNTS = {
     "capsnet": 6_804_224 + 1_411_344,
     "sabour_cnn": 35_445_522,
+    # By hand: 9·32+32, 9·32·64+64, 9·64·128+128, 6,272·128+128, 128·10+10.
+    "cnn_small": 320 + 18_496 + 73_856 + 802_944 + 1_290,
+    "cnn_small_strided": 320 + 18_496 + 73_856 + 802_944 + 1_290,
 }
 
 # Sizes at which the arithmetic of a large model is still tested in a second.

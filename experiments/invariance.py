@@ -1,0 +1,142 @@
+"""What does a CapsNet not mind, what does a CNN not mind, and what does pooling have to do with it?
+
+Claim of the slides: pooling makes a CNN invariant to small shifts and loses where things are; capsules keep it, their
+length staying and their direction moving with the picture. Measured on the test set, distorted by known amounts
+(shift, rotation, scale, shear, elastic): the error, how far the features move, and how well the amount of distortion
+can be read off the features (held-out R² of a linear fit for each class), which is what equivariance would give.
+
+    python launch.py --experiment=invariance --dataset=mnist --seeds=3
+
+CapsNet and the two CNNs have about as many parameters (1.1 M with the decoder, 0.9 M); the CNNs are the same but for
+2×2 max pooling or stride 2. Training shifts images by up to `data.shift` pixels; set it to 0 for nets that never saw
+it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from capsnet_jax.settings import grid
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from capsnet_jax.records import Record
+    from capsnet_jax.trained import Trained
+
+CONFIG: dict[str, object] = {}
+
+SWEEP: list[dict[str, object]] = grid({"model.name": ("capsnet_small", "cnn_small", "cnn_small_strided")})
+
+# Kind of distortion → amounts, the first of which changes nothing.
+AMOUNTS: dict[str, tuple[float, ...]] = {
+    "shift": (0, 1, 2, 3, 4, 6, 8),
+    "rotation": (0, 5, 10, 20, 30, 45, 60),
+    "scale": (1, 0.9, 0.8, 0.7, 0.6, 0.5),
+    "shear": (0, 0.1, 0.2, 0.3, 0.5, 0.7),
+    "elastic": (0, 0.5, 1, 1.5, 2, 3),
+}
+BATCH = 500
+
+
+def observe(trained: Trained) -> dict[str, np.ndarray]:
+    """Errors and features under distortion.
+
+    Returns:
+        For each kind: "kind/amounts" [amounts], "kind/error" [amounts] in percent, "kind/change" [amounts], the mean
+        of |f(Tx) − f(x)| / |f(x)| over test images, "kind/read" the R² with which the amount is read off the features.
+        The features f are a CapsNet's capsule of the true class, a CNN's last hidden layer.
+    """
+    import numpy as np
+
+    labels = np.asarray(trained.data.test.labels)
+    seen: dict[str, np.ndarray] = {}
+    for kind, amounts in AMOUNTS.items():
+        features, errors = zip(*(_features(trained, kind, float(amount)) for amount in amounts), strict=True)
+        start = features[0]
+        norm = np.maximum(np.linalg.norm(start, axis=1), 1e-9)
+        seen[f"{kind}/amounts"] = np.array(amounts, np.float32)
+        seen[f"{kind}/error"] = np.array(errors, np.float32)
+        seen[f"{kind}/change"] = np.array([np.mean(np.linalg.norm(f - start, axis=1) / norm) for f in features])
+        seen[f"{kind}/read"] = np.array(read_off(np.stack(features), np.array(amounts), labels))
+    return seen
+
+
+def read_off(features: np.ndarray, amounts: np.ndarray, labels: np.ndarray, *, ridge: float = 1e-3) -> float:
+    """How well a linear fit for each class tells the amount of distortion from the features.
+
+    Args:
+        features: float[amounts, images, dims].
+        amounts: float[amounts].
+        labels: int[images]; even images of a class are fitted, odd ones are predicted.
+        ridge: weight of the squared coefficients, for features of unit variance.
+
+    Returns:
+        R² over the predicted images of all classes.
+    """
+    import numpy as np
+
+    errors, spread = 0.0, 0.0
+    for label in np.unique(labels):
+        own = features[:, np.asarray(labels) == label].astype(np.float64)
+        fitted, held = own[:, ::2], own[:, 1::2]
+        mean, std = fitted.mean(axis=(0, 1)), fitted.std(axis=(0, 1)) + 1e-9
+        x, y = ((part - mean) / std for part in (fitted, held))
+        wanted = np.broadcast_to((amounts - amounts.mean())[:, None], x.shape[:2]).ravel()
+        x = x.reshape(-1, x.shape[-1])
+        weights = np.linalg.solve(x.T @ x + ridge * len(x) * np.eye(x.shape[1]), x.T @ wanted)
+        truth = np.broadcast_to((amounts - amounts.mean())[:, None], y.shape[:2])
+        errors += np.sum((y @ weights - truth) ** 2)
+        spread += np.sum(truth**2)
+    return float(1 - errors / spread)
+
+
+def _features(trained: Trained, kind: str, amount: float) -> tuple[np.ndarray, float]:
+    """The features [images, dims] of the distorted test set, and the error in percent."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from capsnet_jax.data.augment import to_float
+    from capsnet_jax.data.distort import affine, elastic
+
+    held = trained.data.test
+
+    @jax.jit
+    def look(params: dict, images: jax.Array, labels: jax.Array, number: jax.Array) -> tuple[jax.Array, jax.Array]:
+        pictures = to_float(images)
+        if kind == "elastic":
+            pictures = elastic(jax.random.fold_in(jax.random.key(0), number), pictures, strength=amount)
+        else:
+            pictures = affine(pictures, **{kind: amount})
+        out = trained.model.apply({"params": params}, pictures)
+        scores = out["lengths"] if "lengths" in out else out["logits"]
+        own = out["capsules"][jnp.arange(len(labels)), labels] if "capsules" in out else out["hidden"]
+        return own, jnp.argmax(scores, axis=-1) != labels
+
+    features, wrong = [], []
+    for number, begin in enumerate(range(0, len(held.labels), BATCH)):
+        batch = slice(begin, begin + BATCH)
+        own, mistakes = look(trained.params, held.images[batch], held.labels[batch], number)
+        features.append(np.asarray(own))
+        wrong.append(np.asarray(mistakes))
+    return np.concatenate(features), 100 * float(np.mean(np.concatenate(wrong)))
+
+
+def figures(records: Sequence[Record]) -> dict[str, Figure]:
+    """Of each data set: error, change of the features and what can be read off them, against each distortion."""
+    from capsnet_jax import figures as draw
+    from capsnet_jax.trained import observed
+
+    drawn = {}
+    for dataset in dict.fromkeys(record.settings["data.dataset"] for record in records):
+        seen = [
+            (str(record.settings["model.name"]), arrays)
+            for record in records
+            if record.settings["data.dataset"] == dataset and (arrays := observed(record, "invariance")) is not None
+        ]
+        if seen:
+            drawn[f"curves-{dataset.replace('/', '_')}"] = draw.distortion_curves(seen, list(AMOUNTS), dataset=dataset)
+    return drawn
