@@ -1,5 +1,6 @@
 """What a trained model says of one picture of the user's own."""
 
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -39,9 +40,10 @@ def predict(image_path: Path, workdir: Path, *, invert: bool = False) -> tuple[s
     image = read_image(image_path, dataset.image_shape, invert=invert)
 
     model = models.build(settings, dataset.classes)
-    like = jax.eval_shape(lambda: models.init(model, jax.random.key(0), dataset.image_shape))
+    like, like_stats = jax.eval_shape(lambda: models.init_all(model, jax.random.key(0), dataset.image_shape))
     params = checkpoint.load_params(best.folder / "params", like)
-    out = jax.jit(lambda p, x: model.apply({"params": p}, x))(params, to_float(jnp.asarray(image[None])))
+    stats = checkpoint.load_params(best.folder / "stats", like_stats) if like_stats else {}
+    out = jax.jit(partial(models.apply, model))(params, stats, to_float(jnp.asarray(image[None])))
 
     scores = np.asarray(out["lengths"] if "lengths" in out else jax.nn.softmax(out["logits"]))[0]
     drawing = np.asarray(out["reconstruction"])[0] if "reconstruction" in out else None
