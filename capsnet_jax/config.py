@@ -69,6 +69,11 @@ class Model:
     digit_dim: int | None = choice(None, low=1, doc="capsnet: dimensions of a class capsule")
     decoder: tuple[int, ...] | None = choice(None, low=1, doc="capsnet: the decoder's hidden widths, as 512x1024")
     weight_scale: float = number(0.1, low=0, doc="capsnet: σ of the normal, cut at 2σ, that W starts from")
+    stem: str | None = choice(
+        None,
+        among=("imagenet", "small"),
+        doc="ImageNet nets: the form of their first layers; none: small under 64 pixels",
+    )
     precision: str = choice(
         "float32", among=("float32", "bfloat16"), doc="of the factors in products; routing and the rest stay float32"
     )

@@ -1,6 +1,7 @@
 """A model on one page: its layers with output shapes and parameters, the exact total, and the work for one image."""
 
 import math
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,38 +10,42 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from capsnet_jax import config, models
 
-IMAGE_SHAPE = (28, 28, 1)
 
-
-def describe(name: str, image_shape: tuple[int, int, int] = IMAGE_SHAPE, classes: int = 10) -> str:
+def describe(name: str, image_shape: tuple[int, int, int] | None = None, classes: int | None = None) -> str:
     """A table of the model's layers, computed from shapes alone: no memory is spent and nothing runs.
 
     Args:
         name: a key of `MODELS`.
-        image_shape: [height, width, channels] of its images.
-        classes: how many it tells apart.
+        image_shape: [height, width, channels] of its images; None: those of its paper.
+        classes: how many it tells apart; None: as many as its paper does.
 
     Raises:
         ConfigError: there is no such model.
     """
     config.check_word("--describe", name, models.MODELS)
+    paper_shape, paper_classes = models.paper_images(name)
+    image_shape, classes = image_shape or paper_shape, classes or paper_classes
     model = models.build(config.override(config.Config(), {"model.name": name}), classes)
-    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), image_shape))
+    params, stats = jax.eval_shape(lambda: models.init_all(model, jax.random.key(0), image_shape))
     image = jax.ShapeDtypeStruct((1, *image_shape), "float32")
 
+    layers = _outputs(model, params, stats, image)
+    # Auxiliary classifiers are of use in training only.
+    seen = {layer.split(".")[0] for layer, _ in layers}
+    extra = {name: part for name, part in params.items() if name not in seen}
     rows = [("layer", "output", "parameters")]
-    for layer, shape in _outputs(model, params, image):
+    for layer, shape in layers:
         rows.append((layer, "×".join(map(str, shape)), f"{_parameters(params, layer):,}"))
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}" for a, b, c in rows]
-    total = models.count_parameters(params)
-    flops = count_flops(jax.make_jaxpr(lambda p, x: model.apply({"params": p}, x))(params, image))
+    total = models.count_parameters(params) - models.count_parameters(extra)
+    flops = count_flops(jax.make_jaxpr(partial(models.apply, model))(params, stats, image))
     size = "×".join(map(str, image_shape))
     return "\n".join(
         [
             f"{name}: images of {size}, {classes} classes",
             *lines,
-            f"total {total:,} parameters",
+            f"total {total:,} parameters" + (f" ({_only(extra)} in training only)" if extra else ""),
             f"{flops / 1e6:,.1f} MFLOP for one image (a multiplication and an addition are two)",
         ]
     )
@@ -68,7 +73,9 @@ def count_flops(jaxpr: ClosedJaxpr | Jaxpr) -> int:
     return total
 
 
-def _outputs(model: nn.Module, params: Any, image: jax.ShapeDtypeStruct) -> list[tuple[str, tuple[int, ...]]]:
+def _outputs(
+    model: nn.Module, params: Any, stats: Any, image: jax.ShapeDtypeStruct
+) -> list[tuple[str, tuple[int, ...]]]:
     """(layer, shape of its first output without the batch axis), in the order in which layers finish."""
     found = []
 
@@ -79,8 +86,12 @@ def _outputs(model: nn.Module, params: Any, image: jax.ShapeDtypeStruct) -> list
         return out
 
     with nn.intercept_methods(note):
-        jax.eval_shape(lambda p, x: model.apply({"params": p}, x), params, image)
+        jax.eval_shape(partial(models.apply, model), params, stats, image)
     return found
+
+
+def _only(extra: dict[str, Any]) -> str:
+    return f"and {models.count_parameters(extra):,} of {' and '.join(extra)}"
 
 
 def _parameters(params: Any, layer: str) -> int:

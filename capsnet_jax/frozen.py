@@ -12,7 +12,7 @@ def split(params: dict[str, Any], frozen: str) -> tuple[dict[str, Any], dict[str
         params: a model's parameters, layer by layer.
         frozen: names of layers, joined by "+"; "none" for none.
     """
-    names = _names(frozen)
+    names = names_of(frozen)
     trained = {name: leaves for name, leaves in params.items() if name not in names}
     return trained, {name: params[name] for name in names}
 
@@ -23,11 +23,12 @@ def check(params: dict[str, Any], frozen: str) -> None:
     Raises:
         ConfigError: no such layer, or nothing is left to train.
     """
-    for name in _names(frozen):
+    for name in names_of(frozen):
         check_word("train.frozen", name, params.keys())
     if not split(params, frozen)[0]:
         raise ConfigError(f"train.frozen={frozen} leaves nothing to train; there are: {', '.join(params)}")
 
 
-def _names(frozen: str) -> list[str]:
+def names_of(frozen: str) -> list[str]:
+    """The layers that `train.frozen` names."""
     return [] if frozen == "none" else frozen.split("+")

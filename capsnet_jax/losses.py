@@ -8,6 +8,11 @@ from jaxtyping import Array, Float, Int
 
 from capsnet_jax import config
 
+AUXILIARY = {
+    "aux1_logits": 0.3,
+    "aux2_logits": 0.3,
+}  # weights of classifiers that help in training (GoogLeNet, section 5)
+
 
 def margin_loss(
     lengths: Float[Array, "classes"],
@@ -55,7 +60,8 @@ def total_loss(
     """What training minimises, averaged over the batch, with its parts for each example.
 
     A model that gives `lengths` is judged by the margin loss, one that gives `logits` by the cross-entropy; a
-    `reconstruction` adds its squared error. In the paper's form the margin loss is summed over the classes. The
+    `reconstruction` adds its squared error, and auxiliary logits, which are there in training only, add 0.3 of their
+    cross-entropies. In the paper's form the margin loss is summed over the classes. The
     released code multiplies it by 0.5 and averages it over the classes (for ten classes a twentieth), and leaves
     the reconstruction's weight as it is: `form="official"`.
 
@@ -82,6 +88,9 @@ def total_loss(
     if "reconstruction" in out:
         squared = jax.vmap(squared_error)(images, out["reconstruction"])
     loss = classification + settings.reconstruction_weight * squared
+    for name, weight in AUXILIARY.items():
+        if name in out:
+            loss += weight * jax.vmap(cross_entropy)(out[name], one_hot)
     parts = {
         "loss": loss,
         "classification_loss": classification,

@@ -169,12 +169,15 @@ def _finish(group: list[Cell], at: train.Progress, dataset: data.Dataset, plan: 
     diverged = np.asarray(at.states.diverged).tolist()
     results = {}
     for i, cell in enumerate(group):
-        params = jax.tree.map(lambda leaf, i=i: leaf[i], at.states.params)
+        params, stats = jax.tree.map(lambda leaf, i=i: leaf[i], (at.states.params, at.states.stats))
         rows = _of_run(at.history, i)
         speeds = [row["images_per_second"] for row in rows] or [math.nan]
         last = {name: value for name, value in (rows[-1] if rows else {}).items() if "_at_" not in name}
         result = last | {name: values[i] for name, values in tested.items()}
         if diverged[i] < 0:
+            # Statistics first: who finds parameters finds all of the run.
+            if stats:
+                checkpoint.save_params(plan.workdir / "cells" / cell.name / "stats", stats)
             checkpoint.save_params(plan.workdir / "cells" / cell.name / "params", params)
         else:
             result |= dict.fromkeys(tested, math.nan)

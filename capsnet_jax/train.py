@@ -44,12 +44,14 @@ class TrainState(NamedTuple):
         sums: each metric summed over the examples of the current epoch so far.
         diverged: the first step whose loss or result was not finite, else -1. From then on the state stands still,
           so it always holds finite numbers.
+        stats: batch norm's running statistics; {} in a model without.
     """
 
     params: PyTree
     opt_state: PyTree
     sums: dict[str, Float[Array, ""]]
     diverged: Int[Array, ""]
+    stats: PyTree = {}  # noqa: RUF012 - never changed in place
 
 
 class Progress(NamedTuple):
@@ -86,10 +88,10 @@ def learning_rate(settings: TrainSettings, step: Int[Array, ""], total: int) -> 
 
 def init_state(config: Config, seed: Int[Array, ""], image_shape: tuple[int, ...], classes: int) -> TrainState:
     """The state before the first step."""
-    params = models.init(models.build(config, classes), _key(seed, "init"), image_shape)
+    params, stats = models.init_all(models.build(config, classes), _key(seed, "init"), image_shape)
     trained, _ = frozen.split(params, config.train.frozen)
     sums = {name: jnp.zeros(()) for name in METRICS}
-    return TrainState(params, optax.scale_by_adam().init(trained), sums, jnp.int32(-1))
+    return TrainState(params, optax.scale_by_adam().init(trained), sums, jnp.int32(-1), stats)
 
 
 def train_step(
@@ -124,20 +126,29 @@ def train_step(
     model = models.build(config, classes)
     trained, fixed = frozen.split(state.params, config.train.frozen)
 
-    def loss_of(trained: PyTree) -> tuple[Array, dict[str, Array]]:
-        out = model.apply({"params": trained | fixed}, images, batch.labels, train=True, rngs={"dropout": dropout_key})
-        return total_loss(out, images, batch.labels, config.loss)
+    def loss_of(trained: PyTree) -> tuple[Array, tuple[dict[str, Array], PyTree]]:
+        out, stats = models.apply_in_training(
+            model,
+            trained | fixed,
+            state.stats,
+            images,
+            batch.labels,
+            dropout=dropout_key,
+            frozen=frozen.names_of(config.train.frozen),
+        )
+        loss, parts = total_loss(out, images, batch.labels, config.loss)
+        return loss, (parts, stats)
 
-    (loss, parts), gradient = jax.value_and_grad(loss_of, has_aux=True)(trained)
+    (loss, (parts, stats)), gradient = jax.value_and_grad(loss_of, has_aux=True)(trained)
     direction, opt_state = optax.scale_by_adam().update(gradient, state.opt_state)
     rate = learning_rate(config.train, step, total)
     params = jax.tree.map(lambda p, d: p - rate * d, trained, direction) | fixed
     sums = {name: state.sums[name] + jnp.sum(parts[name]) for name in METRICS}
 
-    moved = TrainState(params, opt_state, sums, state.diverged)
-    # Adam moves a parameter by a few rates at most, so with these three everything in `moved` is finite, and the choice
+    moved = TrainState(params, opt_state, sums, state.diverged, stats)
+    # Adam moves a parameter by a few rates at most, so with these everything in `moved` is finite, and the choice
     # below is made while the update is computed instead of in another pass over the state.
-    squares = sum(jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(gradient))
+    squares = sum(jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves((gradient, stats)))
     finite = jnp.isfinite(loss) & jnp.isfinite(squares) & jnp.isfinite(1e3 * rate) & (state.diverged < 0)
     stays = state._replace(diverged=jnp.where(state.diverged < 0, step, state.diverged))
     return jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, stays)
@@ -173,10 +184,12 @@ def train_steps(
     return jax.lax.fori_loop(start, stop, body, state)
 
 
-def evaluate(config: Config, params: PyTree, examples: Examples, *, classes: int) -> dict[str, Float[Array, ""]]:
+def evaluate(
+    config: Config, params: PyTree, examples: Examples, *, classes: int, stats: PyTree = None
+) -> dict[str, Float[Array, ""]]:
     """Mean of every metric over all examples; "error" in percent. Images are neither augmented nor label-masked.
 
-    NaN where there are no examples.
+    NaN where there are no examples. A model with batch norms needs its running statistics, `stats`.
     """
     model = models.build(config, classes)
     count = examples.labels.shape[0]
@@ -185,7 +198,7 @@ def evaluate(config: Config, params: PyTree, examples: Examples, *, classes: int
     def body(sums: dict[str, Array], batch: Array) -> tuple[dict[str, Array], None]:
         held, counts = batch_of(examples, batch, EVALUATION_BATCH)
         images = to_float(held.images)
-        _, parts = total_loss(model.apply({"params": params}, images), images, held.labels, config.loss)
+        _, parts = total_loss(models.apply(model, params, stats or {}, images), images, held.labels, config.loss)
         return {n: sums[n] + jnp.sum(jnp.where(counts, parts[n], 0)) for n in METRICS}, None
 
     zeros = {name: jnp.zeros(()) for name in METRICS}
@@ -252,7 +265,7 @@ def fit(
         step = end
         if step % steps == 0:
             metrics = {f"train_{n}": v for n, v in _means(states.sums, steps * config.train.batch_size).items()}
-            held_out = validate(stacked, states.params, validation, probed)
+            held_out = validate(stacked, states.params, states.stats, validation, probed)
             metrics |= {f"validation_{n}": v for n, v in held_out.items()}
             row = {n: _plain(jnp.where(states.diverged < 0, values, jnp.nan)) for n, values in metrics.items()}
             history = [*history, {"epoch": step // steps, "images_per_second": rate} | row]
@@ -294,17 +307,18 @@ def abstract_states(configs: list[Config], seeds: list[int], data: Dataset) -> T
 def test(configs: list[Config], states: TrainState, data: Dataset, *, across: str) -> dict[str, list[float]]:
     """The test set's metrics of finished runs, one value a run: "test_error" in percent and so on."""
     examples = jax.device_put(data.test)
-    metrics = _judge(data.classes, across)(stack(configs), states.params, examples, examples)
+    metrics = _judge(data.classes, across)(stack(configs), states.params, states.stats, examples, examples)
     return {f"test_{name}": _plain(values) for name, values in metrics.items()}
 
 
 def _judge(classes: int, across: str) -> Callable[..., dict[str, Array]]:
-    """(configs, params, examples, probed) → the metrics of `evaluate` on the examples and of `probe` on the probed."""
+    """(configs, params, stats, examples, probed) → metrics of `evaluate` on the examples, of `probe` on the probed."""
 
-    def judge(config: Config, params: PyTree, examples: Examples, probed: Examples) -> dict[str, Array]:
-        return evaluate(config, params, examples, classes=classes) | probe(config, params, probed, classes=classes)
+    def judge(config: Config, params: PyTree, stats: PyTree, examples: Examples, probed: Examples) -> dict[str, Array]:
+        metrics = evaluate(config, params, examples, classes=classes, stats=stats)
+        return metrics | probe(config, params, probed, classes=classes)
 
-    return jax.jit(over_runs(judge, (0, 0, None, None), across=across))
+    return jax.jit(over_runs(judge, (0, 0, 0, None, None), across=across))
 
 
 def _key(seed: Int[Array, ""], purpose: str) -> Array:

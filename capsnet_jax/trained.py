@@ -4,12 +4,12 @@ import io
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from flax import linen as nn
-from jaxtyping import PyTree
+from jaxtyping import Array, Float, PyTree
 
 from capsnet_jax import checkpoint, config, models, sweep
 from capsnet_jax.data import Dataset
@@ -24,7 +24,12 @@ class Trained(NamedTuple):
     settings: config.Config
     model: nn.Module
     params: PyTree
+    stats: PyTree
     data: Dataset
+
+    def outputs(self, images: Float[Array, "batch height width channels"]) -> dict[str, Any]:
+        """The model's outputs as in evaluation."""
+        return models.apply(self.model, self.params, self.stats, images)
 
 
 def has_params(record: Record) -> bool:
@@ -41,8 +46,10 @@ def load(record: Record) -> Trained:
     settings = config.unflatten(record.settings)
     data = sweep.load_data(settings.data)
     model = models.build(settings, data.classes)
-    like = jax.eval_shape(lambda: models.init(model, jax.random.key(0), data.image_shape))
-    return Trained(settings, model, checkpoint.load_params(record.folder / "params", like), data)
+    like, like_stats = jax.eval_shape(lambda: models.init_all(model, jax.random.key(0), data.image_shape))
+    params = checkpoint.load_params(record.folder / "params", like)
+    stats = checkpoint.load_params(record.folder / "stats", like_stats) if like_stats else {}
+    return Trained(settings, model, params, stats, data)
 
 
 def observe(record: Record, name: str, look: Callable[[Trained], Observed]) -> None:

@@ -105,13 +105,13 @@ def _features(trained: Trained, kind: str, amount: float) -> tuple[np.ndarray, f
     held = trained.data.test
 
     @jax.jit
-    def look(params: dict, images: jax.Array, labels: jax.Array, number: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def look(images: jax.Array, labels: jax.Array, number: jax.Array) -> tuple[jax.Array, jax.Array]:
         pictures = to_float(images)
         if kind == "elastic":
             pictures = elastic(jax.random.fold_in(jax.random.key(0), number), pictures, strength=amount)
         else:
             pictures = affine(pictures, **{kind: amount})
-        out = trained.model.apply({"params": params}, pictures)
+        out = trained.outputs(pictures)
         scores = out["lengths"] if "lengths" in out else out["logits"]
         own = out["capsules"][jnp.arange(len(labels)), labels] if "capsules" in out else out["hidden"]
         return own, jnp.argmax(scores, axis=-1) != labels
@@ -119,7 +119,7 @@ def _features(trained: Trained, kind: str, amount: float) -> tuple[np.ndarray, f
     features, wrong = [], []
     for number, begin in enumerate(range(0, len(held.labels), BATCH)):
         batch = slice(begin, begin + BATCH)
-        own, mistakes = look(trained.params, held.images[batch], held.labels[batch], number)
+        own, mistakes = look(held.images[batch], held.labels[batch], number)
         features.append(np.asarray(own))
         wrong.append(np.asarray(mistakes))
     return np.concatenate(features), 100 * float(np.mean(np.concatenate(wrong)))

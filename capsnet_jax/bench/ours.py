@@ -73,7 +73,8 @@ class Inference:
         """Data and weights, on the device."""
         self._batch = workload.batch
         self._examples = jax.device_put(dataset(workload).train)
-        self._params = jax.tree.map(lambda leaf: leaf[0], initial_states(workload).params)
+        states = initial_states(workload)
+        self._params, self._stats = jax.tree.map(lambda leaf: leaf[0], (states.params, states.stats))
         self._model = models.build(config.unflatten(workload.settings), workload.classes)
         self._step = 0
 
@@ -83,7 +84,7 @@ class Inference:
 
         def infer(params: Any, examples: Examples, step: jax.Array) -> dict[str, jax.Array]:
             held = take(examples, step % batches * self._batch + jax.numpy.arange(self._batch))
-            out = self._model.apply({"params": params}, to_float(held.images))
+            out = models.apply(self._model, params, self._stats, to_float(held.images))
             return {name: out[name] for name in ("lengths", "logits", "reconstruction") if name in out}
 
         def infer_all(params: Any, examples: Examples, start: jax.Array, stop: jax.Array) -> dict[str, jax.Array]:

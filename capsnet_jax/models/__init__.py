@@ -6,16 +6,53 @@ one, write its file and add its line here.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from capsnet_jax import config
+from capsnet_jax.models.alexnet import AlexNet
 from capsnet_jax.models.capsnet import CapsNet
+from capsnet_jax.models.densenet import DenseNet
+from capsnet_jax.models.googlenet import GoogLeNet
+from capsnet_jax.models.layers import BatchNorm
+from capsnet_jax.models.resnet import ResNet
 from capsnet_jax.models.sabour_cnn import SabourCNN
 from capsnet_jax.models.small_cnn import SmallCNN
+from capsnet_jax.models.vgg import VGG
+
+# The nets of the ImageNet challenge; images under 64 pixels get their small forms.
+IMAGENET: dict[str, Callable[..., nn.Module]] = {
+    "alexnet": AlexNet,
+    "alexnet_single": partial(AlexNet, channels=(64, 192, 384, 256, 256), split=1, normalize=False, padding=2),
+    "vgg_a": partial(VGG, depths=(1, 1, 2, 2, 2)),
+    "vgg_a_lrn": partial(VGG, depths=(1, 1, 2, 2, 2), lrn=True),
+    "vgg_b": partial(VGG, depths=(2, 2, 2, 2, 2)),
+    "vgg_c": partial(VGG, depths=(2, 2, 3, 3, 3), pointwise=True),
+    "vgg_d": partial(VGG, depths=(2, 2, 3, 3, 3)),
+    "vgg_e": partial(VGG, depths=(2, 2, 4, 4, 4)),
+    "vgg_a_bn": partial(VGG, depths=(1, 1, 2, 2, 2), norm=True),
+    "vgg_a_lrn_bn": partial(VGG, depths=(1, 1, 2, 2, 2), lrn=True, norm=True),
+    "vgg_b_bn": partial(VGG, depths=(2, 2, 2, 2, 2), norm=True),
+    "vgg_c_bn": partial(VGG, depths=(2, 2, 3, 3, 3), pointwise=True, norm=True),
+    "vgg_d_bn": partial(VGG, depths=(2, 2, 3, 3, 3), norm=True),
+    "vgg_e_bn": partial(VGG, depths=(2, 2, 4, 4, 4), norm=True),
+    "googlenet": GoogLeNet,
+    "googlenet_bn": partial(GoogLeNet, norm=True, dropout=0.2),
+    "resnet18": partial(ResNet, depths=(2, 2, 2, 2), bottleneck=False),
+    "resnet34": partial(ResNet, depths=(3, 4, 6, 3), bottleneck=False),
+    "resnet50": partial(ResNet, depths=(3, 4, 6, 3)),
+    "resnet101": partial(ResNet, depths=(3, 4, 23, 3)),
+    "resnet152": partial(ResNet, depths=(3, 8, 36, 3)),
+    "densenet121": partial(DenseNet, depths=(6, 12, 24, 16)),
+    "densenet169": partial(DenseNet, depths=(6, 12, 32, 32)),
+    "densenet201": partial(DenseNet, depths=(6, 12, 48, 32)),
+    "densenet264": partial(DenseNet, depths=(6, 12, 64, 48)),
+}
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "capsnet": CapsNet,
@@ -23,6 +60,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "sabour_cnn": SabourCNN,
     "cnn_small": SmallCNN,
     "cnn_small_strided": partial(SmallCNN, pooling=False),
+    **IMAGENET,
 }
 
 
@@ -46,13 +84,67 @@ def build(settings: config.Config, classes: int) -> nn.Module:
     return builder(classes=classes, **{name: value for name, value in offered.items() if name in takes})
 
 
+def paper_images(name: str) -> tuple[tuple[int, int, int], int]:
+    """Shape [height, width, channels] and classes of the images that a model's paper is about."""
+    return ((224, 224, 3), 1000) if name in IMAGENET else ((28, 28, 1), 10)
+
+
 def init(model: nn.Module, key: jax.Array, image_shape: tuple[int, ...]) -> dict:
     """Fresh parameters for images of that shape [height, width, channels].
 
     Raises:
         ValueError: the images are too small for the model's kernels.
     """
-    return model.init(key, jax.numpy.zeros((1, *image_shape)))["params"]
+    return init_all(model, key, image_shape)[0]
+
+
+def init_all(model: nn.Module, key: jax.Array, image_shape: tuple[int, ...]) -> tuple[dict, dict]:
+    """Fresh parameters, and batch norm's running statistics, which are {} in a model without.
+
+    Raises:
+        ValueError: the images are too small for the model's kernels.
+    """
+    variables = model.init(key, jnp.zeros((1, *image_shape)))
+    return variables["params"], variables.get("batch_stats", {})
+
+
+def apply(model: nn.Module, params: dict, stats: dict, images: jax.Array) -> dict[str, Any]:
+    """A model's outputs as in evaluation, batch norms going by their running statistics."""
+    return model.apply({"params": params, "batch_stats": stats}, images)
+
+
+def apply_in_training(
+    model: nn.Module,
+    params: dict,
+    stats: dict,
+    images: jax.Array,
+    labels: jax.Array,
+    *,
+    dropout: jax.Array,
+    frozen: Collection[str] = (),
+) -> tuple[dict[str, Any], dict]:
+    """A model's outputs as in training, and batch norm's running statistics after it.
+
+    Args:
+        model: the network.
+        params: its parameters.
+        stats: its running statistics.
+        images: pixels in [0, 1].
+        labels: their classes.
+        dropout: key of what is dropped.
+        frozen: layers whose batch norms go by their running statistics, which stand still.
+    """
+
+    def hold(call: Callable, arguments: Any, keywords: Any, context: nn.module.InterceptorContext) -> Any:
+        module = context.module
+        if isinstance(module, BatchNorm) and context.method_name == "__call__" and module.path[0] in frozen:
+            keywords = {**keywords, "train": False}
+        return call(*arguments, **keywords)
+
+    variables, keys = {"params": params, "batch_stats": stats}, {"dropout": dropout}
+    with nn.intercept_methods(hold):
+        out, moved = model.apply(variables, images, labels, train=True, rngs=keys, mutable=["batch_stats"])
+    return out, moved.get("batch_stats", {})
 
 
 def count_parameters(params: dict) -> int:

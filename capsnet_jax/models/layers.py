@@ -1,27 +1,35 @@
-"""The layer that every conv net here is built from."""
+"""The layers that the conv nets here are built from."""
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from capsnet_jax.ops.conv import conv2d
+from capsnet_jax.ops.conv import Pads, conv2d
+from capsnet_jax.ops.normalization import batch_norm, moments, running_moments
+
+SMALL = 64  # pixels; images with a shorter side than this get a net's small form
 
 
 class Conv(nn.Module):
-    """Convolution with a bias, by `ops.conv.conv2d`; parameters `kernel` (HWIO) and `bias`.
+    """Convolution by `ops.conv.conv2d`; parameters `kernel` (HWIO) and, unless it has none, `bias`.
 
     Attributes:
         filters: channels out.
         size: side of the kernel, pixels.
         strides: pixels that the filter moves.
         padding: as in `conv2d`.
+        groups: channels and filters are split into that many independent groups.
+        bias: whether a bias is added; before a batch norm it would make no difference.
         precision: type of images and filters in the product; what comes out is float32.
     """
 
     filters: int
     size: int
     strides: int = 1
-    padding: str | int = "VALID"
+    padding: str | int | Pads = "VALID"
+    groups: int = 1
+    bias: bool = True
     precision: str = "float32"
 
     @nn.compact
@@ -29,8 +37,48 @@ class Conv(nn.Module):
         self, x: Float[Array, "batch height width channels"]
     ) -> Float[Array, "batch out_height out_width filters"]:
         """Images to activations, NHWC."""
-        shape = (self.size, self.size, x.shape[-1], self.filters)
+        shape = (self.size, self.size, x.shape[-1] // self.groups, self.filters)
         kernel = self.param("kernel", jax.nn.initializers.he_normal(), shape)
-        bias = self.param("bias", jax.nn.initializers.zeros, (self.filters,))
-        x, kernel = x.astype(self.precision), kernel.astype(self.precision)
-        return conv2d(x, kernel, strides=self.strides, padding=self.padding).astype(bias.dtype) + bias[None, None, None]
+        factors = x.astype(self.precision), kernel.astype(self.precision)
+        out = conv2d(*factors, strides=self.strides, padding=self.padding, groups=self.groups).astype(kernel.dtype)
+        if not self.bias:
+            return out
+        return out + self.param("bias", jax.nn.initializers.zeros, (self.filters,))[None, None, None]
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation; parameters `scale` and `bias`, running statistics `mean` and `var`.
+
+    Attributes:
+        epsilon: added to variances.
+        momentum: what stays of the running statistics in a step.
+        zero: whether `scale` starts at 0 instead of 1, so that what is normalised starts as 0.
+    """
+
+    epsilon: float = 1e-5
+    momentum: float = 0.9
+    zero: bool = False
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch height width channels"], *, train: bool
+    ) -> Float[Array, "batch height width channels"]:
+        """Normalise by the batch, which moves the running statistics, in training; by these otherwise."""
+        shape = x.shape[-1:]
+        scale = self.param("scale", jax.nn.initializers.constant(0.0 if self.zero else 1.0), shape)
+        bias = self.param("bias", jax.nn.initializers.zeros, shape)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        var = self.variable("batch_stats", "var", jnp.ones, shape)
+        if not train:
+            return batch_norm(x, mean.value, var.value, scale, bias, epsilon=self.epsilon)
+        batch = moments(x)
+        if self.is_mutable_collection("batch_stats") and not self.is_initializing():
+            count = x.size // x.shape[-1]
+            old = mean.value, var.value
+            mean.value, var.value = running_moments(old, batch, count, momentum=self.momentum)
+        return batch_norm(x, *batch, scale, bias, epsilon=self.epsilon)
+
+
+def is_small(stem: str | None, images: Float[Array, "batch height width channels"]) -> bool:
+    """Whether a net takes its small form: as `stem` says ("imagenet" or "small"), or by the images' size if None."""
+    return stem == "small" or (stem is None and min(images.shape[1:3]) < SMALL)

@@ -1,0 +1,121 @@
+"""DenseNet: Huang, Liu, van der Maaten and Weinberger 2016, "Densely Connected Convolutional Networks" (1608.06993)."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from capsnet_jax.models.layers import BatchNorm, Conv, is_small
+from capsnet_jax.ops.pooling import average_pool, global_average, max_pool
+
+
+class DenseNet(nn.Module):
+    """A convolution, dense blocks with transitions between them, an average, and the classes (table 1, DenseNet-BC).
+
+    The small form (images under 64 pixels) begins with 3×3 filters that move one pixel and leaves the pooling out.
+
+    Attributes:
+        classes: how many.
+        depths: layers in each dense block.
+        growth: k, channels that each layer adds.
+        stem: "imagenet" or "small"; None: by the images' size.
+        precision: type of the factors in products.
+    """
+
+    classes: int = 1000
+    depths: tuple[int, ...] = (6, 12, 24, 16)
+    growth: int = 32
+    stem: str | None = None
+    precision: str = "float32"
+
+    @nn.compact
+    def __call__(
+        self,
+        images: Float[Array, "batch height width channels"],
+        labels: Int[Array, "batch"] | None = None,
+        *,
+        train: bool = False,
+    ) -> dict[str, Any]:
+        """Run the network.
+
+        Args:
+            images: pixels in [0, 1].
+            labels: not looked at; CapsNet's decoder needs them.
+            train: whether to normalise by the batch.
+
+        Returns:
+            "conv1", "pool1", what each layer adds as "block1.layer1", …, "block1" … "block4" and "transition1" …
+            "transition3" activations, the "average" over all positions and the classes' "logits" [batch, classes].
+        """
+        small = is_small(self.stem, images)
+        out: dict[str, Any] = {}
+        size, strides = (3, 1) if small else (7, 2)
+        conv = Conv(2 * self.growth, size, strides, size // 2, bias=False, precision=self.precision, name="conv1")
+        x = out["conv1"] = nn.relu(BatchNorm(name="norm1")(conv(images), train=train))
+        if not small:
+            x = out["pool1"] = max_pool(x, 3, strides=2, padding=1)
+        for index, depth in enumerate(self.depths, 1):
+            name = f"block{index}"
+            x, added = DenseBlock(depth, self.growth, self.precision, name=name)(x, train=train)
+            out |= {f"{name}.{layer}": value for layer, value in added.items()} | {name: x}
+            if index < len(self.depths):
+                name = f"transition{index}"
+                x = out[name] = Transition(self.precision, name=name)(x, train=train)
+        x = nn.relu(BatchNorm(name="norm2")(x, train=train))
+        x = out["average"] = global_average(x)
+        out["logits"] = nn.Dense(self.classes, name="classes")(x)
+        return out
+
+
+class DenseBlock(nn.Module):
+    """Layers that each see the channels of all before them, and add `growth` of their own (figure 1)."""
+
+    depth: int
+    growth: int
+    precision: str = "float32"
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch height width channels"], *, train: bool
+    ) -> tuple[Float[Array, "batch height width filters"], dict[str, Array]]:
+        """The block's input with all that was added behind it, and what each layer added by its name."""
+        out = {}
+        for index in range(self.depth):
+            name = f"layer{index + 1}"
+            added = out[name] = DenseLayer(self.growth, self.precision, name=name)(x, train=train)
+            x = jnp.concatenate([x, added], axis=-1)
+        return x, out
+
+
+class DenseLayer(nn.Module):
+    """Normalise, ReLU, 1×1 convolution to 4k channels; normalise, ReLU, 3×3 convolution to k (section 3)."""
+
+    growth: int
+    precision: str
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch height width channels"], *, train: bool
+    ) -> Float[Array, "batch height width growth"]:
+        """All channels so far to the layer's own."""
+        form = {"bias": False, "precision": self.precision}
+        x = nn.relu(BatchNorm(name="norm1")(x, train=train))
+        x = Conv(4 * self.growth, 1, name="conv1", **form)(x)
+        x = nn.relu(BatchNorm(name="norm2")(x, train=train))
+        return Conv(self.growth, 3, padding=1, name="conv2", **form)(x)
+
+
+class Transition(nn.Module):
+    """Half the channels (compression θ = 0.5) and half the rows and columns."""
+
+    precision: str
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch height width channels"], *, train: bool
+    ) -> Float[Array, "batch out_height out_width filters"]:
+        """One block's output to the next one's input."""
+        x = nn.relu(BatchNorm(name="norm")(x, train=train))
+        x = Conv(x.shape[-1] // 2, 1, bias=False, precision=self.precision, name="conv")(x)
+        return average_pool(x, 2)

@@ -1,0 +1,181 @@
+"""ResNet: He, Zhang, Ren and Sun 2015, "Deep Residual Learning for Image Recognition" (arXiv:1512.03385)."""
+
+from typing import Any
+
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from capsnet_jax.models.layers import BatchNorm, Conv, is_small
+from capsnet_jax.ops.pooling import global_average, max_pool
+
+WIDTHS = (64, 128, 256, 512)  # channels of the 3×3 convolutions in the four stages
+
+
+class ResNet(nn.Module):
+    """A convolution, four stages of residual blocks, an average over all positions, and the classes (table 1).
+
+    A stage but the first halves the image in its first block. Bottlenecks do so in their 3×3 convolution ("v1.5", which
+    torchvision has too); the paper does in the 1×1 before it.
+
+    The small form (images under 64 pixels) begins with 3×3 filters that move one pixel and leaves the pooling out.
+
+    Attributes:
+        classes: how many.
+        depths: blocks in each stage.
+        bottleneck: whether blocks have three layers (figure 5, right) instead of two.
+        zero_init: whether each block's last scale starts at 0, so that blocks start as their shortcuts.
+        stem: "imagenet" or "small"; None: by the images' size.
+        precision: type of the factors in products.
+    """
+
+    classes: int = 1000
+    depths: tuple[int, ...] = (3, 4, 6, 3)
+    bottleneck: bool = True
+    zero_init: bool = False
+    stem: str | None = None
+    precision: str = "float32"
+
+    @nn.compact
+    def __call__(
+        self,
+        images: Float[Array, "batch height width channels"],
+        labels: Int[Array, "batch"] | None = None,
+        *,
+        train: bool = False,
+    ) -> dict[str, Any]:
+        """Run the network.
+
+        Args:
+            images: pixels in [0, 1].
+            labels: not looked at; CapsNet's decoder needs them.
+            train: whether to normalise by the batch.
+
+        Returns:
+            "conv1", "pool1", "stage1.block1", … activations, the "average" over all positions and the classes'
+            "logits" [batch, classes].
+        """
+        small = is_small(self.stem, images)
+        out: dict[str, Any] = {}
+        size, strides = (3, 1) if small else (7, 2)
+        conv = Conv(64, size, strides, size // 2, bias=False, precision=self.precision, name="conv1")
+        x = out["conv1"] = nn.relu(BatchNorm(name="norm1")(conv(images), train=train))
+        if not small:
+            x = out["pool1"] = max_pool(x, 3, strides=2, padding=1)
+        for index, depth in enumerate(self.depths, 1):
+            form = {"bottleneck": self.bottleneck, "zero_init": self.zero_init, "precision": self.precision}
+            stage = Stage(depth, WIDTHS[index - 1], strides=1 if index == 1 else 2, name=f"stage{index}", **form)
+            x, blocks = stage(x, train=train)
+            out |= {f"stage{index}.{name}": value for name, value in blocks.items()}
+        x = out["average"] = global_average(x)
+        out["logits"] = nn.Dense(self.classes, name="classes")(x)
+        return out
+
+
+class Stage(nn.Module):
+    """Blocks of one width; the first one's stride is the stage's."""
+
+    depth: int
+    width: int
+    strides: int
+    bottleneck: bool
+    zero_init: bool = False
+    precision: str = "float32"
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch height width channels"], *, train: bool
+    ) -> tuple[Float[Array, "batch out_height out_width filters"], dict[str, Array]]:
+        """What leaves the stage, and what leaves each block by its name."""
+        block, out = Bottleneck if self.bottleneck else BasicBlock, {}
+        for index in range(self.depth):
+            strides = self.strides if index == 0 else 1
+            name = f"block{index + 1}"
+            x = out[name] = block(self.width, strides, self.zero_init, self.precision, name=name)(x, train=train)
+        return x, out
+
+
+class BasicBlock(nn.Module):
+    """H(x) = F(x) + x with two weight layers in F (figure 5, left), ReLU between them and after the sum.
+
+    The slides' residual block on one pixel, with weights 2 and −½: F(3) = −½ · relu(2 · 3) = −3 and H = relu(−3 + 3);
+    with ½ for −½, H = 6. Normalised by running mean 0 and variance 1, to 1e-5.
+
+    >>> import jax.numpy as jnp
+    >>> def block(second):
+    ...     one, zero = jnp.ones(1), jnp.zeros(1)
+    ...     weights = [jnp.zeros((3, 3, 1, 1)).at[1, 1].set(weight) for weight in (2., second)]
+    ...     params = {f"conv{i}": {"kernel": weight} for i, weight in enumerate(weights, 1)}
+    ...     params |= {name: {"scale": one, "bias": zero} for name in ("norm1", "norm2")}
+    ...     stats = {name: {"mean": zero, "var": one} for name in ("norm1", "norm2")}
+    ...     variables = {"params": params, "batch_stats": stats}
+    ...     out = BasicBlock(1).apply(variables, jnp.full((1, 1, 1, 1), 3.), train=False)
+    ...     return abs(round(out.item(), 3))
+    >>> block(-0.5), block(0.5)
+    (0.0, 6.0)
+
+    Attributes:
+        width: channels.
+        strides: pixels that the first convolution moves.
+        zero_init: whether the last scale starts at 0.
+        precision: type of the factors in products.
+    """
+
+    width: int
+    strides: int = 1
+    zero_init: bool = False
+    precision: str = "float32"
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch height width channels"], *, train: bool
+    ) -> Float[Array, "batch out_height out_width filters"]:
+        """Activations to activations."""
+        form = {"bias": False, "precision": self.precision}
+        y = Conv(self.width, 3, self.strides, 1, name="conv1", **form)(x)
+        y = nn.relu(BatchNorm(name="norm1")(y, train=train))
+        y = Conv(self.width, 3, 1, 1, name="conv2", **form)(y)
+        y = BatchNorm(zero=self.zero_init, name="norm2")(y, train=train)
+        shortcut = Shortcut(self.width, self.strides, self.precision, name="shortcut")
+        return nn.relu(y + shortcut(x, train=train))
+
+
+class Bottleneck(nn.Module):
+    """A residual block whose 3×3 convolution works on a quarter of the channels (figure 5, right)."""
+
+    width: int
+    strides: int = 1
+    zero_init: bool = False
+    precision: str = "float32"
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch height width channels"], *, train: bool
+    ) -> Float[Array, "batch out_height out_width filters"]:
+        """Activations to activations."""
+        form = {"bias": False, "precision": self.precision}
+        y = Conv(self.width, 1, name="conv1", **form)(x)
+        y = nn.relu(BatchNorm(name="norm1")(y, train=train))
+        y = Conv(self.width, 3, self.strides, 1, name="conv2", **form)(y)
+        y = nn.relu(BatchNorm(name="norm2")(y, train=train))
+        y = Conv(4 * self.width, 1, name="conv3", **form)(y)
+        y = BatchNorm(zero=self.zero_init, name="norm3")(y, train=train)
+        shortcut = Shortcut(4 * self.width, self.strides, self.precision, name="shortcut")
+        return nn.relu(y + shortcut(x, train=train))
+
+
+class Shortcut(nn.Module):
+    """The identity where shapes allow it, else a 1×1 convolution to them (section 3.3, option B)."""
+
+    filters: int
+    strides: int
+    precision: str
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch height width channels"], *, train: bool
+    ) -> Float[Array, "batch out_height out_width filters"]:
+        """A block's input in the shape of its output."""
+        if self.strides == 1 and x.shape[-1] == self.filters:
+            return x
+        x = Conv(self.filters, 1, self.strides, bias=False, precision=self.precision, name="conv")(x)
+        return BatchNorm(name="norm")(x, train=train)

@@ -1,0 +1,95 @@
+"""Normalisation: of an activation by its neighbouring channels, and of a channel by its batch."""
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+
+def local_response_norm(
+    x: Float[Array, "batch height width channels"],
+    *,
+    size: int = 5,
+    k: float = 2.0,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+) -> Float[Array, "batch height width channels"]:
+    """b_i = a_i / (k + α Σ_j a_j²)^β, j over the channels from i − ⌊n/2⌋ to i + ⌊n/2⌋ that exist.
+
+    α multiplies the sum, as the paper writes it. Caffe and PyTorch multiply the *mean* over n channels: their α is n
+    times this one, so that their default of 1e-4 is 2e-5 here.
+
+    Args:
+        x: activations after the ReLU, NHWC.
+        size: n, an odd number of channels.
+        k: added before the power, greater than 0.
+        alpha: α.
+        beta: β.
+
+    Returns:
+        The normalised activations, same shape.
+
+    Source: Krizhevsky, Sutskever and Hinton 2012, section 3.3.
+
+    With k = 2, α = 1 and β = 1, each of two ones is divided by 2 + 1 + 1:
+
+    >>> x = jnp.array([1., 1, 0]).reshape(1, 1, 1, 3)
+    >>> local_response_norm(x, size=3, k=2., alpha=1., beta=1.).flatten().tolist()
+    [0.25, 0.25, 0.0]
+    """
+    reach = size // 2
+    squares = jnp.pad(x * x, ((0, 0), (0, 0), (0, 0), (reach, reach)))
+    near = sum(lax.slice_in_dim(squares, i, i + x.shape[3], axis=3) for i in range(size))
+    return x * (k + alpha * near) ** -beta
+
+
+def moments(
+    x: Float[Array, "batch height width channels"],
+) -> tuple[Float[Array, "channels"], Float[Array, "channels"]]:
+    """Mean and (biased) variance of every channel over the batch and all positions."""
+    mean = jnp.mean(x, axis=(0, 1, 2))
+    return mean, jnp.mean((x - mean[None, None, None]) ** 2, axis=(0, 1, 2))
+
+
+def batch_norm(
+    x: Float[Array, "batch height width channels"],
+    mean: Float[Array, "channels"],
+    variance: Float[Array, "channels"],
+    scale: Float[Array, "channels"],
+    bias: Float[Array, "channels"],
+    *,
+    epsilon: float,
+) -> Float[Array, "batch height width channels"]:
+    """γ (x − μ) / √(σ² + ε) + β, with a μ and σ² of every channel.
+
+    Args:
+        x: activations, NHWC.
+        mean: μ, of the batch in training, else the running one.
+        variance: σ², likewise.
+        scale: γ.
+        bias: β.
+        epsilon: ε, which keeps a channel that is constant finite.
+
+    Source: Ioffe and Szegedy 2015 (arXiv:1502.03167), algorithms 1 and 2.
+    """
+    factor = scale * lax.rsqrt(variance + epsilon)
+    return (x - mean[None, None, None]) * factor[None, None, None] + bias[None, None, None]
+
+
+def running_moments(
+    old: tuple[Float[Array, "channels"], Float[Array, "channels"]],
+    new: tuple[Float[Array, "channels"], Float[Array, "channels"]],
+    count: int,
+    *,
+    momentum: float,
+) -> tuple[Float[Array, "channels"], Float[Array, "channels"]]:
+    """Running mean and variance moved towards a batch's: momentum · old + (1 − momentum) · new.
+
+    Args:
+        old: running mean and variance.
+        new: the batch's, as `moments` gives them.
+        count: how many values of a channel these are of. The variance that runs is the unbiased one, the batch's times
+          count / (count − 1), as in the paper's algorithm 2 (and in PyTorch; Flax's own layer keeps the biased one).
+        momentum: what stays of the old (PyTorch's momentum is what comes of the new, 0.1 for 0.9 here).
+    """
+    mean, variance = new[0], new[1] * (count / max(count - 1, 1))
+    return momentum * old[0] + (1 - momentum) * mean, momentum * old[1] + (1 - momentum) * variance
