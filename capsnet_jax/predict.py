@@ -37,7 +37,7 @@ def predict(image_path: Path, workdir: Path, *, invert: bool = False) -> tuple[s
     net = trained.load(best)
     dataset = net.data
     image = read_image(image_path, dataset.image_shape, invert=invert)
-    out = jax.jit(net.outputs)(to_float(jnp.asarray(image[None])))
+    out = net.outputs(to_float(jnp.asarray(image[None])))
 
     scores = np.asarray(out["lengths"] if "lengths" in out else jax.nn.softmax(out["logits"]))[0]
     drawing = np.asarray(out["reconstruction"])[0] if "reconstruction" in out else None

@@ -17,6 +17,8 @@ from capsnet_jax.records import Record
 
 Observed = dict[str, np.ndarray]
 
+_apply = jax.jit(models.apply, static_argnums=0)
+
 
 class Trained(NamedTuple):
     """A network with what it was trained by and on."""
@@ -28,8 +30,8 @@ class Trained(NamedTuple):
     data: Dataset
 
     def outputs(self, images: Float[Array, "batch height width channels"]) -> dict[str, Any]:
-        """The model's outputs as in evaluation."""
-        return models.apply(self.model, self.params, self.stats, images)
+        """The model's outputs as in evaluation, compiled."""
+        return _apply(self.model, self.params, self.stats, images)
 
 
 def has_params(record: Record) -> bool:

@@ -48,7 +48,7 @@ def observe(trained: Trained) -> dict[str, np.ndarray]:
 
     held, shape = trained.data.validation, trained.data.image_shape
     places = np.array([np.flatnonzero(held.labels == c)[i] for i in range(SHOWN) for c in range(trained.data.classes)])
-    out = jax.jit(trained.outputs)(to_float(jnp.asarray(held.images[places])))
+    out = trained.outputs(to_float(jnp.asarray(held.images[places])))
     offsets = np.linspace(-GREATEST, GREATEST, STEPS, dtype=np.float32)
 
     def moved(capsules: jax.Array, shown: jax.Array) -> jax.Array:

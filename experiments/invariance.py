@@ -96,7 +96,6 @@ def read_off(features: np.ndarray, amounts: np.ndarray, labels: np.ndarray, *, r
 def _features(trained: Trained, kind: str, amount: float) -> tuple[np.ndarray, float]:
     """The features [images, dims] of the distorted test set, and the error in percent."""
     import jax
-    import jax.numpy as jnp
     import numpy as np
 
     from capsnet_jax.data.augment import to_float
@@ -105,23 +104,21 @@ def _features(trained: Trained, kind: str, amount: float) -> tuple[np.ndarray, f
     held = trained.data.test
 
     @jax.jit
-    def look(images: jax.Array, labels: jax.Array, number: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def distorted(images: jax.Array, number: jax.Array) -> jax.Array:
         pictures = to_float(images)
         if kind == "elastic":
-            pictures = elastic(jax.random.fold_in(jax.random.key(0), number), pictures, strength=amount)
-        else:
-            pictures = affine(pictures, **{kind: amount})
-        out = trained.outputs(pictures)
-        scores = out["lengths"] if "lengths" in out else out["logits"]
-        own = out["capsules"][jnp.arange(len(labels)), labels] if "capsules" in out else out["hidden"]
-        return own, jnp.argmax(scores, axis=-1) != labels
+            return elastic(jax.random.fold_in(jax.random.key(0), number), pictures, strength=amount)
+        return affine(pictures, **{kind: amount})
 
     features, wrong = [], []
     for number, begin in enumerate(range(0, len(held.labels), BATCH)):
         batch = slice(begin, begin + BATCH)
-        own, mistakes = look(held.images[batch], held.labels[batch], number)
+        labels = np.asarray(held.labels[batch])
+        out = trained.outputs(distorted(held.images[batch], number))
+        own = out["capsules"][np.arange(len(labels)), labels] if "capsules" in out else out["hidden"]
+        scores = out["lengths"] if "lengths" in out else out["logits"]
         features.append(np.asarray(own))
-        wrong.append(np.asarray(mistakes))
+        wrong.append(np.argmax(scores, axis=-1) != labels)
     return np.concatenate(features), 100 * float(np.mean(np.concatenate(wrong)))
 
 

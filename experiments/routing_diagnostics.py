@@ -41,7 +41,6 @@ def observe(trained: Trained) -> dict[str, np.ndarray]:
     """
     import dataclasses
 
-    import jax
     import jax.numpy as jnp
     import numpy as np
 
@@ -52,7 +51,7 @@ def observe(trained: Trained) -> dict[str, np.ndarray]:
     held, model = trained.data.validation, trained.model
     places = np.array([np.flatnonzero(np.asarray(held.labels) == c)[0] for c in range(SHOWN)])
     images = np.asarray(held.images)[places]
-    out = jax.jit(trained.outputs)(to_float(jnp.asarray(images)))
+    out = trained.outputs(to_float(jnp.asarray(images)))
     votes = length(jnp.einsum("bik,iokd->biod", out["primary"], trained.params["digit"]["W"]))
     kernel = model.kernel
     rows, columns = ((side - 2 * kernel + 1) // 2 + 1 for side in images.shape[1:3])
