@@ -51,6 +51,17 @@ def describe(name: str, image_shape: tuple[int, int, int] | None = None, classes
     )
 
 
+def cost(name: str) -> tuple[int, int]:
+    """(parameters, FLOPs for one image) of a model at its paper's image size and classes, auxiliary heads left out."""
+    image_shape, classes = models.paper_images(name)
+    model = models.build(config.override(config.Config(), {"model.name": name}), classes)
+    params, stats = jax.eval_shape(lambda: models.init_all(model, jax.random.key(0), image_shape))
+    image = jax.ShapeDtypeStruct((1, *image_shape), "float32")
+    used = {layer.split(".")[0] for layer, _ in _outputs(model, params, stats, image)}
+    parameters = models.count_parameters({layer: part for layer, part in params.items() if layer in used})
+    return parameters, count_flops(jax.make_jaxpr(partial(models.apply, model))(params, stats, image))
+
+
 def count_flops(jaxpr: ClosedJaxpr | Jaxpr) -> int:
     """Multiplications and additions of a program's matrix products and convolutions; the rest is not counted.
 

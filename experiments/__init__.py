@@ -15,6 +15,7 @@ from types import ModuleType
 
 from experiments import (
     capsule_dimensions,
+    ilsvrc_evolution,
     invariance,
     loss_scale,
     routing_diagnostics,
@@ -31,6 +32,7 @@ EXPERIMENTS: dict[str, ModuleType] = {
     "loss_scale": loss_scale,
     "capsule_dimensions": capsule_dimensions,
     "invariance": invariance,
+    "ilsvrc_evolution": ilsvrc_evolution,
     "sweep_demo": sweep_demo,
     "throughput": throughput,
 }

@@ -8,6 +8,7 @@ from capsnet_jax.figures.curves import learning_curves
 from capsnet_jax.figures.distortions import distortion_curves
 from capsnet_jax.figures.errors import error_against, error_by_setting
 from capsnet_jax.figures.heatmap import setting_heatmap, train_test_grid
+from capsnet_jax.figures.ilsvrc import error_against_cost, ilsvrc_winners
 from capsnet_jax.figures.images import prediction, reconstructions
 from capsnet_jax.figures.iterations import changes_by_iteration, through_training
 from capsnet_jax.figures.labels import dataset_label
@@ -27,7 +28,9 @@ __all__ = [
     "dimension_grid",
     "distortion_curves",
     "error_against",
+    "error_against_cost",
     "error_by_setting",
+    "ilsvrc_winners",
     "learning_curves",
     "prediction",
     "reconstructions",
