@@ -8,6 +8,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,11 +120,12 @@ def check(cells: Sequence[Cell], datasets: Mapping[config.Data, data.Dataset]) -
                 f"train.batch_size={settings.train.batch_size} is more than the"
                 f" {dataset.train.labels.shape[0]} training images of {dataset.name}; lower it"
             )
+        model = models.build(settings, dataset.classes)
         try:
-            states = train.abstract_states([settings], [cell.seed], dataset)
+            params = jax.eval_shape(partial(models.init, model, jax.random.key(0), dataset.image_shape))
         except ValueError as error:
             raise config.ConfigError(f"{settings.model.name} on {dataset.name}: {error}") from error
-        frozen.check(states.params, settings.train.frozen)
+        frozen.check(params, settings.train.frozen)
 
 
 def _train_together(group: list[Cell], dataset: data.Dataset, plan: Plan, progress: Progress, title: str) -> float:

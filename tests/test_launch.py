@@ -103,6 +103,8 @@ MISTAKES = [
     (["--set=model.kernel=29"], "images of 28×28 are too small for a 29×29 kernel"),
     (["--set=model.name=sabour_cnn", "--set=model.kernel=5"], "sabour_cnn has no model.kernel"),
     (["--sweep=model.name=capsnet,sabour_cnn", "--set=model.types=2"], "sabour_cnn has no model.types"),
+    (["--set=train.frozen=digits"], "train.frozen has no 'digits'; did you mean 'digit'?"),
+    (["--set=train.frozen=conv1+primary+digit+decoder"], "leaves nothing to train"),
     (["--figures_only"], "no finished run of routing_iterations in"),
     (["--predict=digit.png"], "no finished run in"),
 ]
