@@ -84,7 +84,7 @@ def test_a_branch_is_its_part_of_the_channels():
     # The last branch: the greatest of 3×3 pixels, each channel weighed.
     padded = np.pad(np.asarray(x), ((0, 0), (1, 1), (1, 1), (0, 0)))
     pooled = np.max([padded[:, i : i + 6, j : j + 5] for i in range(3) for j in range(3)], axis=0)
-    weights = params["project"]["conv"]
+    weights = jax.tree.map(np.asarray, params["project"]["conv"])
     np.testing.assert_allclose(whole[..., 11:], pooled @ weights["kernel"][0, 0] + weights["bias"], rtol=1e-5)
 
 

@@ -39,6 +39,7 @@ COUNTS = {
     "densenet121": 7_978_856,
     "densenet169": 14_149_480,
     "densenet201": 20_013_928,
+    "densenet264": 33_337_704,
 }
 
 # Sizes at which the arithmetic of a large model is still tested in a second.
@@ -51,9 +52,7 @@ REDUCED = {
 CUT = {
     "alexnet": {"channels": (8, 12, 8, 8, 8), "hidden": 16},
     "vgg_c_bn": {"depths": (1, 3), "widths": (8, 8), "hidden": 16},
-    "vgg_a_lrn": {"depths": (1, 1), "widths": (8, 8), "hidden": 16},
     "googlenet_bn": {"modules": ("3a", "4a")},
-    "resnet18": {"depths": (1, 1)},
     "resnet50": {"depths": (1, 1)},
     "densenet121": {"depths": (2, 2), "growth": 8},
 }
