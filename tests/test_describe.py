@@ -4,7 +4,7 @@ import pytest
 
 from capsnet_jax import config
 from capsnet_jax.describe import count_flops, describe
-from capsnet_jax.models import MODELS
+from capsnet_jax.models import IMAGENET, MODELS
 from capsnet_jax.ops.conv import conv2d
 
 
@@ -57,7 +57,29 @@ def test_baseline_cnn():
     assert f"{work / 1e6:,.1f} MFLOP" in text
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+# Millions of multiplications and additions: twice 0.724, 15.470 and 4.089 thousand million products.
+@pytest.mark.parametrize(
+    ("name", "parameters", "work"),
+    [("alexnet", 60_965_224, 1_448.8), ("vgg_d", 138_357_544, 30_940.5), ("resnet50", 25_557_032, 8_178.4)],
+)
+def test_imagenet_nets_are_described_as_in_their_papers(name, parameters, work):
+    text = describe(name)
+    assert text.splitlines()[0] == f"{name}: images of 224×224×3, 1000 classes"
+    assert f"total {parameters:,} parameters" in text
+    assert f"{work:,.1f} MFLOP" in text
+    whole = sum(count for layer, (_, count) in rows(text).items() if "." not in layer)
+    assert whole == parameters
+    if name == "resnet50":
+        assert rows(text)["stage2.block1.conv2"] == ("28×28×128", 9 * 128 * 128)
+
+
+def test_auxiliary_classifiers_are_told_apart():
+    text = describe("googlenet")
+    assert "total 6,998,552 parameters (and 6,379,728 of aux1 and aux2 in training only)" in text
+    assert not [layer for layer in rows(text) if layer.startswith("aux")]
+
+
+@pytest.mark.parametrize("name", [name for name in sorted(MODELS) if name not in IMAGENET])
 def test_the_layers_add_up_to_the_total(name):
     text = describe(name)
     layers = rows(text)

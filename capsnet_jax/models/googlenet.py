@@ -41,6 +41,7 @@ class GoogLeNet(nn.Module):
 
     Attributes:
         classes: how many.
+        modules: the inception modules there are, by their names in table 1.
         norm: the form, as above.
         auxiliary: whether there are auxiliary classifiers.
         dropout: part of the averaged channels dropped in training.
@@ -49,6 +50,7 @@ class GoogLeNet(nn.Module):
     """
 
     classes: int = 1000
+    modules: tuple[str, ...] = tuple(INCEPTIONS)
     norm: bool = False
     auxiliary: bool = True
     dropout: float = 0.4
@@ -87,13 +89,13 @@ class GoogLeNet(nn.Module):
         x = out["conv2"] = unit(64, 1, name="conv2")(normalize(x), train=train)
         x = out["conv3"] = unit(192, 3, name="conv3")(x, train=train)
         x = out["pool2"] = pool(normalize(x), 3)
-        for place, channels in INCEPTIONS.items():
+        for place in self.modules:
             if place == "4a":
                 x = out["pool3"] = pool(x, 3)
             if place == "5a":
                 x = out["pool4"] = pool(x, 2 if self.norm else 3)
             name = f"inception{place}"
-            x = out[name] = Inception(channels, self.norm, self.precision, name=name)(x, train=train)
+            x = out[name] = Inception(INCEPTIONS[place], self.norm, self.precision, name=name)(x, train=train)
             if self.auxiliary and place in HEADS and (train or self.is_initializing()):
                 head = Head(self.classes, self.norm, self.precision, name=HEADS[place])
                 out[f"{HEADS[place]}_logits"] = head(x, train=train)

@@ -1,6 +1,6 @@
 """One suite for every model of the registry; what is particular to one is in the file of its name."""
 
-from functools import cache
+from functools import cache, partial
 from types import SimpleNamespace
 
 import jax
@@ -10,8 +10,8 @@ import pytest
 
 from capsnet_jax import config, models
 from capsnet_jax.losses import total_loss
-from capsnet_jax.models import MODELS
-from tests.models.random_params import random_params
+from capsnet_jax.models import IMAGENET, MODELS
+from tests.models.random_params import random_variables
 
 COUNTS = {
     "capsnet": 6_804_224 + 1_411_344,
@@ -19,6 +19,30 @@ COUNTS = {
     # By hand: 9·32+32, 9·32·64+64, 9·64·128+128, 6,272·128+128, 128·10+10.
     "cnn_small": 320 + 18_496 + 73_856 + 802_944 + 1_290,
     "cnn_small_strided": 320 + 18_496 + 73_856 + 802_944 + 1_290,
+    # With 1000 classes and 224×224 images (the papers, and torchvision's documentation).
+    "alexnet": 60_965_224,
+    "alexnet_single": 61_100_840,
+    "vgg_a": 132_863_336,
+    "vgg_a_lrn": 132_863_336,
+    "vgg_b": 133_047_848,
+    "vgg_c": 133_638_952,
+    "vgg_d": 138_357_544,
+    "vgg_e": 143_667_240,
+    "vgg_a_bn": 132_868_840,
+    "vgg_b_bn": 133_053_736,
+    "vgg_d_bn": 138_365_992,
+    "vgg_e_bn": 143_678_248,
+    "googlenet": 6_998_552 + 3_188_840 + 3_190_888,
+    "googlenet_bn": 13_004_888,
+    "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
+    "resnet50": 25_557_032,
+    "resnet101": 44_549_160,
+    "resnet152": 60_192_808,
+    "densenet121": 7_978_856,
+    "densenet169": 14_149_480,
+    "densenet201": 20_013_928,
+    "densenet264": 33_337_704,
 }
 
 # Sizes at which the arithmetic of a large model is still tested in a second.
@@ -26,6 +50,16 @@ REDUCED = {
     "capsnet": {"model.channels": 8, "model.types": 2, "model.kernel": 3, "model.decoder": (16,)},
     "capsnet_small": {"model.channels": 8, "model.kernel": 5, "model.decoder": (16,)},
 }
+
+# The same of nets that have no settings for it, as attributes; they stand for the others of their files.
+CUT = {
+    "alexnet": {"channels": (8, 12, 8, 8, 8), "hidden": 16},
+    "vgg_c_bn": {"depths": (1, 3), "widths": (8, 8), "hidden": 16},
+    "googlenet_bn": {"modules": ("3a", "4a")},
+    "resnet50": {"depths": (1, 1)},
+    "densenet121": {"depths": (2, 2), "growth": 8},
+}
+TESTED = [name for name in MODELS if name not in IMAGENET or name in CUT]
 
 IMAGE = (18, 21, 3)
 CLASSES = 7
@@ -37,27 +71,27 @@ def settings(name: str, **changes) -> config.Config:
 
 def shapes(name: str, image_shape, classes: int):
     """Shapes of a model's parameters and of its outputs for two images; nothing is computed."""
-    model = models.build(settings(name), classes)
-    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), image_shape))
+    model = models.build(settings(name), classes).clone(**CUT.get(name, {}))
+    params, stats = jax.eval_shape(lambda: models.init_all(model, jax.random.key(0), image_shape))
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
-    return params, jax.eval_shape(lambda p, x: model.apply({"params": p}, x), params, images)
+    return params, jax.eval_shape(partial(models.apply, model), params, stats, images)
 
 
 @cache
 def small(name: str) -> SimpleNamespace:
     """A model at a reduced size: (params, images, labels) → outputs, and the loss's gradient."""
     chosen = settings(name, **REDUCED.get(name, {}))
-    model = models.build(chosen, CLASSES)
-    params = random_params(model, IMAGE)
+    model = models.build(chosen, CLASSES).clone(**CUT.get(name, {}))
+    params, stats = random_variables(model, IMAGE)
 
     def loss(params, images, labels):
-        out = model.apply({"params": params}, images, labels, train=True, rngs={"dropout": jax.random.key(1)})
+        out, _ = models.apply_in_training(model, params, stats, images, labels, dropout=jax.random.key(1))
         return total_loss(out, images, labels, chosen.loss)[0]
 
     return SimpleNamespace(
         model=model,
         params=params,
-        apply=jax.jit(lambda params, images, labels=None: model.apply({"params": params}, images, labels)),
+        apply=jax.jit(lambda params, images: models.apply(model, params, stats, images)),
         gradient=jax.jit(jax.value_and_grad(loss, (0, 1))),
     )
 
@@ -73,11 +107,12 @@ def images() -> jax.Array:
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_parameters_are_counted_as_published(name):
-    params, _ = shapes(name, (28, 28, 1), 10)
+    model = models.build(settings(name), models.paper_images(name)[1])
+    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), models.paper_images(name)[0]))
     assert models.count_parameters(params) == COUNTS[name]
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", TESTED)
 @pytest.mark.parametrize(("image", "classes"), [((28, 28, 1), 10), ((32, 32, 3), 100), ((28, 40, 2), 3)])
 def test_shapes_follow_images_and_classes(name, image, classes):
     params, out = shapes(name, image, classes)
@@ -87,7 +122,7 @@ def test_shapes_follow_images_and_classes(name, image, classes):
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((params, out)))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", TESTED)
 def test_an_images_scores_do_not_depend_on_its_batch(name, images):
     net = small(name)
     together = scores(net.apply(net.params, images))
@@ -96,7 +131,7 @@ def test_an_images_scores_do_not_depend_on_its_batch(name, images):
     assert float(jnp.ptp(together, axis=0).max()) > 1e-4  # and they do depend on the image
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", TESTED)
 def test_black_images_have_finite_outputs_and_gradients(name):
     net = small(name)
     black, labels = jnp.zeros((2, *IMAGE)), jnp.array([0, CLASSES - 1], jnp.int32)
@@ -107,7 +142,7 @@ def test_black_images_have_finite_outputs_and_gradients(name):
         assert jnp.isfinite(leaf).all()
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", TESTED)
 def test_the_loss_reaches_every_parameter(name, images):
     net = small(name)
     _, (gradients, _) = net.gradient(net.params, images[:2], jnp.array([0, CLASSES - 1], jnp.int32))
@@ -140,6 +175,14 @@ def test_build_passes_every_setting_on():
     model = models.build(chosen, 3)
     assert {name: getattr(model, name) for name in sizes} == sizes
     assert (model.classes, model.reconstruction, model.routing) == (3, False, chosen.routing)
+
+
+def test_every_imagenet_net_is_built_with_its_form():
+    for name in IMAGENET:
+        model = models.build(settings(name, **{"model.stem": "small", "model.precision": "bfloat16"}), 3)
+        assert (model.classes, model.stem, model.precision) == (3, "small", "bfloat16")
+    with pytest.raises(config.ConfigError, match=r"^capsnet has no model\.stem; leave it at none$"):
+        models.build(settings("capsnet", **{"model.stem": "small"}), 10)
 
 
 def test_a_size_that_the_model_does_not_have():

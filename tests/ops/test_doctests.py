@@ -5,7 +5,9 @@ import inspect
 import pytest
 
 
-@pytest.mark.parametrize(("name", "least"), [("conv", 1), ("fourier", 0), ("pooling", 1), ("squash", 0)])
+@pytest.mark.parametrize(
+    ("name", "least"), [("conv", 1), ("fourier", 0), ("normalization", 1), ("pooling", 2), ("squash", 0)]
+)
 def test_examples_in_docstrings(name, least):
     module = importlib.import_module(f"capsnet_jax.ops.{name}")
     # `doctest.testmod` passes over functions that the annotation checker has wrapped, so they are unwrapped here.

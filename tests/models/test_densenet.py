@@ -1,0 +1,60 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from capsnet_jax import models
+from capsnet_jax.models.densenet import DenseBlock, DenseNet, Transition
+
+
+def counted_by_hand(depths: tuple[int, ...], growth: int = 32, classes: int = 1000) -> int:
+    channels = 2 * growth
+    total = 7 * 7 * 3 * channels + 2 * channels
+    for index, depth in enumerate(depths):
+        for _ in range(depth):
+            total += 2 * channels + channels * 4 * growth + 2 * 4 * growth + 9 * 4 * growth * growth
+            channels += growth
+        if index < len(depths) - 1:
+            total += 2 * channels + channels * (channels // 2)
+            channels //= 2
+    return total + 2 * channels + channels * classes + classes
+
+
+def test_parameters_are_counted_by_hand():
+    """Published for 121; for 264 this is what the suite over all models compares with."""
+    assert counted_by_hand((6, 12, 24, 16)) == 7_978_856
+    assert models.IMAGENET["densenet264"]().depths == (6, 12, 64, 48)
+    assert counted_by_hand((6, 12, 64, 48)) == 33_337_704
+
+
+def test_a_block_keeps_its_input_and_adds_to_it():
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 5, 4, 6)), jnp.float32)
+    block = DenseBlock(3, growth=4)
+    variables = jax.jit(lambda key: block.init(key, x, train=False))(jax.random.key(0))
+    out, added = jax.jit(lambda v: block.apply(v, x, train=False))(variables)
+    np.testing.assert_array_equal(out[..., :6], x)
+    for index in range(3):
+        np.testing.assert_array_equal(out[..., 6 + 4 * index : 10 + 4 * index], added[f"layer{index + 1}"])
+        kernel = variables["params"][f"layer{index + 1}"]["conv1"]["kernel"]
+        assert kernel.shape == (1, 1, 6 + 4 * index, 16)  # it sees all before it
+
+
+def test_a_transition_halves_everything():
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 4, 6, 4)), jnp.float32)
+    transition = Transition("float32")
+    variables = transition.init(jax.random.key(0), x, train=False)
+    out = transition.apply(variables, x, train=False)
+    kernel = np.asarray(variables["params"]["conv"]["kernel"])[0, 0]
+    values = np.maximum(0, np.asarray(x) / np.sqrt(1 + 1e-5)) @ kernel
+    np.testing.assert_allclose(out, values.reshape(1, 2, 2, 3, 2, 2).mean(axis=(2, 4)), atol=1e-6)
+
+
+def test_sizes_of_table_1_and_of_the_small_form():
+    for side, sides in {224: (56, 28, 14, 7), 32: (32, 16, 8, 4)}.items():
+        model = DenseNet(10, (1, 1, 1, 1))
+        shape = (side, side, 3)
+        params, stats = jax.eval_shape(lambda m=model, s=shape: models.init_all(m, jax.random.key(0), s))
+        images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+        out = jax.eval_shape(lambda p, s, x, m=model: models.apply(m, p, s, x), params, stats, images)
+        assert tuple(out[f"block{i}"].shape[1] for i in range(1, 5)) == sides
+        assert out["block1.layer1"].shape[3] == 32
+        assert ("pool1" in out) == (side == 224)

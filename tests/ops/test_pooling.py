@@ -1,0 +1,112 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from capsnet_jax.ops.pooling import adaptive_average_pool, average_pool, global_average, max_pool
+
+X = np.random.default_rng(0).standard_normal((2, 7, 6, 3)).astype(np.float32)
+# (window, strides, padding, ceil)
+FORMS = [
+    (2, None, 0, False),
+    (3, 2, 0, False),
+    (3, 2, 1, False),
+    (3, 1, 1, True),
+    (3, 2, 0, True),
+    (2, 3, 0, True),
+    (2, 2, 1, True),
+    (3, 3, 1, True),
+]
+
+
+def starts(size: int, window: int, strides: int, padding: int, ceil: bool) -> list[int]:
+    """Where windows begin, in the image's own pixels: while they end in the padded image, or, with `ceil`, begin
+    before its far padding does."""
+    first = range(-padding, size + padding, strides)
+    inside = [i for i in first if i + window <= size + padding]
+    if ceil and inside[-1] + window < size + padding and inside[-1] + strides < size:
+        inside.append(inside[-1] + strides)
+    return inside
+
+
+def loop_pool(x, window, strides, padding, ceil, reduce):
+    """`reduce` of the pixels of every window that are in the image, and the window's size without what is beyond
+    the padding."""
+    strides = strides or window
+    tops, lefts = (starts(size, window, strides, padding, ceil) for size in x.shape[1:3])
+    out = np.zeros((x.shape[0], len(tops), len(lefts), x.shape[3]))
+    for i, top in enumerate(tops):
+        for j, left in enumerate(lefts):
+            pixels = np.float64(x[:, max(top, 0) : top + window, max(left, 0) : left + window])
+            height = min(top + window, x.shape[1] + padding) - top
+            width = min(left + window, x.shape[2] + padding) - left
+            out[:, i, j] = reduce(pixels, height * width)
+    return out
+
+
+@pytest.mark.parametrize(("window", "strides", "padding", "ceil"), FORMS)
+def test_pooling_is_the_loops(window, strides, padding, ceil):
+    form = {"strides": strides, "padding": padding, "ceil": ceil}
+    greatest, mean, full = jax.jit(
+        lambda x: (
+            max_pool(x, window, **form),
+            average_pool(x, window, **form, count_padding=False),
+            average_pool(x, window, **form),
+        )
+    )(X)
+    oracle = partial(loop_pool, X, window, strides, padding, ceil)
+    np.testing.assert_array_equal(greatest, oracle(lambda p, _: p.max(axis=(1, 2))))
+    np.testing.assert_allclose(mean, oracle(lambda p, _: p.mean(axis=(1, 2))), atol=1e-6)
+    np.testing.assert_allclose(full, oracle(lambda p, size: p.sum(axis=(1, 2)) / size), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "out"),
+    [(112, 56), (56, 28), (28, 14), (14, 7), (113, 56)],  # GoogLeNet's, with ceil
+)
+def test_googlenets_sizes(size, out):
+    x = jax.ShapeDtypeStruct((1, size, size, 1), jnp.float32)
+    assert jax.eval_shape(lambda x: max_pool(x, 3, strides=2, ceil=True), x).shape == (1, out, out, 1)
+
+
+def test_the_gradient_goes_to_the_greatest_pixel():
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(max_pool(x, 2) * 2)))(X[:, :6])
+    windows = X[:, :6].reshape(2, 3, 2, 3, 2, 3)
+    expected = 2.0 * (windows == windows.max(axis=(2, 4), keepdims=True)).reshape(2, 6, 6, 3)
+    np.testing.assert_array_equal(gradient, expected)
+
+
+def test_the_gradient_of_a_tie_is_shared():
+    gradient = np.asarray(jax.grad(lambda x: jnp.sum(max_pool(x, 3, strides=2, padding=1)))(jnp.zeros((1, 4, 4, 1))))
+    assert np.isfinite(gradient).all()
+    assert gradient.sum() == pytest.approx(4)  # four windows
+
+
+@pytest.mark.parametrize("side", [1, 2, 4, 5, 9])
+def test_adaptive_windows_are_the_loops(side):
+    out = jax.jit(partial(adaptive_average_pool, side=side))(X)
+    expected = np.zeros((2, side, side, 3))
+    for i in range(side):
+        for j in range(side):
+            rows = slice(int(np.floor(i * 7 / side)), int(np.ceil((i + 1) * 7 / side)))
+            columns = slice(int(np.floor(j * 6 / side)), int(np.ceil((j + 1) * 6 / side)))
+            expected[:, i, j] = np.float64(X[:, rows, columns]).mean(axis=(1, 2))
+    np.testing.assert_allclose(out, expected, atol=1e-6)
+    if side == 1:
+        np.testing.assert_allclose(global_average(jnp.asarray(X)), expected[:, 0, 0], atol=1e-6)
+
+
+def test_adaptive_pooling_to_its_own_size_is_nothing():
+    x = jnp.asarray(X[:, :6])
+    assert adaptive_average_pool(x, 6) is x
+
+
+def test_too_small_an_image():
+    x = jnp.zeros((1, 2, 9, 1))
+    with pytest.raises(ValueError, match=r"images of 2.9 are too small for a 3.3 pooling window with padding 0"):
+        max_pool(x, 3)
+    assert max_pool(x, 3, ceil=True).shape == (1, 1, 3, 1)
+    with pytest.raises(ValueError, match=r"images of 1.9 are too small for a 4.4 pooling window"):
+        average_pool(x[:, :1], 4, padding=1)
