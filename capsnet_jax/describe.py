@@ -2,7 +2,7 @@
 
 import math
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from flax import linen as nn
@@ -11,55 +11,71 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from capsnet_jax import config, models
 
 
-def describe(name: str, image_shape: tuple[int, int, int] | None = None, classes: int | None = None) -> str:
-    """A table of the model's layers, computed from shapes alone: no memory is spent and nothing runs.
+class Outline(NamedTuple):
+    """A model computed from shapes alone: no memory is spent and nothing runs.
+
+    Attributes:
+        image_shape: [height, width, channels].
+        classes: how many it tells apart.
+        layers: (name, shape of its output, parameters) in the order in which layers finish.
+        parameters: of all layers that evaluation uses.
+        extra: {layer: parameters} of what is of use in training only, as auxiliary classifiers are.
+        flops: for one image, a multiplication and an addition being two.
+    """
+
+    image_shape: tuple[int, int, int]
+    classes: int
+    layers: list[tuple[str, tuple[int, ...], int]]
+    parameters: int
+    extra: dict[str, int]
+    flops: int
+
+
+def outline(name: str, image_shape: tuple[int, int, int] | None = None, classes: int | None = None) -> Outline:
+    """Layers, parameters and work of a model.
 
     Args:
         name: a key of `MODELS`.
         image_shape: [height, width, channels] of its images; None: those of its paper.
         classes: how many it tells apart; None: as many as its paper does.
-
-    Raises:
-        ConfigError: there is no such model.
     """
-    config.check_word("--describe", name, models.MODELS)
     paper_shape, paper_classes = models.paper_images(name)
     image_shape, classes = image_shape or paper_shape, classes or paper_classes
     model = models.build(config.override(config.Config(), {"model.name": name}), classes)
     params, stats = jax.eval_shape(lambda: models.init_all(model, jax.random.key(0), image_shape))
     image = jax.ShapeDtypeStruct((1, *image_shape), "float32")
+    layers = [(layer, shape, _parameters(params, layer)) for layer, shape in _outputs(model, params, stats, image)]
+    counts = {layer: models.count_parameters(part) for layer, part in params.items()}
+    used = {layer.split(".")[0] for layer, _, _ in layers}
+    parameters = sum(counts[layer] for layer in counts if layer in used)
+    extra = {layer: count for layer, count in counts.items() if layer not in used}
+    flops = count_flops(jax.make_jaxpr(partial(models.apply, model))(params, stats, image))
+    return Outline(image_shape, classes, layers, parameters, extra, flops)
 
-    layers = _outputs(model, params, stats, image)
-    # Auxiliary classifiers are of use in training only.
-    seen = {layer.split(".")[0] for layer, _ in layers}
-    extra = {name: part for name, part in params.items() if name not in seen}
+
+def describe(name: str, image_shape: tuple[int, int, int] | None = None, classes: int | None = None) -> str:
+    """A table of the model's layers; arguments as of `outline`.
+
+    Raises:
+        ConfigError: there is no such model.
+    """
+    config.check_word("--describe", name, models.MODELS)
+    found = outline(name, image_shape, classes)
     rows = [("layer", "output", "parameters")]
-    for layer, shape in layers:
-        rows.append((layer, "×".join(map(str, shape)), f"{_parameters(params, layer):,}"))
+    rows += [(layer, "×".join(map(str, shape)), f"{count:,}") for layer, shape, count in found.layers]
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}" for a, b, c in rows]
-    total = models.count_parameters(params) - models.count_parameters(extra)
-    flops = count_flops(jax.make_jaxpr(partial(models.apply, model))(params, stats, image))
-    size = "×".join(map(str, image_shape))
+    only = (
+        f" (and {sum(found.extra.values()):,} of {' and '.join(found.extra)} in training only)" if found.extra else ""
+    )
     return "\n".join(
         [
-            f"{name}: images of {size}, {classes} classes",
+            f"{name}: images of {'×'.join(map(str, found.image_shape))}, {found.classes} classes",
             *lines,
-            f"total {total:,} parameters" + (f" ({_only(extra)} in training only)" if extra else ""),
-            f"{flops / 1e6:,.1f} MFLOP for one image (a multiplication and an addition are two)",
+            f"total {found.parameters:,} parameters{only}",
+            f"{found.flops / 1e6:,.1f} MFLOP for one image (a multiplication and an addition are two)",
         ]
     )
-
-
-def cost(name: str) -> tuple[int, int]:
-    """(parameters, FLOPs for one image) of a model at its paper's image size and classes, auxiliary heads left out."""
-    image_shape, classes = models.paper_images(name)
-    model = models.build(config.override(config.Config(), {"model.name": name}), classes)
-    params, stats = jax.eval_shape(lambda: models.init_all(model, jax.random.key(0), image_shape))
-    image = jax.ShapeDtypeStruct((1, *image_shape), "float32")
-    used = {layer.split(".")[0] for layer, _ in _outputs(model, params, stats, image)}
-    parameters = models.count_parameters({layer: part for layer, part in params.items() if layer in used})
-    return parameters, count_flops(jax.make_jaxpr(partial(models.apply, model))(params, stats, image))
 
 
 def count_flops(jaxpr: ClosedJaxpr | Jaxpr) -> int:
@@ -99,10 +115,6 @@ def _outputs(
     with nn.intercept_methods(note):
         jax.eval_shape(partial(models.apply, model), params, stats, image)
     return found
-
-
-def _only(extra: dict[str, Any]) -> str:
-    return f"and {models.count_parameters(extra):,} of {' and '.join(extra)}"
 
 
 def _parameters(params: Any, layer: str) -> int:

@@ -45,7 +45,7 @@ def measure(settings: Sequence[Config], workdir: Path, stop: Callable[[], int | 
     """Count what the workdir does not yet hold."""
     import json
 
-    from capsnet_jax.describe import cost
+    from capsnet_jax.describe import outline
     from capsnet_jax.interrupt import Interrupted
     from capsnet_jax.records import write_json
 
@@ -56,10 +56,10 @@ def measure(settings: Sequence[Config], workdir: Path, stop: Callable[[], int | 
             continue
         if signum := stop():
             raise Interrupted(signum)
-        parameters, flops = cost(name)
-        found[name] = {"top5_error": error, "parameters": parameters, "flops": flops}
+        counted = outline(name)
+        found[name] = {"top5_error": error, "parameters": counted.parameters, "flops": counted.flops}
         write_json(path, found)
-        print(f"{name}: {parameters:,} parameters, {flops / 1e9:.2f} GFLOP for one image", flush=True)
+        print(f"{name}: {counted.parameters:,} parameters, {counted.flops / 1e9:.2f} GFLOP for one image", flush=True)
 
 
 def report(workdir: Path) -> tuple[str, list[dict[str, Any]]]:
