@@ -72,7 +72,7 @@ def describe(name: str, image_shape: tuple[int, int, int] | None = None, classes
         [
             f"{name}: images of {'×'.join(map(str, found.image_shape))}, {found.classes} classes",
             *lines,
-            f"total {found.parameters:,} parameters{only}",
+            f"total {found.parameters:,} parameters{extra if found.extra else ''}",
             f"{found.flops / 1e6:,.1f} MFLOP for one image (a multiplication and an addition are two)",
         ]
     )
