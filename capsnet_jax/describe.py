@@ -65,9 +65,7 @@ def describe(name: str, image_shape: tuple[int, int, int] | None = None, classes
     rows += [(layer, "×".join(map(str, shape)), f"{count:,}") for layer, shape, count in found.layers]
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}" for a, b, c in rows]
-    only = (
-        f" (and {sum(found.extra.values()):,} of {' and '.join(found.extra)} in training only)" if found.extra else ""
-    )
+    extra = f" (and {sum(found.extra.values()):,} of {' and '.join(found.extra)} in training only)"
     return "\n".join(
         [
             f"{name}: images of {'×'.join(map(str, found.image_shape))}, {found.classes} classes",
