@@ -141,7 +141,8 @@ def test_vmap_over_kernels_is_a_loop_over_them(form, kernel_shape, strides):
         ((58, 58), (3, 3, 64, 128), (2, 2), 1, im2col_conv),
         ((230, 230), (7, 7, 3, 64), (2, 2), 1, im2col_conv),  # its first: too large a grid
         ((28, 28), (5, 5, 1, 8), (2, 2), 1, im2col_conv),  # one channel
-        ((20, 20), (9, 9, 256, 256), (2, 2), 2, native_conv),  # groups
+        ((31, 31), (5, 5, 48, 256), (1, 1), 2, im2col_conv),  # AlexNet, two groups
+        ((20, 20), (9, 9, 8, 256), (2, 2), 32, native_conv),  # many groups
     ],
 )
 def test_form_on_a_cpu(padded, kernel_shape, strides, groups, form):
