@@ -32,13 +32,13 @@ def best(records: Sequence[Record], swept: Sequence[str]) -> str:
 
 
 def paired(records: Sequence[Record], swept: Sequence[str], level: float = 0.95) -> str:
-    """Test errors of every setting less those of its data set's first, by the seeds that both have; "" if none do."""
+    """Test errors of every setting less those of the first on the same data, seed by seed; "" where none has both."""
     paths, groups = _grouped(records, swept)
+    reference = next(iter(groups), ("",))[1:]
     rows = [[*(_NAMES.get(path, path) for path in paths), "difference %", "p (paired t)"]]
-    firsts: dict[str, dict[int, float]] = {}
-    for key, members in groups.items():
-        own = {member.seed: member.result.get("test_error", math.nan) for member in members}
-        first = firsts.setdefault(key[0], own)
+    errors = {key: {m.seed: m.result.get("test_error", math.nan) for m in members} for key, members in groups.items()}
+    for key, own in errors.items():
+        first = errors.get((key[0], *reference), {})
         seeds = [seed for seed in own if seed in first]
         found = paired_difference([own[s] for s in seeds], [first[s] for s in seeds], level)
         if first is own or found.n < 2:

@@ -146,7 +146,7 @@ def _report(name: str, workdir: Path) -> tuple[str, list[Any]]:
     paired, best = tables.paired(found, swept), tables.best(found, swept)
     parts = [
         f"{tables.summary(found, swept)}\n(mean ± 95 % interval over seeds)",
-        paired and f"{paired}\n(test error less that of the data set's first setting, mean ± 95 % interval)",
+        paired and f"{paired}\n(test error less that of the first setting on the same data, mean ± 95 % interval)",
         best,
         str(table),
     ]

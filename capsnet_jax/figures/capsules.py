@@ -67,8 +67,15 @@ def couplings_over_image(
         receptive: (pixels between positions, side of a position's receptive field).
         label_names: one name a class.
         note: what the caption says first.
+
+    Raises:
+        ValueError: the shapes do not fit.
     """
-    iterations, rows, columns, _ = shares.shape
+    iterations, rows, columns, count = shares.shape
+    if lengths.shape != (iterations, count) or len(label_names) != count:
+        raise ValueError(
+            f"need lengths [{iterations}, {count}] and {count} names, got {lengths.shape} and {len(label_names)}"
+        )
     classes = np.argsort(-lengths[-1])[:_CLASSES]
     stride, side = receptive
     low = (side - 1) / 2 - stride / 2

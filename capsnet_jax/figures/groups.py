@@ -83,6 +83,18 @@ def by_dataset(records: Sequence[Record], by: Sequence[str]) -> dict[object, dic
     return dict(datasets)
 
 
+def one_dataset(records: Sequence[Record], by: Sequence[str]) -> tuple[object, dict[Setting, list[Record]]]:
+    """Returns the data set that all records share, and its groups as in `by_dataset`.
+
+    Raises:
+        ValueError: as in `group`, or the records are of several data sets.
+    """
+    datasets = by_dataset(records, by)
+    if len(datasets) > 1:
+        raise ValueError(f"one figure shows one data set; these are of {', '.join(map(str, datasets))}")
+    return next(iter(datasets.items()))
+
+
 def mean_curve(records: Sequence[Record], metric: str, level: float = 0.95) -> Curve:
     """Returns the mean and interval of `metric` at every epoch that some record reached.
 

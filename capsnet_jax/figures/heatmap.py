@@ -37,17 +37,18 @@ def setting_heatmap(
     counts: list[int] = []
     for axes, (dataset, groups) in zip(panels, datasets.items(), strict=True):
         rows, columns = (sorted({float(str(key[i])) for key in groups}) for i in (0, 1))
-        means = np.full((len(rows), len(columns)), np.nan)
+        means, halves = np.full((2, len(rows), len(columns)), np.nan)
         for (y, x), runs in groups.items():
             estimate = mean_interval(results(runs, quantity))
-            means[rows.index(float(str(y))), columns.index(float(str(x)))] = estimate.mean
+            place = rows.index(float(str(y))), columns.index(float(str(x)))
+            means[place], halves[place] = estimate.mean, estimate.half_width
             counts.append(estimate.n)
-        _draw(axes, means, columns, rows)
+        _draw(axes, means, halves, columns, rows)
         if np.isfinite(means).any():
             best = divmod(int(np.nanargmin(means)), len(columns))
             _outline(axes, *best)
         axes.set(xlabel=label(x_path), ylabel=label(y_path), title=f"{dataset_label(dataset)}: {label(quantity)}")
-    style.caption(figure, f"mean of {seeds_label(counts)} in each cell; the least is outlined")
+    style.caption(figure, f"{_caption(counts, len(records))}; the least is outlined")
     return figure
 
 
@@ -72,28 +73,35 @@ def train_test_grid(records: Sequence[Record], *, quantity: str = "test_error_at
     counts: list[int] = []
     for axes, (dataset, groups) in zip(panels, datasets.items(), strict=True):
         trained = [int(str(r)) for (r,) in groups]
-        means = np.full((len(trained), tested), np.nan)
+        means, halves = np.full((2, len(trained), tested), np.nan)
         for row, runs in enumerate(groups.values()):
             for t in range(1, tested + 1):
                 estimate = mean_interval(results(runs, quantity.format(t)))
-                means[row, t - 1] = estimate.mean
+                means[row, t - 1], halves[row, t - 1] = estimate.mean, estimate.half_width
                 counts.append(estimate.n)
-        _draw(axes, means, range(1, tested + 1), trained)
+        _draw(axes, means, halves, range(1, tested + 1), trained)
         for row, r in enumerate(trained):
             if r <= tested:
                 _outline(axes, row, r - 1)
         axes.set(xlabel="tested with r′ iterations", ylabel="trained with r iterations")
         axes.set_title(f"{dataset_label(dataset)}: test error [%]")
-    style.caption(figure, f"mean of {seeds_label(counts)} in each cell; outlined: tested as trained")
+    style.caption(figure, f"{_caption(counts, len(records) * tested)}; outlined: tested as trained")
     return figure
 
 
 def _panels(count: int, rows: int) -> tuple[Figure, np.ndarray]:
-    figure = style.new_figure(count * (1.1 + 0.42 * rows) + 0.4)
+    figure = style.new_figure(count * (1.1 + 0.5 * rows) + 0.5)
     return figure, figure.subplots(count, 1, squeeze=False).ravel()
 
 
-def _draw(axes: Axes, means: np.ndarray, columns: Sequence[object], rows: Sequence[object]) -> None:
+def _caption(counts: Sequence[int], runs: int) -> str:
+    missing = runs - sum(counts)
+    left_out = f"; {missing} values left out: not finite" if missing else ""
+    interval = "mean ± 95% Student t interval" if max(counts) > 1 else "value"
+    return f"{interval} of {seeds_label(counts)} in each cell; the colour tells its rank{left_out}"
+
+
+def _draw(axes: Axes, means: np.ndarray, halves: np.ndarray, columns: Sequence[object], rows: Sequence[object]) -> None:
     """Draws the cells; colours follow the rank, so that one bad corner does not hide what the others say."""
     flat = means.ravel()
     ranks = np.full(flat.shape, np.nan)
@@ -102,7 +110,8 @@ def _draw(axes: Axes, means: np.ndarray, columns: Sequence[object], rows: Sequen
     axes.imshow(ranks.reshape(means.shape), cmap=_COLOURS, aspect="auto", vmin=0, vmax=max(1, finite.sum() - 1))
     for (row, column), mean in np.ndenumerate(means):
         rank = ranks.reshape(means.shape)[row, column]
-        words = "–" if np.isnan(mean) else f"{mean:.2f}"
+        half = halves[row, column]
+        words = "–" if np.isnan(mean) else f"{mean:.2f}" + ("" if np.isnan(half) else f"\n±{half:.2f}")
         colour = "white" if rank < finite.sum() / 2 else style.BLACK
         axes.text(column, row, words, ha="center", va="center", fontsize=9, color=colour)
     axes.set_xticks(range(len(columns)), [_words(value) for value in columns])

@@ -5,12 +5,13 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.figure import Figure
 
 import capsnet_jax.figures.style as style
 from capsnet_jax.figures.groups import Record, Setting, by_dataset, results
 from capsnet_jax.figures.labels import dataset_label, interval_label, label, seeds_label, setting_label
-from capsnet_jax.statistics import paired_difference
+from capsnet_jax.statistics import PairedDifference, paired_difference
 
 _BELOW = 0.22  # rows between a mean and the dots of its seeds
 
@@ -23,7 +24,8 @@ def compare_arms(
 
     Args:
         records: finished runs, in any order.
-        by: the paths whose distinct values are the arms; the first arm is what the others are compared with.
+        by: the paths whose distinct values are the arms; the first arm is what the others are compared with. A data
+            set that lacks it has no panel.
         quantity: the name in `Record.result`.
         level: the coverage of the intervals.
 
@@ -31,9 +33,11 @@ def compare_arms(
         ValueError: there are no records, none has a path or the quantity, or no arm shares a seed with the first.
     """
     datasets = by_dataset(records, by)
-    shared = {dataset: _differences(groups, quantity) for dataset, groups in datasets.items()}
-    if not any(shared.values()):
-        raise ValueError("no two arms share a seed")
+    first = next(iter(next(iter(datasets.values()))))
+    shared = {dataset: _differences(groups, first, quantity) for dataset, groups in datasets.items()}
+    shared = {dataset: arms for dataset, arms in shared.items() if arms}
+    if not shared:
+        raise ValueError(f"no arm shares a seed with the first, {setting_label(by, first)}")
     rows = [len(arms) for arms in shared.values()]
     figure = style.new_figure(0.8 + sum(0.7 + 0.5 * count for count in rows))
     panels = figure.subplots(len(rows), 1, squeeze=False, height_ratios=[count + 0.6 for count in rows]).ravel()
@@ -48,25 +52,34 @@ def compare_arms(
             )
             half = None if found.n < 2 else found.half_width
             axes.errorbar(found.mean, row, xerr=half, fmt="D", color=colour, markersize=6, capsize=4)
-            words = f"{found.mean:+.2f} ± {found.half_width:.2f}\n(p = {found.p_value:.2g}, n = {found.n})"
-            axes.text(1.02, row, words.replace("-", "−"), transform=axes.get_yaxis_transform(), va="center", fontsize=8)
+            axes.text(1.02, row, _words(found), transform=axes.get_yaxis_transform(), va="center", fontsize=9)
         names = [textwrap.fill(setting_label(by, key), 30) for key in arms]
         axes.axvline(0, color=style.GREY, linewidth=1)
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
-        first = setting_label(by, next(iter(datasets[dataset])))
-        axes.set(xlabel=f"{label(quantity)}, less that of: {first}", title=dataset_label(dataset))
+        axes.set(xlabel=f"{label(quantity)}, less that of: {setting_label(by, first)}", title=dataset_label(dataset))
     text = f"dot: one seed's difference; diamond: mean of {seeds_label(counts)}; {interval_label(counts, level, 'bar')}"
-    style.caption(figure, f"{text}; p of the paired t test, not corrected for the number of arms")
+    others = sum(len(runs) for groups in datasets.values() for key, runs in groups.items() if key != first)
+    alone = others - sum(counts)
+    left_out = f"; {alone} runs without a partner of the same seed, or not finite, left out" if alone else ""
+    style.caption(figure, f"{text}; p of the paired t test, not corrected for the number of arms{left_out}")
     return figure
 
 
-def _differences(groups: dict[Setting, list[Record]], quantity: str) -> dict[Setting, tuple[list[float], list[float]]]:
-    """Each arm but the first: its values and the first's, of the seeds that both have."""
+def _differences(
+    groups: dict[Setting, list[Record]], first: Setting, quantity: str
+) -> dict[Setting, tuple[list[float], list[float]]]:
+    """Each arm but the first: its values and the first's, of the seeds that both have with finite values."""
     seeds = {
-        key: dict(zip([run.seed for run in runs], results(runs, quantity).tolist(), strict=True))
+        key: {run.seed: value for run, value in zip(runs, results(runs, quantity), strict=True) if np.isfinite(value)}
         for key, runs in groups.items()
     }
-    (_, first), *others = seeds.items()
-    pairs = {key: [(own[seed], first[seed]) for seed in own if seed in first] for key, own in others}
+    reference = seeds.pop(first, {})
+    pairs = {key: [(own[seed], reference[seed]) for seed in own if seed in reference] for key, own in seeds.items()}
     return {key: ([a for a, _ in found], [b for _, b in found]) for key, found in pairs.items() if found}
+
+
+def _words(found: PairedDifference) -> str:
+    if found.n < 2:
+        return f"{found.mean:+.2f} (n = {found.n})".replace("-", "−")
+    return f"{found.mean:+.2f} ± {found.half_width:.2f}\n(p = {found.p_value:.2g}, n = {found.n})".replace("-", "−")

@@ -42,6 +42,7 @@ def probed(record, greatest=4):
     """The record as if it had been probed with 1 to `greatest` iterations: errors are least where it was trained."""
     error, epochs = record.metrics["validation_error"], record.metrics["epoch"].size
     r = record.settings["routing.iterations"]
+    record.metrics["validation_dead_capsules"] = np.full(epochs, 25.0)
     for t in range(1, greatest + 1):
         worse = 1 + 0.1 * abs(t - r)
         record.metrics[f"validation_error_at_{t}"] = error * worse

@@ -27,6 +27,13 @@ def test_names_and_offsets_must_fit():
         dimension_grid(np.zeros((2, 3, 4, 4, 1)), np.zeros(3), row_names=["a"])
 
 
+def test_lengths_and_names_must_fit():
+    with pytest.raises(ValueError, match=r"need lengths \[2, 5\] and 5 names, got \(2, 4\) and 5"):
+        couplings_over_image(
+            np.zeros((9, 9, 1)), np.zeros((2, 3, 3, 5)), np.zeros((2, 4)), receptive=(2, 5), label_names=list("abcde")
+        )
+
+
 def test_the_longest_classes_shares_lie_at_the_centres_of_their_receptive_fields():
     shares = np.random.default_rng(0).uniform(size=(2, 6, 6, 5))
     lengths = np.array([[0.1, 0.2, 0.3, 0.4, 0.5], [0.5, 0.1, 0.9, 0.2, 0.7]])

@@ -23,7 +23,8 @@ def test_a_cell_is_the_mean_over_seeds_and_the_least_is_outlined():
     ]
     figure = setting_heatmap(records, "routing.temperature", "train.learning_rate", quantity="test_error")
     [axes] = figure.axes
-    assert cells(axes) == {(0, 0): "2.00", (0, 1): "5.50", (1, 0): "1.60", (1, 1): "–"}
+    # Two seeds: the half width is 12.706 standard errors, which are half of their difference.
+    assert cells(axes) == {(0, 0): "2.00\n±12.71", (0, 1): "5.50\n±6.35", (1, 0): "1.60\n±1.27", (1, 1): "–"}
     assert outlined(axes) == {(1, 0)}
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["2", "4"]
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["0.1", "0.2"]
@@ -43,7 +44,8 @@ def test_trained_with_r_and_tested_with_other_iterations():
         found = cells(axes)
         for row, r in enumerate((1, 3, 7)):
             for t in (1, 2, 3, 4):
-                assert found[row, t - 1] == f"{(r + 0.5) * (1 + 0.1 * abs(t - r)):.2f}"
+                worse = 1 + 0.1 * abs(t - r)
+                assert found[row, t - 1] == f"{(r + 0.5) * worse:.2f}\n±{12.7062 * 0.5 * worse:.2f}"
         assert outlined(axes) == {(0, 0), (1, 2)}  # nobody was tested with seven
 
 
@@ -57,3 +59,4 @@ def test_what_is_not_finite_is_a_dash():
     figure = setting_heatmap(records, "train.a", "train.b", quantity="test_error")
     assert cells(figure.axes[0]) == {(0, 0): "–", (0, 1): "3.00"}
     assert "n = 0 to 1 seed" in figure.get_supxlabel()
+    assert "1 values left out" in figure.get_supxlabel().replace("\n", " ")

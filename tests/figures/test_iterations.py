@@ -27,7 +27,7 @@ def test_a_panel_for_each_net_that_iterates_and_a_curve_for_some_epochs():
         assert axes.get_yscale() == "log"
         drawn = curves(axes)
         shown = [name for name in drawn if name.startswith("epoch")]
-        assert shown == ["epoch 1", "epoch 2", "epoch 3", "epoch 5", "epoch 6"]
+        assert shown == ["epoch 1", "epoch 2", "epoch 4", "epoch 5", "epoch 6"]
         x, y = drawn["epoch 5"]
         assert list(x) == [2, 3, 4]
         # Seeds 0, 1, 2 are 1, 1.1 and 1.2 times as large: the mean is 1.1.
@@ -36,6 +36,21 @@ def test_a_panel_for_each_net_that_iterates_and_a_curve_for_some_epochs():
         published = any(list(x) == [2, 5] and list(y) == [0.007, 1e-5] for x, y in drawn.values())
         assert published == (row == 0)
     assert "n = 3 seeds" in figure.get_supxlabel()
+
+
+def test_an_epoch_has_one_colour_in_every_panel():
+    short = [probed(fake_record(seed, 4, routing__iterations=2)) for seed in range(2)]
+    long = [probed(fake_record(seed, 10, routing__iterations=3)) for seed in range(2)]
+    figure = changes_by_iteration(short + long)
+    colours = [
+        {line.get_label(): line.get_color() for line in axes.lines if line.get_label().startswith("epoch")}
+        for axes in figure.axes[:2]
+    ]
+    assert list(colours[0]) == ["epoch 1", "epoch 3"]
+    assert list(colours[1]) == ["epoch 1", "epoch 3", "epoch 6", "epoch 8", "epoch 10"]
+    assert colours[0].items() <= colours[1].items()
+    [legend] = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == list(colours[1])
 
 
 def test_what_an_older_record_lacks_has_no_row():
@@ -52,9 +67,10 @@ def test_nothing_iterates(found):
 
 def test_every_quantity_through_training():
     figure = through_training(records(), by=["routing.iterations"])
-    panels = np.array(figure.axes).reshape(3, 4)
+    panels = np.array(figure.axes).reshape(3, 5)
     assert [axes.get_ylabel() for axes in panels[:, 0]] == ["r = 1", "r = 2", "r = 3"]
-    entropy, agreement, flips, error = panels[1]
+    entropy, agreement, flips, error, dead = panels[1]
+    np.testing.assert_allclose(curves(dead)["whole net"][1], 25.0)
     assert list(curves(entropy)) == list(curves(error)) == [f"iteration {t}" for t in (1, 2, 3, 4)]
     assert list(curves(agreement)) == [f"iteration {t}" for t in (1, 2, 3)]  # the last one's is not seen
     assert list(curves(flips)) == [f"iteration {t}" for t in (2, 3, 4)]
@@ -64,7 +80,7 @@ def test_every_quantity_through_training():
 
 def test_several_data_sets_are_several_figures():
     found = records(datasets=("mnist", "fashion_mnist"))
-    with pytest.raises(ValueError, match="too many values"):
+    with pytest.raises(ValueError, match="one figure shows one data set; these are of mnist, fashion_mnist"):
         through_training(found, by=["routing.iterations"])
-    with pytest.raises(ValueError, match="too many values"):
+    with pytest.raises(ValueError, match="one figure shows one data set; these are of mnist, fashion_mnist"):
         changes_by_iteration(found)

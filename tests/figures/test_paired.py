@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -19,6 +21,7 @@ def test_differences_are_of_the_same_seed():
     # Differences -1 and -0.5: mean -0.75, t(0.975; 1) = 12.7062, so ± 3.18.
     assert axes.texts[0].get_text() == "−0.75 ± 3.18\n(p = 0.2, n = 2)"
     assert axes.get_xlabel() == "test error [%], less that of: r = 1"
+    assert "1 runs without a partner of the same seed" in figure.get_supxlabel().replace("\n", " ")
 
 
 def test_a_panel_for_each_data_set():
@@ -26,8 +29,18 @@ def test_a_panel_for_each_data_set():
     figure = compare_arms(records, ["routing.iterations"])
     assert [axes.get_title() for axes in figure.axes] == ["MNIST", "KMNIST"]
     assert "one seed has no interval" in figure.get_supxlabel()
+    assert [axes.texts[0].get_text() for axes in figure.axes] == ["+1.00 (n = 1)", "−0.50 (n = 1)"]
+
+
+def test_every_panel_is_against_the_same_arm_and_what_is_not_finite_is_left_out():
+    records = arm(1, {0: 1.0, 1: 2.0}) + arm(3, {0: 2.0, 1: math.nan}) + arm(3, {0: 9.0}, "kmnist")
+    records += arm(5, {0: 8.5}, "kmnist")
+    figure = compare_arms(records, ["routing.iterations"])
+    assert [axes.get_title() for axes in figure.axes] == ["MNIST"]  # the other has no r = 1
+    assert figure.axes[0].texts[0].get_text() == "+1.00 (n = 1)"
+    assert "3 runs without a partner" in figure.get_supxlabel().replace("\n", " ")
 
 
 def test_no_seed_is_shared():
-    with pytest.raises(ValueError, match="share a seed"):
+    with pytest.raises(ValueError, match="no arm shares a seed with the first, r = 1"):
         compare_arms(arm(1, {0: 1.0}) + arm(3, {1: 1.0}), ["routing.iterations"])
