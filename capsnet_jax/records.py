@@ -160,6 +160,14 @@ def differing(records: Sequence[Record], always: Sequence[str] = ()) -> list[str
     return [path for path in dict.fromkeys([*always, *found]) if path != "data.dataset"]
 
 
+def compared(records: Sequence[Record], always: Sequence[str] = ()) -> list[str]:
+    """As `differing`, without what differs between data sets alone, as their augmentation may."""
+    datasets = dict.fromkeys(record.settings["data.dataset"] for record in records)
+    own = [[record for record in records if record.settings["data.dataset"] == dataset] for dataset in datasets]
+    found = {path for members in own for path in differing(members)}
+    return [path for path in differing(records, always) if path in found or path in always]
+
+
 def write_csv(path: Path, records: Sequence[Record], swept: Sequence[str]) -> None:
     """A tidy table: one row for every setting and seed."""
     results = list(dict.fromkeys(name for record in records for name in record.result))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from capsnet_jax.records import Record, cell_text, differing
+from capsnet_jax.records import Record, cell_text, compared, differing
 from capsnet_jax.statistics import describe, mean_interval, paired_difference
 
 _NAMES = {"data.dataset": "dataset", "train.epochs": "epochs"}
@@ -17,13 +17,13 @@ Key = tuple[str, ...]
 
 def summary(records: Sequence[Record], swept: Sequence[str]) -> str:
     """Every setting with mean and 95 % interval over its seeds."""
-    paths, groups = _grouped(records, swept)
+    paths, groups = _grouped(records, differing(records, ["train.epochs", *swept]))
     return align(_rows(paths, groups), rule=True)
 
 
 def best(records: Sequence[Record], swept: Sequence[str]) -> str:
     """The settings of least validation error, where there are many; the test error beside it chose nothing."""
-    paths, groups = _grouped(records, swept)
+    paths, groups = _grouped(records, differing(records, ["train.epochs", *swept]))
     if len(groups) <= _MANY:
         return ""
     order = sorted(groups, key=lambda key: _mean(groups[key], "validation_error"))[:_BEST]
@@ -33,7 +33,7 @@ def best(records: Sequence[Record], swept: Sequence[str]) -> str:
 
 def paired(records: Sequence[Record], swept: Sequence[str], level: float = 0.95) -> str:
     """Test errors of every setting less those of the first on the same data, seed by seed; "" where none has both."""
-    paths, groups = _grouped(records, swept)
+    paths, groups = _grouped(records, compared(records, swept))
     reference = next(iter(groups), ("",))[1:]
     rows = [[*(_NAMES.get(path, path) for path in paths), "difference %", "p (paired t)"]]
     errors = {key: {m.seed: m.result.get("test_error", math.nan) for m in members} for key, members in groups.items()}
@@ -56,9 +56,9 @@ def align(rows: Sequence[Sequence[str]], *, rule: bool = False) -> str:
     return "\n".join([lines[0], *(["  ".join("-" * width for width in widths)] if rule else []), *lines[1:]])
 
 
-def _grouped(records: Sequence[Record], swept: Sequence[str]) -> tuple[list[str], dict[Key, list[Record]]]:
-    """The paths that tell settings apart, the data set first, and each setting's records by their values."""
-    paths = ["data.dataset", *differing(records, ["train.epochs", *swept])]
+def _grouped(records: Sequence[Record], by: Sequence[str]) -> tuple[list[str], dict[Key, list[Record]]]:
+    """The paths by which settings are told apart, the data set first, and each setting's records by their values."""
+    paths = ["data.dataset", *by]
     groups: dict[Key, list[Record]] = {}
     for record in records:
         groups.setdefault(tuple(cell_text(record.settings[path]) for path in paths), []).append(record)

@@ -44,16 +44,16 @@ SWEEP = [
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Test error of the forms of the loss, and of each softmax against the scale of W."""
     from capsnet_jax import figures as draw
-    from capsnet_jax.records import differing
+    from capsnet_jax.records import compared
 
     loss, routing = ["loss.form", "loss.reconstruction_weight"], ["routing.softmax_over", "model.weight_scale"]
     usual = records[0].settings
     drawn = {}
     forms = [record for record in records if all(record.settings[path] == usual[path] for path in routing)]
     if len({tuple(record.settings[path] for path in loss) for record in forms}) > 1:
-        drawn["loss_forms"] = draw.error_by_setting(forms, by=differing(forms, loss))
+        drawn["loss_forms"] = draw.error_by_setting(forms, by=compared(forms, loss))
     scales = [record for record in records if all(record.settings[path] == usual[path] for path in loss)]
     if len({record.settings["model.weight_scale"] for record in scales}) > 1:
-        others = [path for path in differing(scales) if path != "model.weight_scale"]
+        others = [path for path in compared(scales) if path != "model.weight_scale"]
         drawn["softmax_and_scale"] = draw.error_against(scales, "model.weight_scale", by=others)
     return drawn

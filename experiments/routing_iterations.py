@@ -32,18 +32,18 @@ SWEEP = grid({"routing.iterations": (1, 2, 3, 5, 7)})
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Learning curves, and test error against iterations."""
     from capsnet_jax import figures as draw
-    from capsnet_jax.records import differing
+    from capsnet_jax.records import compared
 
     path = "routing.iterations"
-    others = [other for other in differing(records) if other != path]
+    others = [other for other in compared(records) if other != path]
     drawn = {
         "learning_curves": draw.learning_curves(records, by=[path, *others]),
         "error_against_iterations": draw.error_against(records, path, by=others),
     }
     alike = [record for record in records if all(record.settings[p] == records[0].settings[p] for p in others)]
-    compared = [record for record in alike if record.settings[path] in (1, 3)]
-    if len({record.settings[path] for record in compared}) == 2:
-        drawn["training_loss"] = draw.learning_curves(compared, by=[path], metrics=("train_loss",))  # figure A.2
+    one_and_three = [record for record in alike if record.settings[path] in (1, 3)]
+    if len({record.settings[path] for record in one_and_three}) == 2:
+        drawn["training_loss"] = draw.learning_curves(one_and_three, by=[path], metrics=("train_loss",))  # figure A.2
     for dataset in dict.fromkeys(record.settings["data.dataset"] for record in alike):  # figure A.1
         own = [record for record in alike if record.settings["data.dataset"] == dataset]
         if any("validation_logit_change_at_2" in r.metrics and r.settings[path] > 1 for r in own):

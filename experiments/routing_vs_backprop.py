@@ -47,10 +47,10 @@ SWEEP = [
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Test error of each arm, learning curves, and the slide's figure where both of its arms were run."""
     from capsnet_jax import figures as draw
-    from capsnet_jax.records import differing
+    from capsnet_jax.records import compared
 
     arms = list(SWEEP[0])
-    by = differing(records, arms)
+    by = compared(records, arms)
     drawn = {
         "error_by_arm": draw.error_by_setting(records, by=by),
         "learning_curves": draw.learning_curves(records, by=by),
@@ -62,7 +62,7 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
     for dataset in dict.fromkeys(record.settings["data.dataset"] for record in records):
         own = [record for record in dynamic if record.settings["data.dataset"] == dataset]
         # The slide's two columns are two settings; where a sweep compares more, they would mix.
-        if set(differing(own)) == {"routing.gradient"}:
+        if set(compared(own)) == {"routing.gradient"}:
             without, with_ = ([r for r in own if r.settings["routing.gradient"] == g] for g in ("stop", "full"))
             reference = draw.SLIDE_POINTS if dataset == "fashion_mnist" else None
             drawn[f"slide_{dataset.replace('/', '_')}"] = draw.routing_against_backprop(without, with_, reference)

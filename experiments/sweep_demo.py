@@ -48,9 +48,9 @@ SWEEP = [
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """The grid of learning rate and temperature as a map, and each other setting against the validation error."""
     from capsnet_jax import figures as draw
-    from capsnet_jax.records import differing
+    from capsnet_jax.records import compared
 
-    paths = differing(records)
+    paths = compared(records)
     usual = {path: max(values := [r.settings[path] for r in records], key=values.count) for path in paths}
 
     def only(*varied: str) -> list[Record]:

@@ -227,3 +227,15 @@ def test_a_workdir_remembers_what_was_asked_for(tmp_path):
     assert swept == ["routing.iterations", "train.epochs"]
     assert records.load(tmp_path, "other") == ([], [])
     assert [records.finished(tmp_path, cell) for cell in cells] == [True, False, True]
+
+
+def test_settings_of_one_data_set_are_compared():
+    found = [
+        record(routing__iterations=r, data__shift=shift, train__epochs=epochs, data__dataset=dataset)
+        for dataset, shift, epochs in (("mnist", 2, 10), ("kmnist", 1, 10), ("kmnist", 1, 20))
+        for r in (1, 3)
+    ]
+    assert records.differing(found) == ["data.shift", "routing.iterations", "train.epochs"]
+    assert records.compared(found) == ["routing.iterations", "train.epochs"]
+    assert records.compared(found, ["data.shift"]) == ["data.shift", "routing.iterations", "train.epochs"]
+    assert records.compared([]) == []

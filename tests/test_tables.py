@@ -39,6 +39,21 @@ def test_settings_are_paired_by_seed_with_the_first_of_their_data_set():
     assert tables.paired([*first, *other], ["routing.iterations"]) == ""
 
 
+def test_what_differs_between_data_sets_alone_is_no_other_setting():
+    found = [
+        record(seed, r + seed / 10 + shift, routing__iterations=r, data__shift=shift, data__dataset=dataset)
+        for dataset, shift in (("mnist", 2), ("kmnist", 1))
+        for r in (1, 3)
+        for seed in range(3)
+    ]
+    header, _, *rows = tables.paired(found, ["routing.iterations"]).splitlines()
+    assert columns(header)[:2] == ["dataset", "routing.iterations"]
+    assert [columns(row)[:3] for row in rows] == [
+        ["mnist", "3", "+2.00 ± 0.00 (n = 3)"],
+        ["kmnist", "3", "+2.00 ± 0.00 (n = 3)"],
+    ]
+
+
 def test_the_best_of_many_settings_have_the_least_validation_error():
     found = [record(0, 9.0 - rate, abs(rate - 7.2), 1.0, train__learning_rate=float(rate)) for rate in range(1, 12)]
     found.append(record(0, 0.0, math.nan, 1.0, train__learning_rate=0.5))
