@@ -5,8 +5,7 @@
 
 import os
 
-# Compiling is most of what tests do. At this level XLA computes the same, in half the time for code as small as here;
-# `tests/tiny.py` runs its commands as users do.
+# Compiling is most of what tests do. At this level XLA computes the same, in half the time for code as small as here.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
 
 import jax

@@ -199,6 +199,8 @@ def test_the_run_tells_epochs_time_left_and_what_it_drew():
     assert {path.name for path in (folder / "figures").iterdir()} == {
         "routing_iterations-learning_curves.png",
         "routing_iterations-error_against_iterations.png",
+        "routing_iterations-changes-mnist_5k.png",
+        "routing_iterations-train_test_grid.png",
     }
 
 
