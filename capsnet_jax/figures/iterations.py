@@ -107,6 +107,8 @@ def through_training(records: Sequence[Record], *, by: Sequence[str], level: flo
                 draw_curve(axes, mean_curve(runs, quantity.format(t), level), label=f"iteration {t}", color=colour)
             if quantity == DEAD:
                 draw_curve(axes, mean_curve(runs, quantity, level), label="whole net", color=style.VERMILLION)
+                axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
             if axes in panels[0]:
                 axes.set_title(words, fontsize=9)
             if axes in panels[-1]:
