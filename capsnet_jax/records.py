@@ -160,11 +160,17 @@ def differing(records: Sequence[Record], always: Sequence[str] = ()) -> list[str
     return [path for path in dict.fromkeys([*always, *found]) if path != "data.dataset"]
 
 
+def by_dataset(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """The records of each data set, in their order."""
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        found.setdefault(record.settings["data.dataset"], []).append(record)
+    return found
+
+
 def compared(records: Sequence[Record], always: Sequence[str] = ()) -> list[str]:
     """As `differing`, without what differs between data sets alone, as their augmentation may."""
-    datasets = dict.fromkeys(record.settings["data.dataset"] for record in records)
-    own = [[record for record in records if record.settings["data.dataset"] == dataset] for dataset in datasets]
-    found = {path for members in own for path in differing(members)}
+    found = {path for members in by_dataset(records).values() for path in differing(members)}
     return [path for path in differing(records, always) if path in found or path in always]
 
 
@@ -206,9 +212,14 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write text so that a reader sees the old file or the new one, never a part."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write bytes so that a reader sees the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
-    part.write_text(text)
+    part.write_bytes(data)
     os.replace(part, path)
 
 

@@ -1,7 +1,6 @@
 """A finished run's network, back from its record, and what is kept of it besides numbers."""
 
 import io
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from jaxtyping import Array, Float, PyTree
 
 from capsnet_jax import checkpoint, config, models, sweep
 from capsnet_jax.data import Dataset
-from capsnet_jax.records import Record
+from capsnet_jax.records import Record, write_bytes
 
 Observed = dict[str, np.ndarray]
 
@@ -61,9 +60,7 @@ def observe(record: Record, name: str, look: Callable[[Trained], Observed]) -> N
         return
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **look(load(record)))
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(buffer.getvalue())
-    os.replace(part, path)
+    write_bytes(path, buffer.getvalue())
 
 
 def observed(record: Record, name: str) -> Observed | None:

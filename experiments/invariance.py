@@ -125,14 +125,15 @@ def _features(trained: Trained, kind: str, amount: float) -> tuple[np.ndarray, f
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Of each data set: error, change of the features and what can be read off them, against each distortion."""
     from capsnet_jax import figures as draw
+    from capsnet_jax.records import by_dataset
     from capsnet_jax.trained import observed
 
     drawn = {}
-    for dataset in dict.fromkeys(record.settings["data.dataset"] for record in records):
+    for dataset, own in by_dataset(records).items():
         seen = [
             (str(record.settings["model.name"]), arrays)
-            for record in records
-            if record.settings["data.dataset"] == dataset and (arrays := observed(record, "invariance")) is not None
+            for record in own
+            if (arrays := observed(record, "invariance")) is not None
         ]
         if seen:
             drawn[f"curves-{dataset.replace('/', '_')}"] = draw.distortion_curves(seen, list(AMOUNTS), dataset=dataset)

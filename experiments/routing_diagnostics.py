@@ -75,13 +75,13 @@ def observe(trained: Trained) -> dict[str, np.ndarray]:
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Every quantity through training, and single images' couplings."""
     from capsnet_jax import figures as draw
-    from capsnet_jax.records import compared
+    from capsnet_jax.records import by_dataset, compared
     from capsnet_jax.trained import observed
 
     drawn = {}
     by = compared(records, ["routing.iterations"])
-    for dataset in dict.fromkeys(record.settings["data.dataset"] for record in records):
-        own, key = [r for r in records if r.settings["data.dataset"] == dataset], dataset.replace("/", "_")
+    for dataset, own in by_dataset(records).items():
+        key = dataset.replace("/", "_")
         drawn[f"through_training-{key}"] = draw.through_training(own, by=by)
         for record in own:
             seen = observed(record, "routing_diagnostics")

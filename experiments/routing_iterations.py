@@ -32,7 +32,7 @@ SWEEP = grid({"routing.iterations": (1, 2, 3, 5, 7)})
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Learning curves, and test error against iterations."""
     from capsnet_jax import figures as draw
-    from capsnet_jax.records import compared
+    from capsnet_jax.records import by_dataset, compared
 
     path = "routing.iterations"
     others = [other for other in compared(records) if other != path]
@@ -44,8 +44,7 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
     one_and_three = [record for record in alike if record.settings[path] in (1, 3)]
     if len({record.settings[path] for record in one_and_three}) == 2:
         drawn["training_loss"] = draw.learning_curves(one_and_three, by=[path], metrics=("train_loss",))  # figure A.2
-    for dataset in dict.fromkeys(record.settings["data.dataset"] for record in alike):  # figure A.1
-        own = [record for record in alike if record.settings["data.dataset"] == dataset]
+    for dataset, own in by_dataset(alike).items():  # figure A.1
         if any("validation_logit_change_at_2" in r.metrics and r.settings[path] > 1 for r in own):
             drawn[f"changes-{dataset.replace('/', '_')}"] = draw.changes_by_iteration(own)
     if any("test_error_at_1" in record.result for record in alike):

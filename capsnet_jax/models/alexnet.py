@@ -5,7 +5,7 @@ from typing import Any
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from capsnet_jax.models.layers import Conv, is_small
+from capsnet_jax.models.layers import Conv, fully_connected, is_small
 from capsnet_jax.ops.conv import Pads
 from capsnet_jax.ops.normalization import local_response_norm
 from capsnet_jax.ops.pooling import adaptive_average_pool, max_pool
@@ -82,11 +82,7 @@ class AlexNet(nn.Module):
                 x = out[f"pool{index + 1}"] = max_pool(x, 3, strides=2)
         x = (x if small else adaptive_average_pool(x, 6)).reshape(x.shape[0], -1)
         width = self.hidden or (512 if small else 4096)
-        for name in ("fc1", "fc2"):
-            x = out[name] = nn.relu(nn.Dense(width, dtype=self.precision, name=name)(x))
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        out["logits"] = nn.Dense(self.classes, name="classes")(x.astype(images.dtype))
-        return out
+        return out | fully_connected(x, width, self.classes, self.dropout, self.precision, train=train)
 
     def _padding(self, images: Array) -> int | Pads:
         """The least with which the last of the 11×11 filters ends where the image does, an odd pixel at the far end."""

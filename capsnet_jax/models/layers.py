@@ -79,6 +79,21 @@ class BatchNorm(nn.Module):
         return batch_norm(x, *batch, scale, bias, epsilon=self.epsilon)
 
 
+def fully_connected(
+    x: Float[Array, "batch features"], width: int, classes: int, dropout: float, precision: str, *, train: bool
+) -> dict[str, Array]:
+    """Two hidden layers with dropout and the classes, as AlexNet and VGG end; called inside of a compact module.
+
+    Returns:
+        "fc1" and "fc2" activations [batch, width] and "logits" [batch, classes].
+    """
+    out, wide = {}, x.dtype
+    for name in ("fc1", "fc2"):
+        x = out[name] = nn.relu(nn.Dense(width, dtype=precision, name=name)(x))
+        x = nn.Dropout(dropout, deterministic=not train)(x)
+    return out | {"logits": nn.Dense(classes, name="classes")(x.astype(wide))}
+
+
 def is_small(stem: str | None, images: Float[Array, "batch height width channels"]) -> bool:
     """Whether a net takes its small form: as `stem` says ("imagenet" or "small"), or by the images' size if None."""
     return stem == "small" or (stem is None and min(images.shape[1:3]) < SMALL)

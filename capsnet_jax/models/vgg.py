@@ -5,7 +5,7 @@ from typing import Any
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from capsnet_jax.models.layers import BatchNorm, Conv, is_small
+from capsnet_jax.models.layers import BatchNorm, Conv, fully_connected, is_small
 from capsnet_jax.ops.normalization import local_response_norm
 from capsnet_jax.ops.pooling import adaptive_average_pool, global_average, max_pool
 
@@ -74,11 +74,7 @@ class VGG(nn.Module):
                 x = out[f"pool{index}"] = max_pool(x, 2)
         x = global_average(x) if small else adaptive_average_pool(x, 7).reshape(x.shape[0], -1)
         width = self.hidden or (512 if small else 4096)
-        for name in ("fc1", "fc2"):
-            x = out[name] = nn.relu(nn.Dense(width, dtype=self.precision, name=name)(x))
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        out["logits"] = nn.Dense(self.classes, name="classes")(x.astype(images.dtype))
-        return out
+        return out | fully_connected(x, width, self.classes, self.dropout, self.precision, train=train)
 
 
 class Stage(nn.Module):
