@@ -54,6 +54,11 @@ class Data:
     train_size: int = choice(0, low=0, doc="train on that many images, balanced by class; 0: all of them")
     shift: int = choice(2, low=0, high=64, doc="augmentation: random shift by at most that many pixels")
     flip: bool = choice(False, doc="augmentation: mirror half of the images left to right")
+    variant: str = choice(
+        "none",
+        among=("none", "inverted", "rotated"),
+        doc="every image of every split inverted, or turned by 90°: a data set related to the plain one",
+    )
 
 
 @node
@@ -125,6 +130,16 @@ class Train:
 
 @node
 @dataclasses.dataclass(frozen=True)
+class Transfer:
+    """What a network has learned before it is trained."""
+
+    source: str = choice("none", doc="data set that the same network is first trained on, by its preset")
+    fresh: str = choice("output", doc="layers that start anew, joined by +; output: those that tell the classes")
+    rate: float = number(1.0, low=0, doc="the other layers' learning rate, in units of train.learning_rate")
+
+
+@node
+@dataclasses.dataclass(frozen=True)
 class Config:
     """Everything that determines a run besides its seed, and nothing else."""
 
@@ -134,6 +149,7 @@ class Config:
     routing: Routing = dataclasses.field(default_factory=Routing)
     loss: Loss = dataclasses.field(default_factory=Loss)
     train: Train = dataclasses.field(default_factory=Train)
+    transfer: Transfer = dataclasses.field(default_factory=Transfer)
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -150,7 +150,8 @@ def load_cell(folder: Path) -> Record:
     names = rows[0] if rows else {}
     metrics = {name: np.array([_number(row[name]) for row in rows]) for name in names}
     result = {name: _number(value) for name, value in json.loads((folder / "result.json").read_text()).items()}
-    return Record(record["config"], record["seed"], metrics, result, folder)
+    settings = configs.flatten(Config()) | record["config"]  # settings that are younger than the record were as usual
+    return Record(settings, record["seed"], metrics, result, folder)
 
 
 def differing(records: Sequence[Record], always: Sequence[str] = ()) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from capsnet_jax import checkpoint, config, data, frozen, models, records, routing, train
+from capsnet_jax import checkpoint, config, data, models, partition, records, routing, source, train
 from capsnet_jax.across import chosen
 from capsnet_jax.interrupt import Interrupted
 from capsnet_jax.progress import Progress
@@ -54,11 +54,18 @@ def run(cells: Sequence[Cell], plan: Plan) -> None:
         Diverged: after all other cells are finished.
     """
     plan = dataclasses.replace(plan, across=chosen(plan.across))
-    datasets = {settings: load_data(settings) for settings in {cell.config.data for cell in cells}}
+    used = {cell.config.data for cell in [*cells, *source.sources_of(cells)]}
+    datasets = {settings: load_data(settings) for settings in used}
     check(cells, datasets)
 
     settle(plan.workdir)
     pending = [cell for cell in cells if not records.finished(plan.workdir, cell)]
+    if sources := source.sources_of(pending):
+        for cell in sources:
+            # One whose record has come without its parameters is trained again, to the same result.
+            if not (plan.workdir / "cells" / cell.name / "params").exists():
+                (plan.workdir / "cells" / cell.name / "result.json").unlink(missing_ok=True)
+        run(sources, plan)
     groups = programs(pending)
     progress = Progress(sum(_images(group, datasets[group[0].config.data]) for group in groups))
     if len(pending) < len(cells):
@@ -66,7 +73,7 @@ def run(cells: Sequence[Cell], plan: Plan) -> None:
     compiling = 0.0
     for number, group in enumerate(groups, 1):
         title = f"[{number}/{len(groups)}] {_title(group, cells)}"
-        compiling += _train_together(group, datasets[group[0].config.data], plan, progress, title)
+        compiling += _train_together(group, datasets, plan, progress, title)
     if groups:
         progress.say(f"{len(pending)} runs in {len(groups)} compiled training programs ({compiling:.1f} s)")
     if failures := [line for cell in cells if (line := _failure(plan.workdir, cell))]:
@@ -102,6 +109,7 @@ def load_data(settings: config.Data) -> data.Dataset:
         label_key=settings.label or None,
         validation_fraction=settings.validation_fraction,
         train_size=settings.train_size,
+        variant=settings.variant,
     )
 
 
@@ -120,23 +128,42 @@ def check(cells: Sequence[Cell], datasets: Mapping[config.Data, data.Dataset]) -
                 f"train.batch_size={settings.train.batch_size} is more than the"
                 f" {dataset.train.labels.shape[0]} training images of {dataset.name}; lower it"
             )
-        model = models.build(settings, dataset.classes)
-        try:
-            params = jax.eval_shape(partial(models.init, model, jax.random.key(0), dataset.image_shape))
-        except ValueError as error:
-            raise config.ConfigError(f"{settings.model.name} on {dataset.name}: {error}") from error
-        frozen.check(params, settings.train.frozen)
+        params = _shapes(settings, dataset)
+        partition.check_frozen(params, settings.train.frozen)
+        if start := source.source_of(cell):
+            partition.check_taken(params, _shapes(start.config, datasets[start.config.data]), settings.transfer)
 
 
-def _train_together(group: list[Cell], dataset: data.Dataset, plan: Plan, progress: Progress, title: str) -> float:
+def _shapes(settings: config.Config, dataset: data.Dataset) -> dict[str, Any]:
+    """Shapes of a model's parameters, layer by layer.
+
+    Raises:
+        ConfigError: the images are too small.
+    """
+    model = models.build(settings, dataset.classes)
+    try:
+        return jax.eval_shape(partial(models.init, model, jax.random.key(0), dataset.image_shape))
+    except ValueError as error:
+        raise config.ConfigError(f"{settings.model.name} on {dataset.name}: {error}") from error
+
+
+def _train_together(
+    group: list[Cell], datasets: Mapping[config.Data, data.Dataset], plan: Plan, progress: Progress, title: str
+) -> float:
     """Train the cells of one program to their results; returns the seconds of compiling."""
+    dataset = datasets[group[0].config.data]
     configs, seeds = [cell.config for cell in group], [cell.seed for cell in group]
     batch = configs[0].train.batch_size * len(group)
     folder = plan.workdir / "programs" / _digest([cell.name for cell in group])
     start = checkpoint.restore(folder, train.abstract_states(configs, seeds, dataset))
-    step, history = (start.step, start.history) if start else (0, [])
+    if start is None:
+        states = train.initial_states(configs, seeds, dataset, across=plan.across)
+        if begun := source.source_of(group[0]):
+            states = source.starting(states, group, plan.workdir, datasets[begun.config.data])
+        start = checkpoint.Restored(0, states, [])
+    step, history = start.step, start.history
     progress.skip(step * batch)
-    progress.say(f"{title}: compiling" + (f", going on from step {step}" if start else ""))
+    progress.say(f"{title}: compiling" + (f", going on from step {step}" if step else ""))
     writers = [
         CellWriter(plan.workdir / "cells" / cell.name, cell, plan.command(cell), _of_run(history, i))
         for i, cell in enumerate(group)

@@ -1,7 +1,7 @@
 """Records as text for the terminal: means with intervals, settings paired by seed, and the best settings of a sweep."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from capsnet_jax.records import Record, cell_text, compared, differing
 from capsnet_jax.statistics import describe, mean_interval, paired_difference
 
 _NAMES = {"data.dataset": "dataset", "train.epochs": "epochs"}
+_SAME = ("data.dataset", "data.label", "data.variant", "data.train_size")  # what makes data the same
 _MANY = 10  # settings, from which the best are worth a table of their own
 _BEST = 5
 
@@ -22,28 +23,30 @@ def summary(records: Sequence[Record], swept: Sequence[str]) -> str:
 
 
 def best(records: Sequence[Record], swept: Sequence[str]) -> str:
-    """The settings of least validation error, where there are many; the test error beside it chose nothing."""
+    """The settings of least validation error, where data has many; the test error beside it chose nothing."""
     paths, groups = _grouped(records, differing(records, ["train.epochs", *swept]))
-    if len(groups) <= _MANY:
-        return ""
-    order = sorted(groups, key=lambda key: _mean(groups[key], "validation_error"))[:_BEST]
-    table = align(_rows(paths, {key: groups[key] for key in order}), rule=True)
-    return f"the {_BEST} settings of least validation error:\n{table}"
+    tables = []
+    for keys in _by_data(paths, groups).values():
+        if len(keys) > _MANY:
+            order = sorted(keys, key=lambda key: _mean(groups[key], "validation_error"))[:_BEST]
+            table = align(_rows(paths, {key: groups[key] for key in order}), rule=True)
+            tables.append(f"the {_BEST} settings of least validation error:\n{table}")
+    return "\n\n".join(tables)
 
 
 def paired(records: Sequence[Record], swept: Sequence[str], level: float = 0.95) -> str:
     """Test errors of every setting less those of the first on the same data, seed by seed; "" where none has both."""
     paths, groups = _grouped(records, compared(records, swept))
-    reference = next(iter(groups), ("",))[1:]
-    rows = [[*(_NAMES.get(path, path) for path in paths), "difference %", "p (paired t)"]]
     errors = {key: {m.seed: m.result.get("test_error", math.nan) for m in members} for key, members in groups.items()}
-    for key, own in errors.items():
-        first = errors.get((key[0], *reference), {})
-        seeds = [seed for seed in own if seed in first]
-        found = paired_difference([own[s] for s in seeds], [first[s] for s in seeds], level)
-        if first is own or found.n < 2:
-            continue
-        rows.append([*key, f"{found.mean:+.2f} ± {found.half_width:.2f} (n = {found.n})", f"{found.p_value:.2g}"])
+    rows = [[*(_NAMES.get(path, path) for path in paths), "difference %", "p (paired t)"]]
+    for first, *others in _by_data(paths, groups).values():
+        for key in others:
+            own, reference = errors[key], errors[first]
+            seeds = [seed for seed in own if seed in reference]
+            found = paired_difference([own[s] for s in seeds], [reference[s] for s in seeds], level)
+            if found.n >= 2:
+                difference = f"{found.mean:+.2f} ± {found.half_width:.2f} (n = {found.n})"
+                rows.append([*key, difference, f"{found.p_value:.2g}"])
     return align(rows, rule=True) if len(rows) > 1 else ""
 
 
@@ -63,6 +66,15 @@ def _grouped(records: Sequence[Record], by: Sequence[str]) -> tuple[list[str], d
     for record in records:
         groups.setdefault(tuple(cell_text(record.settings[path]) for path in paths), []).append(record)
     return paths, groups
+
+
+def _by_data(paths: Sequence[str], keys: Iterable[Key]) -> dict[Key, list[Key]]:
+    """The settings of each data: of one set and variant, and of one size."""
+    found: dict[Key, list[Key]] = {}
+    for key in keys:
+        data = tuple(value for path, value in zip(paths, key, strict=True) if path in _SAME)
+        found.setdefault(data, []).append(key)
+    return found
 
 
 def _rows(paths: Sequence[str], groups: dict[Key, list[Record]]) -> list[list[str]]:

@@ -20,7 +20,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from capsnet_jax import frozen, models
+from capsnet_jax import models, partition
 from capsnet_jax.across import over_runs, stack
 from capsnet_jax.compiled import compile_now
 from capsnet_jax.config import Config
@@ -89,7 +89,7 @@ def learning_rate(settings: TrainSettings, step: Int[Array, ""], total: int) -> 
 def init_state(config: Config, seed: Int[Array, ""], image_shape: tuple[int, ...], classes: int) -> TrainState:
     """The state before the first step."""
     params, stats = models.init_all(models.build(config, classes), _key(seed, "init"), image_shape)
-    trained, _ = frozen.split(params, config.train.frozen)
+    trained, _ = partition.split(params, config.train.frozen)
     sums = {name: jnp.zeros(()) for name in METRICS}
     return TrainState(params, optax.scale_by_adam().init(trained), sums, jnp.int32(-1), stats)
 
@@ -124,7 +124,7 @@ def train_step(
         images = random_flip(jax.random.fold_in(shift_key, 1), images)
     images = to_float(images)
     model = models.build(config, classes)
-    trained, fixed = frozen.split(state.params, config.train.frozen)
+    trained, fixed = partition.split(state.params, config.train.frozen)
 
     def loss_of(trained: PyTree) -> tuple[Array, tuple[dict[str, Array], PyTree]]:
         out, stats = models.apply_in_training(
@@ -134,13 +134,16 @@ def train_step(
             images,
             batch.labels,
             dropout=dropout_key,
-            frozen=frozen.names_of(config.train.frozen),
+            frozen=partition.names_of(config.train.frozen),
         )
         loss, parts = total_loss(out, images, batch.labels, config.loss)
         return loss, (parts, stats)
 
     (loss, (parts, stats)), gradient = jax.value_and_grad(loss_of, has_aux=True)(trained)
     direction, opt_state = optax.scale_by_adam().update(gradient, state.opt_state)
+    if config.transfer.source != "none":
+        slower = partition.scale_taken(config.transfer, trained)
+        direction, _ = slower.update(direction, slower.init(trained))
     rate = learning_rate(config.train, step, total)
     params = jax.tree.map(lambda p, d: p - rate * d, trained, direction) | fixed
     sums = {name: state.sums[name] + jnp.sum(parts[name]) for name in METRICS}

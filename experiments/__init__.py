@@ -23,6 +23,7 @@ from experiments import (
     routing_vs_backprop,
     sweep_demo,
     throughput,
+    transfer_cases,
 )
 
 EXPERIMENTS: dict[str, ModuleType] = {
@@ -32,6 +33,7 @@ EXPERIMENTS: dict[str, ModuleType] = {
     "loss_scale": loss_scale,
     "capsule_dimensions": capsule_dimensions,
     "invariance": invariance,
+    "transfer_cases": transfer_cases,
     "ilsvrc_evolution": ilsvrc_evolution,
     "sweep_demo": sweep_demo,
     "throughput": throughput,

@@ -36,7 +36,7 @@ OTHER = {
 def test_paths_name_every_field_once_and_lead_to_it():
     found = paths()
     leaves = sum(len(dataclasses.fields(part)) for part in (config.Data, config.Model, config.Routing))
-    leaves += sum(len(dataclasses.fields(part)) for part in (config.Loss, config.Train)) + 1  # preset
+    leaves += sum(len(dataclasses.fields(part)) for part in (config.Loss, config.Train, config.Transfer)) + 1  # preset
     assert len(found) == leaves
     assert next(iter(found)) == "preset"
     for path, field in found.items():

@@ -239,3 +239,11 @@ def test_settings_of_one_data_set_are_compared():
     assert records.compared(found) == ["routing.iterations", "train.epochs"]
     assert records.compared(found, ["data.shift"]) == ["data.shift", "routing.iterations", "train.epochs"]
     assert records.compared([]) == []
+
+
+def test_a_setting_younger_than_a_record_was_as_usual(tmp_path):
+    folder = tmp_path / "cells" / "old"
+    records.write_json(folder / "record.json", {"config": {"data.dataset": "mnist"}, "seed": 1, "command": ""})
+    records.write_json(folder / "result.json", {"test_error": 1.0})
+    records.write_text(folder / "metrics.jsonl", "")
+    assert records.load_cell(folder).settings == config.flatten(changed("data.dataset", "mnist"))

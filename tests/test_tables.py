@@ -54,6 +54,20 @@ def test_what_differs_between_data_sets_alone_is_no_other_setting():
     ]
 
 
+def test_other_images_or_more_of_them_have_their_own_first_setting():
+    found = [
+        record(seed, error + seed / 10, data__train_size=size, train__epochs=epochs, transfer__source=source)
+        for size, epochs, errors in ((100, 9, (5.0, 4.0)), (1000, 2, (2.0, 2.5)))
+        for source, error in zip(("none", "mnist"), errors, strict=True)
+        for seed in range(3)
+    ]
+    rows = tables.paired(found, ["data.train_size", "train.epochs", "transfer.source"]).splitlines()[2:]
+    assert [columns(row)[1:5] for row in rows] == [
+        ["100", "9", "mnist", "-1.00 ± 0.00 (n = 3)"],
+        ["1000", "2", "mnist", "+0.50 ± 0.00 (n = 3)"],
+    ]
+
+
 def test_the_best_of_many_settings_have_the_least_validation_error():
     found = [record(0, 9.0 - rate, abs(rate - 7.2), 1.0, train__learning_rate=float(rate)) for rate in range(1, 12)]
     found.append(record(0, 0.0, math.nan, 1.0, train__learning_rate=0.5))

@@ -17,6 +17,7 @@ def load(
     label_key: str | None = None,
     validation_fraction: float = 0.1,
     train_size: int = 0,
+    variant: str = "none",
     data_dir: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Dataset:
@@ -33,6 +34,8 @@ def load(
             [0, 1).
         train_size: number of training examples to keep, the same for each class as far as possible; 0 keeps
             all.
+        variant: "none", "inverted" (bright for dark) or "rotated" (by 90°): what is done to every image of every
+            split.
         data_dir: where prepared tfds sets lie; by default the environment's `TFDS_DATA_DIR`, then tfds's own
             folder.
         cache_dir: where decoded arrays are kept; by default the environment's `CAPSNET_JAX_CACHE`, then
@@ -63,4 +66,5 @@ def load(
     train, validation = split.divide(
         source.train, validation_fraction=validation_fraction, train_size=train_size, name=name
     )
-    return Dataset(name, source.label_names, train=train, validation=validation, test=source.test)
+    train, validation, test = (split.variant(examples, variant) for examples in (train, validation, source.test))
+    return Dataset(name, source.label_names, train=train, validation=validation, test=test)

@@ -1,15 +1,23 @@
-"""Deterministic splits by class: held-out validation, balanced subsets of train.
+"""Deterministic splits by class: held-out validation, balanced subsets of train; and variants of their images.
 
 Both rest on one number an example has: its rank, a random place among the examples of its class. Validation
 takes the lowest ranks, a subset of train the next ones, so that a smaller subset is part of every larger one
 and validation does not depend on the subset's size.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from jaxtyping import Int
 
 from capsnet_jax.data.dataset import DataError, Examples
 
+VARIANTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "none": lambda images: images,
+    "inverted": np.invert,
+    "rotated": lambda images: np.rot90(images, axes=(1, 2)),
+}
 _SEED = 20171026  # the day "Dynamic Routing Between Capsules" appeared; any fixed number would do
 
 
@@ -89,6 +97,18 @@ def divide(examples: Examples, *, validation_fraction: float, train_size: int, n
         _select(examples, (ranks >= held_out) & (ranks < held_out + kept)),
         _select(examples, ranks < held_out),
     )
+
+
+def variant(examples: Examples, kind: str) -> Examples:
+    """A related data set: its images "inverted" (bright for dark), "rotated" by 90°, or with "none" as they are.
+
+    Raises:
+        DataError: there is no such kind.
+    """
+    if kind not in VARIANTS:
+        raise DataError(f"variant must be one of {', '.join(VARIANTS)}, not {kind!r}")
+    images: Any = np.ascontiguousarray(VARIANTS[kind](np.asarray(examples.images)))
+    return Examples(images, examples.labels)
 
 
 def _select(examples: Examples, mask: np.ndarray) -> Examples:

@@ -13,6 +13,7 @@ from capsnet_jax.figures.images import prediction, reconstructions
 from capsnet_jax.figures.iterations import changes_by_iteration, through_training
 from capsnet_jax.figures.labels import dataset_label
 from capsnet_jax.figures.paired import compare_arms
+from capsnet_jax.figures.quadrants import transfer_quadrants
 from capsnet_jax.figures.slide import SLIDE_POINTS, routing_against_backprop
 from capsnet_jax.figures.style import save
 from capsnet_jax.figures.throughput import COMPARED, CURVES, throughput_by_subject, throughput_scaling
@@ -41,4 +42,5 @@ __all__ = [
     "throughput_by_subject",
     "throughput_scaling",
     "train_test_grid",
+    "transfer_quadrants",
 ]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from capsnet_jax.data import DataError, Examples
-from capsnet_jax.data.split import balanced_counts, check_bounds, class_ranks, divide
+from capsnet_jax.data.split import balanced_counts, check_bounds, class_ranks, divide, variant
 
 SIZES = (50, 31, 7, 0, 12)
 
@@ -78,3 +78,17 @@ def test_more_than_there_is_is_refused():
         divide(unbalanced(), validation_fraction=0.0, train_size=101, name="set")
     with pytest.raises(DataError, match="without training examples"):
         divide(unbalanced(), validation_fraction=0.99, train_size=0, name="set")
+
+
+def test_variants_move_or_invert_every_pixel():
+    images = np.random.default_rng(1).integers(0, 256, (3, 4, 4, 2), dtype=np.uint8)
+    examples = Examples(images, np.arange(3, dtype=np.int32))
+    turned, inverted = variant(examples, "rotated"), variant(examples, "inverted")
+    for n, row, column, channel in np.ndindex(images.shape):
+        assert turned.images[n, 3 - column, row, channel] == images[n, row, column, channel]
+        assert inverted.images[n, row, column, channel] == 255 - int(images[n, row, column, channel])
+    np.testing.assert_array_equal(variant(examples, "none").images, images)
+    for changed in (turned, inverted):
+        np.testing.assert_array_equal(changed.labels, examples.labels)
+    with pytest.raises(DataError, match=r"^variant must be one of none, inverted, rotated, not 'turned'$"):
+        variant(examples, "turned")

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from capsnet_jax import frozen, train
+from capsnet_jax import partition, train
 from capsnet_jax.config import ConfigError, override
 from tests.test_train import CLASSES, TINY, TOTAL, make_examples
 
@@ -19,7 +19,7 @@ PARAMS = {"conv1": {"kernel": np.ones(2)}, "digit": {"W": np.ones(3)}, "decoder"
     ],
 )
 def test_the_two_parts_are_the_whole(names, trained, fixed):
-    parts = frozen.split(PARAMS, names)
+    parts = partition.split(PARAMS, names)
     assert [set(part) for part in parts] == [trained, fixed]
     assert parts[0] | parts[1] == PARAMS
 
@@ -34,7 +34,7 @@ def test_the_two_parts_are_the_whole(names, trained, fixed):
 )
 def test_mistakes_are_named(names, message):
     with pytest.raises(ConfigError, match=message):
-        frozen.check(PARAMS, names)
+        partition.check_frozen(PARAMS, names)
 
 
 def test_a_frozen_layer_stands_still_and_the_others_move_as_with_its_gradient_ignored():
