@@ -48,6 +48,8 @@ _VALUES: dict[tuple[str, object], str | None] = {
     ("loss.reconstruction", False): "without reconstruction",
     ("loss.form", "paper"): "paper's loss",
     ("loss.form", "official"): "released code's loss",
+    ("data.variant", "none"): None,
+    ("transfer.source", "none"): None,
     ("train.frozen", "none"): None,
     ("train.frozen", "digit"): "W frozen at random",
     ("train.frozen", "conv1+primary+digit"): "all but the decoder frozen",
