@@ -4,13 +4,23 @@
 """
 
 import os
+import shutil
+import tempfile
 
 # Compiling is most of what tests do. At this level XLA computes the same, in half the time for code as small as here.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
 
 import jax
+import pytest
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 CHECKED = [f"capsnet_jax.{name}" for name in ("data", "losses", "models", "ops", "routing", "train")]
 install_import_hook(CHECKED, "beartype.beartype")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Makes the folder that all of the run's processes share; the one that makes it removes it."""
+    if "CAPSNET_JAX_TESTS" not in os.environ:
+        os.environ["CAPSNET_JAX_TESTS"] = tempfile.mkdtemp(prefix="capsnet_jax-tests-")
+        config.add_cleanup(lambda: shutil.rmtree(os.environ.pop("CAPSNET_JAX_TESTS")))

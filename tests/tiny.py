@@ -7,7 +7,6 @@ import os
 import struct
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import jax
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
+from filelock import FileLock
 from tensorboardX.proto.event_pb2 import Event
 
 import launch
@@ -66,13 +66,16 @@ setattr(owner, attribute, faulty)
 app.run(launch.main, flags_parser=launch.parse)
 """
 
-_temporary = tempfile.TemporaryDirectory(prefix="capsnet_jax-tests-")
+
+def shared() -> Path:
+    """The folder of all tests of a run, whichever process they are in."""
+    return Path(os.environ["CAPSNET_JAX_TESTS"])
 
 
 def environment() -> dict[str, str]:
     """With a cache of compiled programs: the first run of a kind compiles, those that repeat or continue it do not."""
     cache = {
-        "JAX_COMPILATION_CACHE_DIR": f"{_temporary.name}/programs",
+        "JAX_COMPILATION_CACHE_DIR": f"{shared()}/programs",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
@@ -123,8 +126,11 @@ class Study:
 
 @functools.cache
 def study() -> Study:
-    folder = Path(_temporary.name) / "study"
-    return Study(folder, succeed(*STUDY, f"--workdir={folder}"))
+    folder, printed = shared() / "study", shared() / "study.txt"
+    with FileLock(shared() / "study.lock"):
+        if not printed.exists():
+            printed.write_text(succeed(*STUDY, f"--workdir={folder}"))
+    return Study(folder, printed.read_text())
 
 
 @dataclasses.dataclass(frozen=True)
