@@ -12,6 +12,7 @@ AUXILIARY = {
     "aux1_logits": 0.3,
     "aux2_logits": 0.3,
 }  # weights of classifiers that help in training (GoogLeNet, section 5)
+FEW = 10  # classes, among whose first five a class is found too easily for a top-5 error to say anything
 
 
 def margin_loss(
@@ -73,7 +74,9 @@ def total_loss(
 
     Returns:
         The mean loss, and {"classification_loss", "reconstruction_mse" (mean over pixels, 0 without a decoder),
-        "loss", "error" (1 where the class is wrong)} of every example.
+        "loss", "error" (1 where the class is wrong), and with more than ten classes "top5_error" (1 where the class
+        is not among the five of highest score; of equal scores the first class's is the higher, as in "error")} of
+        every example.
     """
     scores = out["lengths"] if "lengths" in out else out["logits"]
     one_hot = jax.nn.one_hot(labels, scores.shape[-1])
@@ -97,4 +100,6 @@ def total_loss(
         "reconstruction_mse": squared / (images.size // images.shape[0]),
         "error": (jnp.argmax(scores, axis=-1) != labels).astype(jnp.float32),
     }
+    if scores.shape[-1] > FEW:
+        parts["top5_error"] = jnp.all(jax.lax.top_k(scores, 5)[1] != labels[:, None], axis=-1).astype(jnp.float32)
     return jnp.mean(loss), parts

@@ -67,7 +67,8 @@ class Record:
         settings: the flattened config, {path: value}.
         seed: of the run.
         metrics: float[epochs] each: "epoch", "images_per_second" and "train_…" and "validation_…" of "loss",
-            "classification_loss", "reconstruction_mse" and "error" (percent).
+            "classification_loss", "reconstruction_mse" and "error" (percent), and with more than ten classes
+            "validation_top5_error".
         result: the last epoch's metrics, the test set's ("test_error" in percent), "parameters",
             "images_per_second" (median over epochs), and "diverged_step" (-1 if all was well).
         folder: where it lies.

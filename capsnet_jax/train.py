@@ -28,11 +28,12 @@ from capsnet_jax.config import Train as TrainSettings
 from capsnet_jax.data import Dataset, Examples
 from capsnet_jax.data.augment import batch_of, random_flip, random_shift, take, to_float
 from capsnet_jax.diagnostics import probe
-from capsnet_jax.losses import total_loss
+from capsnet_jax.losses import FEW, total_loss
 
 EVALUATION_BATCH = 250
 PROBED = 1000  # validation images that `probe` looks at after an epoch; at the end it looks at all test images
 METRICS = ("loss", "classification_loss", "reconstruction_mse", "error")
+PERCENT = ("error", "top5_error")  # means of these are given in percent
 
 
 class TrainState(NamedTuple):
@@ -190,21 +191,23 @@ def train_steps(
 def evaluate(
     config: Config, params: PyTree, examples: Examples, *, classes: int, stats: PyTree = None
 ) -> dict[str, Float[Array, ""]]:
-    """Mean of every metric over all examples; "error" in percent. Images are neither augmented nor label-masked.
+    """Mean of every metric over all examples; errors in percent. Images are neither augmented nor label-masked.
 
+    With more than ten classes there is "top5_error" too, which training has no use for and its state no place.
     NaN where there are no examples. A model with batch norms needs its running statistics, `stats`.
     """
     model = models.build(config, classes)
     count = examples.labels.shape[0]
     batches = -(-count // EVALUATION_BATCH)
+    names = (*METRICS, "top5_error") if classes > FEW else METRICS
 
     def body(sums: dict[str, Array], batch: Array) -> tuple[dict[str, Array], None]:
         held, counts = batch_of(examples, batch, EVALUATION_BATCH)
         images = to_float(held.images)
         _, parts = total_loss(models.apply(model, params, stats or {}, images), images, held.labels, config.loss)
-        return {n: sums[n] + jnp.sum(jnp.where(counts, parts[n], 0)) for n in METRICS}, None
+        return {n: sums[n] + jnp.sum(jnp.where(counts, parts[n], 0)) for n in names}, None
 
-    zeros = {name: jnp.zeros(()) for name in METRICS}
+    zeros = {name: jnp.zeros(()) for name in names}
     sums = jax.lax.scan(body, zeros, jnp.arange(batches))[0] if count else zeros
     return _means(sums, count)
 
@@ -332,7 +335,7 @@ def _key(seed: Int[Array, ""], purpose: str) -> Array:
 
 def _means(sums: dict[str, Array], count: int) -> dict[str, Array]:
     means = {name: value / jnp.float32(count) for name, value in sums.items()}
-    return means | {"error": 100 * means["error"]}
+    return means | {name: 100 * means[name] for name in PERCENT if name in means}
 
 
 def _plain(values: Array) -> list[float]:

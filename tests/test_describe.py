@@ -4,7 +4,7 @@ import pytest
 
 from capsnet_jax import config
 from capsnet_jax.describe import count_flops, describe
-from capsnet_jax.models import IMAGENET, MODELS
+from capsnet_jax.models import CIFAR, IMAGENET, MODELS
 from capsnet_jax.ops.conv import conv2d
 
 
@@ -73,13 +73,23 @@ def test_imagenet_nets_are_described_as_in_their_papers(name, parameters, work):
         assert rows(text)["stage2.block1.conv2"] == ("28×28×128", 9 * 128 * 128)
 
 
+def test_a_net_for_cifar_is_described_at_its_images():
+    text = describe("resnet20")
+    assert text.splitlines()[0] == "resnet20: images of 32×32×3, 10 classes"
+    # Products by hand: the first convolution; 6, then 1 and 5, then 1 and 5 of 3×3 filters; the classes.
+    stages = 1024 * 6 * 16 * 16, 256 * (16 * 32 + 5 * 32 * 32), 64 * (32 * 64 + 5 * 64 * 64)
+    products = 9 * (1024 * 3 * 16 + sum(stages)) + 640
+    assert products == 40_551_040
+    assert f"{2 * products / 1e6:,.1f} MFLOP" in text
+
+
 def test_auxiliary_classifiers_are_told_apart():
     text = describe("googlenet")
     assert "total 6,998,552 parameters (and 6,379,728 of aux1 and aux2 in training only)" in text
     assert not [layer for layer in rows(text) if layer.startswith("aux")]
 
 
-@pytest.mark.parametrize("name", [name for name in sorted(MODELS) if name not in IMAGENET])
+@pytest.mark.parametrize("name", [name for name in sorted(MODELS) if name not in IMAGENET | CIFAR])
 def test_the_layers_add_up_to_the_total(name):
     text = describe(name)
     layers = rows(text)

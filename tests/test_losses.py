@@ -124,6 +124,34 @@ def test_error_is_one_where_the_highest_score_is_of_another_class():
     assert parts["error"].tolist() == [0, 1, 0, 1]
 
 
+def loop_top5_error(scores, label) -> int:
+    """Five times over, the greatest score that is left is taken, of equal ones the first."""
+    left = list(enumerate(scores))
+    for _ in range(5):
+        best = max(left, key=lambda pair: (pair[1], -pair[0]))
+        if best[0] == label:
+            return 0
+        left.remove(best)
+    return 1
+
+
+@pytest.mark.parametrize("name", ["lengths", "logits"])
+def test_top5_error_is_one_where_five_other_classes_come_before(name):
+    """Whole numbers from 0 to 4: of eleven classes many are tied, also across the fifth place."""
+    scores = np.random.default_rng(3).integers(0, 5, (300, 11)).astype(np.float32)
+    labels = jnp.arange(300, dtype=jnp.int32) % 11
+    expected = [loop_top5_error(row.tolist(), label) for row, label in zip(scores, labels.tolist(), strict=True)]
+    assert 0 < sum(expected) < 300
+    _, parts = total_loss({name: jnp.asarray(scores)}, jnp.zeros((300, 1, 1, 1)), labels, config.Loss())
+    assert parts["top5_error"].tolist() == expected
+    # By the same order of equal scores, who is first is among the first five.
+    assert all(np.asarray(parts["error"]) >= np.asarray(parts["top5_error"]))
+
+
+def test_ten_classes_have_no_top5_error(batch):
+    assert set(total_loss(*batch, config.Loss())[1]) == {"loss", "classification_loss", "reconstruction_mse", "error"}
+
+
 def test_gradient_is_finite_at_zero_lengths_and_pixels(batch):
     _, images, labels = batch
 

@@ -374,6 +374,22 @@ def test_test_metrics_are_evaluations_of_the_test_split():
             assert got[f"test_{name}"][index] == pytest.approx(value, rel=1e-4)
 
 
+def test_more_than_ten_classes_have_a_top5_error_in_evaluation_alone(monkeypatch):
+    """Nine images in three batches, the last of them padded; a class's score is a pixel."""
+    monkeypatch.setattr(train, "EVALUATION_BATCH", 4)
+    monkeypatch.setattr(models, "apply", lambda _, __, ___, images: {"logits": images.reshape(len(images), -1)[:, :12]})
+    labels = jnp.array([11, 3, 7, 0, 1, 9, 5, 2, 8], jnp.int32)
+    got = train.evaluate(TINY, {}, Examples(jnp.asarray(DATA.test.images), labels), classes=12)
+    scores = DATA.test.images.reshape(9, -1)[:, :12].astype(int)
+    before = [sum(other > row[label] for other in row) for row, label in zip(scores, labels.tolist(), strict=True)]
+    assert set(got) == {"loss", "classification_loss", "reconstruction_mse", "error", "top5_error"}
+    assert float(got["error"]) == pytest.approx(100 * np.mean([place > 0 for place in before]))
+    assert float(got["top5_error"]) == pytest.approx(100 * np.mean([place > 4 for place in before]))
+    assert 0 < got["top5_error"] < got["error"]
+    state = jax.eval_shape(partial(train.init_state, TINY, jnp.int32(0), image_shape=(8, 9, 1), classes=12))
+    assert set(state.sums) == set(got) - {"top5_error"}
+
+
 def test_no_examples_have_no_mean():
     nothing = Examples(*(leaf[:0] for leaf in TRAIN))
     metrics = train.evaluate(TINY, solo(TINY, 0).params, nothing, classes=CLASSES)

@@ -19,6 +19,8 @@ _NAMES = {
     "epoch": "epoch",
     "test_error": "test error [%]",
     "validation_error": "validation error [%]",
+    "test_top5_error": "top-5 test error [%]",
+    "validation_top5_error": "top-5 validation error [%]",
     "train_error": "training error [%]",
     "train_loss": "training loss",
     "train_classification_loss": "training classification loss",

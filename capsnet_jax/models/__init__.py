@@ -54,12 +54,30 @@ IMAGENET: dict[str, Callable[..., nn.Module]] = {
     "densenet264": partial(DenseNet, depths=(6, 12, 64, 48)),
 }
 
+_small_resnet = partial(ResNet, widths=(16, 32, 64), projections=False, bottleneck=False, stem="small")
+_small_densenet = partial(DenseNet, growth=12, first_norm=False, stem="small")
+
+# Nets for small images: those of ResNet's and DenseNet's papers for CIFAR, and what CapsNet is compared with.
+CIFAR: dict[str, Callable[..., nn.Module]] = {
+    "resnet8": partial(_small_resnet, depths=(1, 1, 1)),
+    "resnet20": partial(_small_resnet, depths=(3, 3, 3)),
+    "resnet32": partial(_small_resnet, depths=(5, 5, 5)),
+    "resnet44": partial(_small_resnet, depths=(7, 7, 7)),
+    "resnet56": partial(_small_resnet, depths=(9, 9, 9)),
+    "resnet110": partial(_small_resnet, depths=(18, 18, 18)),
+    "densenet_bc22_k7": partial(_small_densenet, depths=(3, 3, 3), growth=7),
+    "densenet_bc40": partial(_small_densenet, depths=(6, 6, 6)),
+    "densenet_bc100": partial(_small_densenet, depths=(16, 16, 16)),
+    "densenet121_k12": partial(DenseNet, depths=(6, 12, 24, 16), growth=12, stem="small"),
+}
+
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "capsnet": CapsNet,
     "capsnet_small": partial(CapsNet, channels=32, types=4, primary_dim=16, decoder=(256, 512)),
     "sabour_cnn": SabourCNN,
     "cnn_small": SmallCNN,
     "cnn_small_strided": partial(SmallCNN, pooling=False),
+    **CIFAR,
     **IMAGENET,
 }
 
@@ -86,6 +104,8 @@ def build(settings: config.Config, classes: int) -> nn.Module:
 
 def paper_images(name: str) -> tuple[tuple[int, int, int], int]:
     """Shape [height, width, channels] and classes of the images that a model's paper is about."""
+    if name in CIFAR:
+        return (32, 32, 3), 10
     return ((224, 224, 3), 1000) if name in IMAGENET else ((28, 28, 1), 10)
 
 

@@ -14,11 +14,14 @@ class DenseNet(nn.Module):
     """A convolution, dense blocks with transitions between them, an average, and the classes (table 1, DenseNet-BC).
 
     The small form (images under 64 pixels) begins with 3×3 filters that move one pixel and leaves the pooling out.
+    The paper's nets for CIFAR (section 3) have it, three blocks of (L − 4) / 6 layers for a depth of L, and no batch
+    norm before the first block, whose first layer begins with one.
 
     Attributes:
         classes: how many.
         depths: layers in each dense block.
         growth: k, channels that each layer adds.
+        first_norm: whether the first convolution is followed by a batch norm and a ReLU.
         stem: "imagenet" or "small"; None: by the images' size.
         precision: type of the factors in products.
     """
@@ -26,6 +29,7 @@ class DenseNet(nn.Module):
     classes: int = 1000
     depths: tuple[int, ...] = (6, 12, 24, 16)
     growth: int = 32
+    first_norm: bool = True
     stem: str | None = None
     precision: str = "float32"
 
@@ -45,14 +49,17 @@ class DenseNet(nn.Module):
             train: whether to normalise by the batch.
 
         Returns:
-            "conv1", "pool1", what each layer adds as "block1.layer1", …, "block1" … "block4" and "transition1" …
-            "transition3" activations, the "average" over all positions and the classes' "logits" [batch, classes].
+            "conv1", "pool1", what each layer adds as "block1.layer1", …, "block1", … and "transition1", …
+            activations, the "average" over all positions and the classes' "logits" [batch, classes].
         """
         small = is_small(self.stem, images)
         out: dict[str, Any] = {}
         size, strides = (3, 1) if small else (7, 2)
         conv = Conv(2 * self.growth, size, strides, size // 2, bias=False, precision=self.precision, name="conv1")
-        x = out["conv1"] = nn.relu(BatchNorm(name="norm1")(conv(images), train=train))
+        x = conv(images)
+        if self.first_norm:
+            x = nn.relu(BatchNorm(name="norm1")(x, train=train))
+        out["conv1"] = x
         if not small:
             x = out["pool1"] = max_pool(x, 3, strides=2, padding=1)
         for index, depth in enumerate(self.depths, 1):

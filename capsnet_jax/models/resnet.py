@@ -2,26 +2,29 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from capsnet_jax.models.layers import BatchNorm, Conv, is_small
 from capsnet_jax.ops.pooling import global_average, max_pool
 
-WIDTHS = (64, 128, 256, 512)  # channels of the 3×3 convolutions in the four stages
-
 
 class ResNet(nn.Module):
-    """A convolution, four stages of residual blocks, an average over all positions, and the classes (table 1).
+    """A convolution, stages of residual blocks, an average over all positions, and the classes (table 1).
 
     A stage but the first halves the image in its first block. Bottlenecks do so in their 3×3 convolution ("v1.5", which
     torchvision has too); the paper does in the 1×1 before it.
 
     The small form (images under 64 pixels) begins with 3×3 filters that move one pixel and leaves the pooling out.
+    The paper's nets for CIFAR-10 (section 4.2) have it, three stages of n blocks with 16, 32 and 64 channels (6n + 2
+    layers with weights), and shortcuts without parameters.
 
     Attributes:
         classes: how many.
         depths: blocks in each stage.
+        widths: channels of the 3×3 convolutions in each stage; the first convolution has as many as the first stage.
+        projections: whether shortcuts to another shape have weights (option B) or none (option A).
         bottleneck: whether blocks have three layers (figure 5, right) instead of two.
         zero_init: whether each block's last scale starts at 0, so that blocks start as their shortcuts.
         stem: "imagenet" or "small"; None: by the images' size.
@@ -30,6 +33,8 @@ class ResNet(nn.Module):
 
     classes: int = 1000
     depths: tuple[int, ...] = (3, 4, 6, 3)
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    projections: bool = True
     bottleneck: bool = True
     zero_init: bool = False
     stem: str | None = None
@@ -57,13 +62,13 @@ class ResNet(nn.Module):
         small = is_small(self.stem, images)
         out: dict[str, Any] = {}
         size, strides = (3, 1) if small else (7, 2)
-        conv = Conv(64, size, strides, size // 2, bias=False, precision=self.precision, name="conv1")
+        conv = Conv(self.widths[0], size, strides, size // 2, bias=False, precision=self.precision, name="conv1")
         x = out["conv1"] = nn.relu(BatchNorm(name="norm1")(conv(images), train=train))
         if not small:
             x = out["pool1"] = max_pool(x, 3, strides=2, padding=1)
+        form = {name: getattr(self, name) for name in ("bottleneck", "zero_init", "precision", "projections")}
         for index, depth in enumerate(self.depths, 1):
-            form = {"bottleneck": self.bottleneck, "zero_init": self.zero_init, "precision": self.precision}
-            stage = Stage(depth, WIDTHS[index - 1], strides=1 if index == 1 else 2, name=f"stage{index}", **form)
+            stage = Stage(depth, self.widths[index - 1], strides=1 if index == 1 else 2, name=f"stage{index}", **form)
             x, blocks = stage(x, train=train)
             out |= {f"stage{index}.{name}": value for name, value in blocks.items()}
         x = out["average"] = global_average(x)
@@ -80,6 +85,7 @@ class Stage(nn.Module):
     bottleneck: bool
     zero_init: bool = False
     precision: str = "float32"
+    projections: bool = True
 
     @nn.compact
     def __call__(
@@ -87,10 +93,11 @@ class Stage(nn.Module):
     ) -> tuple[Float[Array, "batch out_height out_width filters"], dict[str, Array]]:
         """What leaves the stage, and what leaves each block by its name."""
         block, out = Bottleneck if self.bottleneck else BasicBlock, {}
+        form = self.zero_init, self.precision, self.projections
         for index in range(self.depth):
             strides = self.strides if index == 0 else 1
             name = f"block{index + 1}"
-            x = out[name] = block(self.width, strides, self.zero_init, self.precision, name=name)(x, train=train)
+            x = out[name] = block(self.width, strides, *form, name=name)(x, train=train)
         return x, out
 
 
@@ -118,12 +125,14 @@ class BasicBlock(nn.Module):
         strides: pixels that the first convolution moves.
         zero_init: whether the last scale starts at 0.
         precision: type of the factors in products.
+        projections: whether a shortcut to another shape has weights.
     """
 
     width: int
     strides: int = 1
     zero_init: bool = False
     precision: str = "float32"
+    projections: bool = True
 
     @nn.compact
     def __call__(
@@ -135,7 +144,7 @@ class BasicBlock(nn.Module):
         y = nn.relu(BatchNorm(name="norm1")(y, train=train))
         y = Conv(self.width, 3, 1, 1, name="conv2", **form)(y)
         y = BatchNorm(zero=self.zero_init, name="norm2")(y, train=train)
-        shortcut = Shortcut(self.width, self.strides, self.precision, name="shortcut")
+        shortcut = Shortcut(self.width, self.strides, self.precision, self.projections, name="shortcut")
         return nn.relu(y + shortcut(x, train=train))
 
 
@@ -146,6 +155,7 @@ class Bottleneck(nn.Module):
     strides: int = 1
     zero_init: bool = False
     precision: str = "float32"
+    projections: bool = True
 
     @nn.compact
     def __call__(
@@ -159,16 +169,21 @@ class Bottleneck(nn.Module):
         y = nn.relu(BatchNorm(name="norm2")(y, train=train))
         y = Conv(4 * self.width, 1, name="conv3", **form)(y)
         y = BatchNorm(zero=self.zero_init, name="norm3")(y, train=train)
-        shortcut = Shortcut(4 * self.width, self.strides, self.precision, name="shortcut")
+        shortcut = Shortcut(4 * self.width, self.strides, self.precision, self.projections, name="shortcut")
         return nn.relu(y + shortcut(x, train=train))
 
 
 class Shortcut(nn.Module):
-    """The identity where shapes allow it, else a 1×1 convolution to them (section 3.3, option B)."""
+    """The identity where shapes allow it (section 3.3).
+
+    Else a 1×1 convolution to them (option B), or the pixels that it would look at with zeros for the channels that are
+    missing (option A).
+    """
 
     filters: int
     strides: int
     precision: str
+    projections: bool = True
 
     @nn.compact
     def __call__(
@@ -177,5 +192,8 @@ class Shortcut(nn.Module):
         """A block's input in the shape of its output."""
         if self.strides == 1 and x.shape[-1] == self.filters:
             return x
+        if not self.projections:
+            x = x[:, :: self.strides, :: self.strides]
+            return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, self.filters - x.shape[-1])))
         x = Conv(self.filters, 1, self.strides, bias=False, precision=self.precision, name="conv")(x)
         return BatchNorm(name="norm")(x, train=train)

@@ -10,7 +10,7 @@ import pytest
 
 from capsnet_jax import config, models
 from capsnet_jax.losses import total_loss
-from capsnet_jax.models import IMAGENET, MODELS
+from capsnet_jax.models import CIFAR, IMAGENET, MODELS
 from tests.models.random_params import random_variables
 
 COUNTS = {
@@ -43,6 +43,8 @@ COUNTS = {
     "densenet169": 14_149_480,
     "densenet201": 20_013_928,
     "densenet264": 33_337_704,
+    # DenseNet-121 with k = 12, 3×3 filters at the start and 10 classes: by the formula in test_densenet.
+    "densenet121_k12": 1_000_666,
 }
 
 # Sizes at which the arithmetic of a large model is still tested in a second.
@@ -59,7 +61,7 @@ CUT = {
     "resnet50": {"depths": (1, 1)},
     "densenet121": {"depths": (2, 2), "growth": 8},
 }
-TESTED = [name for name in MODELS if name not in IMAGENET or name in CUT]
+TESTED = [name for name in MODELS if name not in IMAGENET | CIFAR or name in CUT]
 
 IMAGE = (18, 21, 3)
 CLASSES = 7
@@ -177,8 +179,8 @@ def test_build_passes_every_setting_on():
     assert (model.classes, model.reconstruction, model.routing) == (3, False, chosen.routing)
 
 
-def test_every_imagenet_net_is_built_with_its_form():
-    for name in IMAGENET:
+def test_every_conv_net_is_built_with_its_form():
+    for name in IMAGENET | CIFAR:
         model = models.build(settings(name, **{"model.stem": "small", "model.precision": "bfloat16"}), 3)
         assert (model.classes, model.stem, model.precision) == (3, "small", "bfloat16")
     with pytest.raises(config.ConfigError, match=r"^capsnet has no model\.stem; leave it at none$"):

@@ -56,6 +56,46 @@ def test_a_projection_takes_every_other_pixel(block, last):
     np.testing.assert_allclose(apply(block, variables), expected, atol=1e-6)
 
 
+def test_a_shortcut_without_weights_takes_every_other_pixel_and_adds_zeros():
+    block = BasicBlock(11, 2, projections=False)
+    variables = block_variables(block, norm2=0)
+    assert set(variables["params"]) == {"conv1", "norm1", "conv2", "norm2"}
+    out = apply(block, variables)
+    np.testing.assert_array_equal(out[..., :8], X[:, ::2, ::2])
+    assert out.shape == (2, 2, 2, 11)
+    assert not out[..., 8:].any()
+
+
+def counted_by_hand(n: int) -> int:
+    """Section 4.2: 6n + 1 convolutions, a batch norm behind each, and the classes; 32×32×3 images, 10 classes."""
+    total = 9 * 3 * 16 + 2 * 16
+    channels = 16
+    for width in (16, 32, 64):
+        for layer in range(2 * n):
+            total += 9 * (channels if layer == 0 else width) * width + 2 * width
+        channels = width
+    return total + 64 * 10 + 10
+
+
+# Layers → millions of parameters, table 6 of the paper.
+@pytest.mark.parametrize(("layers", "millions"), [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85), (110, 1.7)])
+def test_the_nets_for_cifar_have_the_published_parameters(layers, millions):
+    model = models.CIFAR[f"resnet{layers}"](classes=10)
+    assert model.depths == ((layers - 2) // 6,) * 3
+    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), models.paper_images(f"resnet{layers}")[0]))
+    count = models.count_parameters(params)
+    assert count == counted_by_hand((layers - 2) // 6)
+    assert round(count / 1e6, 1 if layers == 110 else 2) == millions
+
+
+def test_the_nets_for_cifar_halve_odd_images_too():
+    model = models.CIFAR["resnet20"](classes=10).clone(depths=(1, 1, 1))
+    params, stats = jax.eval_shape(lambda: models.init_all(model, jax.random.key(0), (27, 25, 1)))
+    images = jax.ShapeDtypeStruct((1, 27, 25, 1), jnp.float32)
+    out = jax.eval_shape(lambda p, s, x: models.apply(model, p, s, x), params, stats, images)
+    assert [out[f"stage{i}.block1"].shape[1:] for i in (1, 2, 3)] == [(27, 25, 16), (14, 13, 32), (7, 7, 64)]
+
+
 def test_the_bottlenecks_stride_is_in_its_3x3():
     """A 3×3 filter that looks at its last place only sees a pixel that a strided 1×1 would have left out."""
     block = Bottleneck(2, 2)
