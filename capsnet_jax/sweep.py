@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from capsnet_jax import checkpoint, config, data, models, partition, records, routing, source, train
+from capsnet_jax import checkpoint, config, data, evaluation, models, partition, records, routing, source, train
 from capsnet_jax.across import chosen
 from capsnet_jax.interrupt import Interrupted
 from capsnet_jax.progress import Progress
@@ -194,7 +194,9 @@ def _train_together(
 
 def _finish(group: list[Cell], at: train.Progress, dataset: data.Dataset, plan: Plan, folder: Path) -> None:
     """Read the test set, keep the parameters, and write all the program's results at once."""
-    tested = train.test([cell.config for cell in group], at.states, dataset, across=plan.across)
+    tested = evaluation.test(
+        [cell.config for cell in group], at.states.params, at.states.stats, dataset, across=plan.across
+    )
     diverged = np.asarray(at.states.diverged).tolist()
     results = {}
     for i, cell in enumerate(group):

@@ -26,14 +26,9 @@ from capsnet_jax.compiled import compile_now
 from capsnet_jax.config import Config
 from capsnet_jax.config import Train as TrainSettings
 from capsnet_jax.data import Dataset, Examples
-from capsnet_jax.data.augment import batch_of, random_flip, random_shift, take, to_float
-from capsnet_jax.diagnostics import probe
-from capsnet_jax.losses import FEW, total_loss
-
-EVALUATION_BATCH = 250
-PROBED = 1000  # validation images that `probe` looks at after an epoch; at the end it looks at all test images
-METRICS = ("loss", "classification_loss", "reconstruction_mse", "error")
-PERCENT = ("error", "top5_error")  # means of these are given in percent
+from capsnet_jax.data.augment import random_flip, random_shift, take, to_float
+from capsnet_jax.evaluation import METRICS, judge, means, plain, probed
+from capsnet_jax.losses import total_loss
 
 
 class TrainState(NamedTuple):
@@ -188,30 +183,6 @@ def train_steps(
     return jax.lax.fori_loop(start, stop, body, state)
 
 
-def evaluate(
-    config: Config, params: PyTree, examples: Examples, *, classes: int, stats: PyTree = None
-) -> dict[str, Float[Array, ""]]:
-    """Mean of every metric over all examples; errors in percent. Images are neither augmented nor label-masked.
-
-    With more than ten classes there is "top5_error" too, which training has no use for and its state no place.
-    NaN where there are no examples. A model with batch norms needs its running statistics, `stats`.
-    """
-    model = models.build(config, classes)
-    count = examples.labels.shape[0]
-    batches = -(-count // EVALUATION_BATCH)
-    names = (*METRICS, "top5_error") if classes > FEW else METRICS
-
-    def body(sums: dict[str, Array], batch: Array) -> tuple[dict[str, Array], None]:
-        held, counts = batch_of(examples, batch, EVALUATION_BATCH)
-        images = to_float(held.images)
-        _, parts = total_loss(models.apply(model, params, stats or {}, images), images, held.labels, config.loss)
-        return {n: sums[n] + jnp.sum(jnp.where(counts, parts[n], 0)) for n in names}, None
-
-    zeros = {name: jnp.zeros(()) for name in names}
-    sums = jax.lax.scan(body, zeros, jnp.arange(batches))[0] if count else zeros
-    return _means(sums, count)
-
-
 def steps_per_epoch(config: Config, examples: Examples) -> int:
     """Whole batches in a pass; the order is new in every epoch, so the odd images left out change."""
     return examples.labels.shape[0] // config.train.batch_size
@@ -255,8 +226,8 @@ def fit(
     program, compile_seconds = compile_steps(
         stacked, seed_array, states, train, classes=data.classes, total=total, across=across
     )
-    validate = _judge(data.classes, across)
-    probed = jax.tree.map(lambda leaf: leaf[:: max(1, len(leaf) // PROBED)], validation)
+    validate = judge(data.classes, across)
+    looked_at = probed(validation)
 
     chunk, done, busy = 1, 0, 0.0  # the next chunk's steps; this epoch's steps and seconds in this process
     while step < total:
@@ -270,10 +241,10 @@ def fit(
         chunk = max(1, round(chunk_seconds * (end - step) / seconds))
         step = end
         if step % steps == 0:
-            metrics = {f"train_{n}": v for n, v in _means(states.sums, steps * config.train.batch_size).items()}
-            held_out = validate(stacked, states.params, states.stats, validation, probed)
+            metrics = {f"train_{n}": v for n, v in means(states.sums, steps * config.train.batch_size).items()}
+            held_out = validate(stacked, states.params, states.stats, validation, looked_at)
             metrics |= {f"validation_{n}": v for n, v in held_out.items()}
-            row = {n: _plain(jnp.where(states.diverged < 0, values, jnp.nan)) for n, values in metrics.items()}
+            row = {n: plain(jnp.where(states.diverged < 0, values, jnp.nan)) for n, values in metrics.items()}
             history = [*history, {"epoch": step // steps, "images_per_second": rate} | row]
             done, busy = 0, 0.0
         yield Progress(step, total, states, history, rate, compile_seconds)
@@ -310,34 +281,7 @@ def abstract_states(configs: list[Config], seeds: list[int], data: Dataset) -> T
     return jax.eval_shape(partial(initial_states, configs, seeds, data, across="vmap"))
 
 
-def test(configs: list[Config], states: TrainState, data: Dataset, *, across: str) -> dict[str, list[float]]:
-    """The test set's metrics of finished runs, one value a run: "test_error" in percent and so on."""
-    examples = jax.device_put(data.test)
-    metrics = _judge(data.classes, across)(stack(configs), states.params, states.stats, examples, examples)
-    return {f"test_{name}": _plain(values) for name, values in metrics.items()}
-
-
-def _judge(classes: int, across: str) -> Callable[..., dict[str, Array]]:
-    """(configs, params, stats, examples, probed) → metrics of `evaluate` on the examples, of `probe` on the probed."""
-
-    def judge(config: Config, params: PyTree, stats: PyTree, examples: Examples, probed: Examples) -> dict[str, Array]:
-        metrics = evaluate(config, params, examples, classes=classes, stats=stats)
-        return metrics | probe(config, params, probed, classes=classes)
-
-    return jax.jit(over_runs(judge, (0, 0, 0, None, None), across=across))
-
-
 def _key(seed: Int[Array, ""], purpose: str) -> Array:
     """The run's key for one purpose, so that no two purposes share random numbers."""
     purposes = ("init", "order", "steps")
     return jax.random.fold_in(jax.random.key(seed), purposes.index(purpose))
-
-
-def _means(sums: dict[str, Array], count: int) -> dict[str, Array]:
-    means = {name: value / jnp.float32(count) for name, value in sums.items()}
-    return means | {name: 100 * means[name] for name in PERCENT if name in means}
-
-
-def _plain(values: Array) -> list[float]:
-    """The shortest decimals that round to these float32s."""
-    return [float(str(value)) for value in np.asarray(values, np.float32)]

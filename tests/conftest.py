@@ -15,7 +15,7 @@ import pytest
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-CHECKED = [f"capsnet_jax.{name}" for name in ("data", "losses", "models", "ops", "routing", "train")]
+CHECKED = [f"capsnet_jax.{name}" for name in ("data", "evaluation", "losses", "models", "ops", "routing", "train")]
 install_import_hook(CHECKED, "beartype.beartype")
 
 

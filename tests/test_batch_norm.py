@@ -9,7 +9,7 @@ import optax
 import pytest
 from PIL import Image
 
-from capsnet_jax import checkpoint, config, models, partition, records, sweep, train
+from capsnet_jax import checkpoint, config, evaluation, models, partition, records, sweep, train
 from capsnet_jax.data import Dataset
 from capsnet_jax.models.vgg import VGG
 from capsnet_jax.predict import predict
@@ -88,8 +88,10 @@ def test_a_checkpoint_in_the_middle_leads_to_the_same_bits(whole, tmp_path):
 
 def test_evaluation_goes_by_them(whole):
     state, test = run_of(whole[-1]), jax.device_put(DATA.test)
-    judge = jax.jit(lambda stats: train.evaluate(NET, state.params, test, classes=CLASSES, stats=stats)["loss"])
-    got = train.test([NET, WILD], whole[-1].states, DATA, across="map")["test_loss"][0]
+    judge = jax.jit(lambda stats: evaluation.evaluate(NET, state.params, test, classes=CLASSES, stats=stats)["loss"])
+    got = evaluation.test([NET, WILD], whole[-1].states.params, whole[-1].states.stats, DATA, across="map")[
+        "test_loss"
+    ][0]
     assert got == pytest.approx(float(judge(state.stats)), rel=1e-5)
     assert abs(float(judge(run_of(whole[0]).stats)) - got) > 1e-4
 

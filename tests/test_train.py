@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from capsnet_jax import config, models, train
+from capsnet_jax import config, evaluation, models, train
 from capsnet_jax.config import Config, override
 from capsnet_jax.data import Dataset, Examples
 from tests.test_losses import loop_margin
@@ -275,7 +275,7 @@ def test_run_i_of_many_is_run_i_alone(across):
         alone, mine = solo(settings, seed, 8, 16), run_of(states, index)
         for got, wanted in zip(jax.tree.leaves(mine.params), jax.tree.leaves(alone.params), strict=True):
             np.testing.assert_allclose(got, wanted, atol=2e-4, rtol=1e-3)  # rounding, 16 steps of Adam later
-        for name in train.METRICS:
+        for name in evaluation.METRICS:
             assert mine.sums[name] == pytest.approx(float(alone.sums[name]), rel=1e-3)
     other = solo(TINY, 7, 8, 16).params["digit"]["W"]
     assert np.abs(run_of(states, 1).params["digit"]["W"] - other).max() > 0.01
@@ -321,7 +321,7 @@ def test_history_is_the_means_of_each_epoch():
     assert [row["epoch"] for row in last.history] == [1, 2]
     for progress in (first, last):
         row = progress.history[-1]
-        for name in train.METRICS:
+        for name in evaluation.METRICS:
             scale = 100 if name == "error" else 1
             np.testing.assert_allclose(row[f"train_{name}"], scale * progress.states.sums[name] / 32, rtol=1e-6)
     held_out = jax.device_put(DATA.validation)
@@ -358,16 +358,16 @@ def evaluated(settings: Config, params, examples: Examples) -> dict[str, float]:
 @pytest.mark.parametrize("batch", [4, 250])
 def test_evaluation_is_a_plain_mean_however_it_is_batched(monkeypatch, batch):
     """Nine images: in three batches with three odd places, and in a small part of one."""
-    monkeypatch.setattr(train, "EVALUATION_BATCH", batch)
+    monkeypatch.setattr(evaluation, "EVALUATION_BATCH", batch)
     params, test = solo(TINY, 0, 6).params, jax.device_put(DATA.test)
-    got = jax.jit(partial(train.evaluate, classes=CLASSES))(TINY, params, test)
+    got = jax.jit(partial(evaluation.evaluate, classes=CLASSES))(TINY, params, test)
     wanted = evaluated(TINY, params, test)
     assert {name: float(value) for name, value in got.items()} == pytest.approx(wanted, rel=1e-4)
 
 
 def test_test_metrics_are_evaluations_of_the_test_split():
     states = fitted("map")[-1].states
-    got = train.test([TINY, rate(3e-3)], states, DATA, across="map")
+    got = evaluation.test([TINY, rate(3e-3)], states.params, states.stats, DATA, across="map")
     for index in range(2):
         params = jax.tree.map(jnp.asarray, run_of(states, index).params)
         for name, value in evaluated(TINY, params, DATA.test).items():
@@ -376,10 +376,10 @@ def test_test_metrics_are_evaluations_of_the_test_split():
 
 def test_more_than_ten_classes_have_a_top5_error_in_evaluation_alone(monkeypatch):
     """Nine images in three batches, the last of them padded; a class's score is a pixel."""
-    monkeypatch.setattr(train, "EVALUATION_BATCH", 4)
+    monkeypatch.setattr(evaluation, "EVALUATION_BATCH", 4)
     monkeypatch.setattr(models, "apply", lambda _, __, ___, images: {"logits": images.reshape(len(images), -1)[:, :12]})
     labels = jnp.array([11, 3, 7, 0, 1, 9, 5, 2, 8], jnp.int32)
-    got = train.evaluate(TINY, {}, Examples(jnp.asarray(DATA.test.images), labels), classes=12)
+    got = evaluation.evaluate(TINY, {}, Examples(jnp.asarray(DATA.test.images), labels), classes=12)
     scores = DATA.test.images.reshape(9, -1)[:, :12].astype(int)
     before = [sum(other > row[label] for other in row) for row, label in zip(scores, labels.tolist(), strict=True)]
     assert set(got) == {"loss", "classification_loss", "reconstruction_mse", "error", "top5_error"}
@@ -392,5 +392,5 @@ def test_more_than_ten_classes_have_a_top5_error_in_evaluation_alone(monkeypatch
 
 def test_no_examples_have_no_mean():
     nothing = Examples(*(leaf[:0] for leaf in TRAIN))
-    metrics = train.evaluate(TINY, solo(TINY, 0).params, nothing, classes=CLASSES)
+    metrics = evaluation.evaluate(TINY, solo(TINY, 0).params, nothing, classes=CLASSES)
     assert all(np.isnan(value) for value in metrics.values())

@@ -67,7 +67,7 @@ class Training:
 
 
 class Inference:
-    """Class capsules' lengths and reconstructions, batch after batch in one program, as `train.evaluate` goes."""
+    """Class capsules' lengths and reconstructions, batch after batch in one program, as `evaluation.evaluate` goes."""
 
     def __init__(self, workload: Workload):
         """Data and weights, on the device."""

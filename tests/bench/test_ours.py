@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from capsnet_jax import train
+from capsnet_jax import evaluation, train
 from capsnet_jax.across import chosen
 from capsnet_jax.bench import ours, workload
 from capsnet_jax.bench.workload import load_weights
@@ -25,7 +25,7 @@ def counted(monkeypatch):
         return state._replace(sums=sums)
 
     def initial_states(given):
-        sums = {name: jax.numpy.zeros(given.runs) for name in train.METRICS}
+        sums = {name: jax.numpy.zeros(given.runs) for name in evaluation.METRICS}
         return train.TrainState({}, {}, sums, jax.numpy.zeros(given.runs, int))
 
     monkeypatch.setattr(train, "train_steps", train_steps)
