@@ -9,6 +9,7 @@ times, and agree to float32 rounding.
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
@@ -16,6 +17,8 @@ from jaxtyping import Array, Float
 from capsnet_jax.ops.fourier import fourier_conv
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
+
+CACHED = 2**22  # bytes of windows that are copied out at a time; half or twice as many are slower on 32 MB of cache
 
 
 def conv2d(
@@ -118,8 +121,38 @@ def native_conv(
 def im2col_conv(
     x: Array, kernel: Array, *, strides: tuple[int, int], pads: Pads
 ) -> Float[Array, "batch out_height out_width filters"]:
-    """One matrix product of all windows [batch·positions, window] with all filters [window, filters]."""
+    """Matrix products of windows [images·positions, window] with all filters [window, filters].
+
+    Windows overlap, so they are several times the images. Those of a few images at a time are copied out, used while
+    they are in the cache, and copied again in the backward pass instead of being kept.
+    """
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    images = images_at_a_time(x.shape, kernel.shape, strides)
+    product = partial(_window_product, strides=strides)
+    if images == len(x):
+        return product(x, kernel)
+    again = jax.checkpoint(product)
+    out = lax.map(lambda some: again(some, kernel), x.reshape(-1, images, *x.shape[1:]))
+    return out.reshape(-1, *out.shape[2:])
+
+
+def images_at_a_time(shape: tuple[int, ...], kernel_shape: tuple[int, ...], strides: tuple[int, int]) -> int:
+    """Of how many images windows are copied out together: a divisor of the batch.
+
+    All of them where copying again would cost more than it saves: windows of one pixel, of less than 16 channels, or
+    fewer bytes of them than twice the filters', which every product reads.
+    """
+    batch, rows, columns, _ = shape
+    height, width, channels, filters = kernel_shape
+    if height * width == 1 or channels < 16:
+        return batch
+    positions = ((rows - height) // strides[0] + 1) * ((columns - width) // strides[1] + 1)
+    window = 4 * height * width * channels
+    most = max(1, max(CACHED, 2 * window * filters) // (positions * window))
+    return max(n for n in range(1, min(most, batch) + 1) if batch % n == 0)
+
+
+def _window_product(x: Array, kernel: Array, *, strides: tuple[int, int]) -> Array:
     (batch, rows, columns, _), (height, width, _, filters) = x.shape, kernel.shape
     out_rows, out_columns = (rows - height) // strides[0] + 1, (columns - width) // strides[1] + 1
     windows = [

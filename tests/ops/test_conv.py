@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from capsnet_jax.ops import conv
 from capsnet_jax.ops.conv import conv2d, cpu_form, im2col_conv, native_conv
 from capsnet_jax.ops.fourier import fourier_conv
 from tests.ops.loops import case, error, loop_conv, loop_gradients
@@ -46,6 +47,39 @@ def test_value_and_gradients_are_those_of_the_loops(form, name):
     assert error(out, expected) < 1e-5
     for got, wanted in zip((to_x, to_kernel), loop_gradients(x, kernel, cotangent, strides, pads), strict=True):
         assert error(got, wanted) < 1e-5
+
+
+@pytest.mark.parametrize(("cached", "images"), [(0, 1), (2 * 4 * 6 * 9 * 16, 2), (2**22, 6)])
+def test_windows_of_a_few_images_at_a_time(cached, images, monkeypatch):
+    """6 positions with windows of 9 pixels and 16 channels, in float32."""
+    monkeypatch.setattr(conv, "CACHED", cached)
+    x, kernel = case((6, 4, 5, 16), (3, 3, 16, 2))
+    assert conv.images_at_a_time(x.shape, kernel.shape, (1, 1)) == images
+    cotangent = np.random.default_rng(1).standard_normal((6, 2, 3, 2)).astype(np.float32)
+
+    @jax.jit
+    def run(x, kernel, cotangent):
+        out, pull = jax.vjp(partial(im2col_conv, strides=(1, 1), pads=NONE), x, kernel)
+        return out, *pull(cotangent)
+
+    expected = loop_conv(x, kernel, (1, 1), NONE), *loop_gradients(x, kernel, cotangent, (1, 1), NONE)
+    for got, wanted in zip(run(x, kernel, cotangent), expected, strict=True):
+        assert error(got, wanted) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel_shape", "strides", "images"),
+    [
+        ((128, 28, 28, 1), (9, 9, 1, 256), 1, 128),  # CapsNet's first: one channel
+        ((8, 56, 56, 256), (1, 1, 256, 64), 1, 8),  # windows of one pixel are the images
+        ((8, 58, 58, 64), (3, 3, 64, 64), 1, 1),  # 7 MB of windows an image
+        ((8, 16, 16, 256), (3, 3, 256, 256), 1, 2),  # 1.8 MB of windows an image; filters of 2.4 MB
+        ((8, 9, 9, 512), (3, 3, 512, 512), 1, 8),  # 0.9 MB of windows an image; filters of 9.4 MB
+        ((130, 30, 30, 16), (3, 3, 16, 16), 1, 5),  # 0.45 MB an image: 9 would do, 5 divide 130
+    ],
+)
+def test_how_many_images_at_a_time(shape, kernel_shape, strides, images):
+    assert conv.images_at_a_time(shape, kernel_shape, (strides, strides)) == images
 
 
 @pytest.mark.parametrize("groups", [2, 3])
