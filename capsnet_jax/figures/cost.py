@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import ScaledTranslation
+from scipy.optimize import isotonic_regression
 
 import capsnet_jax.figures.style as style
 from capsnet_jax.figures.groups import Record, Setting, by_dataset, results
@@ -18,9 +19,10 @@ from capsnet_jax.statistics import Estimate, mean_interval
 
 # Name in `Record.result`, a unit's worth, and the axis in words.
 _COSTS = (("parameters", 1e6, "parameters [millions]"), ("flops", 1e6, "computing for one image [MFLOP]"))
-_MARKERS = "Dsov^<>PX"  # colours are not all that tells networks apart
-_NEAR = 1.15  # costs within this factor count as equal, and their marks stand side by side
-_DODGE = 9  # points between them
+_MARKERS = "Dsov^PX<>"  # colours are not all that tells networks apart
+_PANEL = 225  # points that a panel is wide, about
+_MARGIN = 0.1  # of the axes' data on each side
+_GAP = 8  # points from one mark to the next at least
 
 
 @style.styled
@@ -59,7 +61,7 @@ def error_by_cost(
     missing = len(records) - sum(counts)
     left_out = f"; {missing} of {len(records)} runs left out: no finite value" if missing else ""
     marks = f"mark: mean of {seeds_label(counts)}; {interval_label(counts, level, 'bar')}"
-    beside = "marks of about the same cost stand side by side; a multiplication and an addition are two FLOP"
+    beside = "marks of about the same cost are moved apart; a multiplication and an addition are two FLOP"
     style.caption(figure, f"{marks}; {beside}{left_out}")
     return figure
 
@@ -75,10 +77,12 @@ def _draw(
     figure = axes.get_figure(root=True)
     assert figure is not None, "axes are drawn in a figure"
     axes.set_xscale("log")
-    offsets = _side_by_side({key: cost for key, cost in costs.items() if np.isfinite([cost, errors[key].mean]).all()})
-    for key, offset in offsets.items():
-        error, index = errors[key], settings.index(key)
-        place = axes.transData + ScaledTranslation(offset / 72, 0, figure.dpi_scale_trans)
+    offsets = _moved_apart({key: cost for key, cost in costs.items() if np.isfinite([cost, errors[key].mean]).all()})
+    for index, key in enumerate(settings):
+        if key not in offsets:
+            continue
+        error = errors[key]
+        place = axes.transData + ScaledTranslation(offsets[key] / 72, 0, figure.dpi_scale_trans)
         half = None if np.isnan(error.half_width) else error.half_width
         colour, form = style.series_style(index)["color"], _MARKERS[index % len(_MARKERS)]
         shape: dict[str, Any] = {"fmt": form, "color": colour, "markersize": 6.5, "capsize": 3.5}
@@ -86,19 +90,19 @@ def _draw(
         # Shifted artists do not count when the axes find their limits: give the values themselves.
         reach = half or 0
         axes.update_datalim([[costs[key], error.mean - reach], [costs[key], error.mean + reach]])
-    axes.margins(x=0.12, y=0.08)
+    axes.margins(x=_MARGIN, y=_MARGIN)
     axes.autoscale_view()
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _side_by_side(costs: Mapping[Setting, float]) -> dict[Setting, float]:
-    """Points by which each mark is moved to the right, so that marks of about the same cost do not cover each other."""
-    clusters: list[list[Setting]] = []
-    for key in sorted(costs, key=lambda key: costs[key]):
-        if clusters and costs[key] <= _NEAR * costs[clusters[-1][-1]]:
-            clusters[-1].append(key)
-        else:
-            clusters.append([key])
-    return {key: _DODGE * (i - (len(keys) - 1) / 2) for keys in clusters for i, key in enumerate(keys)}
+def _moved_apart(costs: Mapping[Setting, float]) -> dict[Setting, float]:
+    """Points by which each mark is moved to the right: as little as leaves room for it between its neighbours."""
+    order = sorted(costs, key=lambda key: costs[key])
+    places = np.log10([costs[key] for key in order])
+    span = np.ptp(places) if len(order) > 1 else 0.0
+    places *= _PANEL / (span * (1 + 2 * _MARGIN)) if span else 0.0
+    steps = _GAP * np.arange(len(order))
+    moved = isotonic_regression(places - steps).x + steps if order else places
+    return dict(zip(order, (moved - places).tolist(), strict=True))
