@@ -43,14 +43,20 @@ def outline(name: str, image_shape: tuple[int, int, int] | None = None, classes:
     image_shape, classes = image_shape or paper_shape, classes or paper_classes
     model = models.build(config.override(config.Config(), {"model.name": name}), classes)
     params, stats = jax.eval_shape(lambda: models.init_all(model, jax.random.key(0), image_shape))
-    image = jax.ShapeDtypeStruct((1, *image_shape), "float32")
+    image = _image(image_shape)
     layers = [(layer, shape, _parameters(params, layer)) for layer, shape in _outputs(model, params, stats, image)]
     counts = {layer: models.count_parameters(part) for layer, part in params.items()}
     used = {layer.split(".")[0] for layer, _, _ in layers}
     parameters = sum(counts[layer] for layer in counts if layer in used)
     extra = {layer: count for layer, count in counts.items() if layer not in used}
-    flops = count_flops(jax.make_jaxpr(partial(models.apply, model))(params, stats, image))
-    return Outline(image_shape, classes, layers, parameters, extra, flops)
+    return Outline(image_shape, classes, layers, parameters, extra, _work(model, params, stats, image))
+
+
+def work(settings: config.Config, image_shape: tuple[int, int, int], classes: int) -> int:
+    """FLOPs for one image, as in `Outline`, of the model that a config asks for, its routing included."""
+    model = models.build(settings, classes)
+    params, stats = jax.eval_shape(lambda: models.init_all(model, jax.random.key(0), image_shape))
+    return _work(model, params, stats, _image(image_shape))
 
 
 def describe(name: str, image_shape: tuple[int, int, int] | None = None, classes: int | None = None) -> str:
@@ -96,6 +102,14 @@ def count_flops(jaxpr: ClosedJaxpr | Jaxpr) -> int:
             inner = [v for v in equation.params.values() if isinstance(v, ClosedJaxpr | Jaxpr)]
             total += equation.params.get("length", 1) * sum(count_flops(part) for part in inner)
     return total
+
+
+def _image(shape: tuple[int, int, int]) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((1, *shape), "float32")
+
+
+def _work(model: nn.Module, params: Any, stats: Any, image: jax.ShapeDtypeStruct) -> int:
+    return count_flops(jax.make_jaxpr(partial(models.apply, model))(params, stats, image))
 
 
 def _outputs(

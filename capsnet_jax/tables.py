@@ -10,6 +10,9 @@ from capsnet_jax.statistics import describe, mean_interval, paired_difference
 
 _NAMES = {"data.dataset": "dataset", "train.epochs": "epochs"}
 _SAME = ("data.dataset", "data.label", "data.variant", "data.train_size")  # what makes data the same
+# What is told of settings that differ in it, with its unit: {name in `Record.result`: (heading, a unit's worth)}.
+_COSTS = {"parameters": ("parameters", 1), "flops": ("MFLOP/image", 1e6)}
+_ERRORS = {"test_error": "test error %", "test_top5_error": "top-5 error %", "validation_error": "validation error %"}
 _MANY = 10  # settings, from which the best are worth a table of their own
 _BEST = 5
 
@@ -78,16 +81,21 @@ def _by_data(paths: Sequence[str], keys: Iterable[Key]) -> dict[Key, list[Key]]:
 
 
 def _rows(paths: Sequence[str], groups: dict[Key, list[Record]]) -> list[list[str]]:
-    header = [*(_NAMES.get(path, path) for path in paths), "test error %", "validation error %", "images/s"]
-    rows = [header]
+    everyone = [member for members in groups.values() for member in members]
+    costs = [name for name in _COSTS if len({member.result.get(name) for member in everyone}) > 1]
+    errors = [name for name in _ERRORS if name != "test_top5_error" or any(name in m.result for m in everyone)]
+    header = [*(_NAMES.get(path, path) for path in paths), *(_COSTS[name][0] for name in costs)]
+    rows = [[*header, *(_ERRORS[name] for name in errors), "images/s"]]
     for key, members in groups.items():
-        errors = [
-            describe(mean_interval([m.result.get(name, math.nan) for m in members]))
-            for name in ("test_error", "validation_error")
-        ]
+        cost = [_thousands(members[0].result.get(name, math.nan) / _COSTS[name][1]) for name in costs]
+        estimates = [describe(mean_interval([m.result.get(name, math.nan) for m in members])) for name in errors]
         speed = np.median([m.result.get("images_per_second", math.nan) for m in members])
-        rows.append([*key, *errors, f"{speed:,.0f}"])
+        rows.append([*key, *cost, *estimates, f"{speed:,.0f}"])
     return rows
+
+
+def _thousands(value: float) -> str:
+    return f"{value:,.0f}" if value.is_integer() else f"{value:,.1f}"
 
 
 def _mean(members: Sequence[Record], name: str) -> float:

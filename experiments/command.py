@@ -1,5 +1,6 @@
 """What the flags of launch.py ask for, carried out; a mistake becomes one line and an exit code."""
 
+import dataclasses
 import shlex
 import sys
 from collections.abc import Sequence
@@ -126,7 +127,7 @@ def _draw(name: str, experiment: ModuleType, workdir: Path) -> None:
     """Table and figures from the workdir's records."""
     from capsnet_jax import figures
 
-    text, found = experiment.report(workdir) if hasattr(experiment, "report") else _report(name, workdir)
+    text, found = experiment.report(workdir) if hasattr(experiment, "report") else _report(name, experiment, workdir)
     if not text:
         raise ConfigError(f"no finished run of {name} in {workdir}; run it first, or name its --workdir")
     print(f"\n{text}")
@@ -134,13 +135,15 @@ def _draw(name: str, experiment: ModuleType, workdir: Path) -> None:
         print(figures.save(figure, workdir / "figures" / f"{name}-{title}.png"))
 
 
-def _report(name: str, workdir: Path) -> tuple[str, list[Any]]:
+def _report(name: str, experiment: ModuleType, workdir: Path) -> tuple[str, list[Any]]:
     """The tables of what was trained, and the runs to draw: one that diverged has a row, but no curve."""
     from capsnet_jax import records, tables
 
     found, swept = records.load(workdir, name)
     if not found:
         return "", []
+    if hasattr(experiment, "count"):
+        found = [dataclasses.replace(record, result=record.result | experiment.count(record)) for record in found]
     table = workdir / f"{name}.csv"
     records.write_csv(table, found, swept)
     paired, best = tables.paired(found, swept), tables.best(found, swept)

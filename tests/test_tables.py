@@ -77,6 +77,22 @@ def test_the_best_of_many_settings_have_the_least_validation_error():
     assert tables.best(found[:10], ["train.learning_rate"]) == ""
 
 
+def test_costs_that_differ_and_top5_errors_have_columns():
+    found = [record(seed, 1.0, 2.0, 10.0, model__name=name) for name in ("resnet8", "resnet56") for seed in (0, 1)]
+    for member in found:
+        first = member.settings["model.name"] == "resnet8"
+        member.result |= {"parameters": 75_002 if first else 852_730, "test_top5_error": 0.25 + member.seed}
+        member.result |= {"flops": 18_290_432.0 if first else 191_000_000.0}
+    header, _, small, large = tables.summary(found, []).splitlines()
+    tail = ["parameters", "MFLOP/image", "test error %", "top-5 error %", "validation error %", "images/s"]
+    assert columns(header)[-6:] == tail
+    assert columns(small)[-6:-4] == ["75,002", "18.3"]
+    assert columns(large)[-6:-4] == ["852,730", "191"]
+    assert columns(small)[-3] == "0.75 ± 6.35 (n = 2)"  # t(0.975; 1) = 12.7062 times 0.5
+    # What all have alike need not be told.
+    assert "parameters" not in tables.summary(found[:2], [])
+
+
 @pytest.mark.parametrize("rule", [False, True])
 def test_columns_stand_under_each_other(rule):
     lines = tables.align([["a", "bbb"], ["cc", "d"]], rule=rule).splitlines()

@@ -8,7 +8,7 @@ import os
 from capsnet_jax.data.dataset import DataError, Dataset, Examples
 from capsnet_jax.data.known import DATASETS, KnownDataset
 
-__all__ = ["DATASETS", "DataError", "Dataset", "Examples", "KnownDataset", "load"]
+__all__ = ["DATASETS", "DataError", "Dataset", "Examples", "KnownDataset", "dimensions", "load"]
 
 
 def load(
@@ -60,11 +60,37 @@ def load(
     else:
         from capsnet_jax.data import tfds_source
 
-        known = DATASETS.get(name.split("/")[0].split(":")[0])
-        default_key = known.label_key if known else None
-        source = tfds_source.load(name, label_key or default_key, data_dir=data_dir, cache_dir=cache_dir)
+        source = tfds_source.load(name, label_key or _label_key(name), data_dir=data_dir, cache_dir=cache_dir)
     train, validation = split.divide(
         source.train, validation_fraction=validation_fraction, train_size=train_size, name=name
     )
     train, validation, test = (split.variant(examples, variant) for examples in (train, validation, source.test))
     return Dataset(name, source.label_names, train=train, validation=validation, test=test)
+
+
+def dimensions(name: str, *, label_key: str | None = None) -> tuple[tuple[int, int, int], int]:
+    """How large a dataset's images are, and how many classes it has, by its description alone.
+
+    No file of the set is needed, so what follows from its images' size can be told where its images are not.
+
+    Args:
+        name: as in `load`.
+        label_key: as in `load`.
+
+    Returns:
+        [height, width, channels], and the number of classes.
+
+    Raises:
+        DataError: the set is unknown, of another kind than images with one label, or does not say how large they are.
+    """
+    if name == "mnist_5k":
+        return (28, 28, 1), 10
+    from capsnet_jax.data import tfds_source
+
+    return tfds_source.dimensions(name, label_key or _label_key(name))
+
+
+def _label_key(name: str) -> str | None:
+    """The label that a known set goes by, whatever its config and version."""
+    known = DATASETS.get(name.split("/")[0].split(":")[0])
+    return known.label_key if known else None

@@ -39,7 +39,7 @@ def load(
     Raises:
         DataError: as for `capsnet_jax.data.load`.
     """
-    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or constants.DATA_DIR).expanduser()
+    root = _root(data_dir)
     builder = _find(name, root)
     image_key, label_key = decode.choose_keys(builder, label_key)
     if not prepare.is_prepared(builder):
@@ -57,6 +57,27 @@ def load(
         },
         lambda: decode.decode(builder, image_key, label_key),
     )
+
+
+@tensorflow_stand_in()
+def dimensions(name: str, label_key: str | None) -> tuple[tuple[int, int, int], int]:
+    """Shape of a tfds set's images and number of its classes, as its builder describes them, prepared or not.
+
+    Raises:
+        DataError: as for `capsnet_jax.data.dimensions`.
+    """
+    builder = _find(name, _root(None))
+    image_key, label_key = decode.choose_keys(builder, label_key)
+    features = builder.info.features
+    height, width, channels = features[image_key].shape
+    if height is None or width is None:
+        raise DataError(f"{name} does not say how large its images are; choose a set of images of one size")
+    return (height, width, channels), features[label_key].num_classes
+
+
+def _root(data_dir: str | os.PathLike[str] | None) -> Path:
+    """The folder of prepared sets."""
+    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or constants.DATA_DIR).expanduser()
 
 
 def _find(name: str, root: Path) -> Builder:

@@ -4,6 +4,7 @@ Every function returns a `matplotlib.figure.Figure`; `save` writes it.
 """
 
 from capsnet_jax.figures.capsules import couplings_over_image, dimension_grid
+from capsnet_jax.figures.cost import error_by_cost
 from capsnet_jax.figures.curves import learning_curves
 from capsnet_jax.figures.distortions import distortion_curves
 from capsnet_jax.figures.errors import error_against, error_by_setting
@@ -30,6 +31,7 @@ __all__ = [
     "distortion_curves",
     "error_against",
     "error_against_cost",
+    "error_by_cost",
     "error_by_setting",
     "ilsvrc_winners",
     "learning_curves",

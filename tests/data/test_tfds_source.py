@@ -13,7 +13,7 @@ import pytest
 import scipy.io
 import tensorflow_datasets as tfds
 
-from capsnet_jax.data import DataError, decode, load
+from capsnet_jax.data import DataError, decode, dimensions, load
 from tests.data import fakes
 
 
@@ -98,6 +98,24 @@ def test_a_set_that_cannot_be_used_is_one_clear_line(name, says, tmp_path):
 def test_a_label_that_is_not_there_names_those_that_are(tmp_path):
     with pytest.raises(DataError, match=r"no label 'colour'; choose label_key from label"):
         load("tiny", label_key="colour", data_dir=tmp_path)
+
+
+def test_dimensions_are_known_without_any_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    assert dimensions("mnist") == ((28, 28, 1), 10)
+    assert dimensions("emnist/letters") == ((28, 28, 1), 37)
+    assert dimensions("smallnorb") == ((96, 96, 1), 5)  # by the label that a known set goes by
+    assert dimensions("tiny_two_labels", label_key="other")[1] == 3
+    with pytest.raises(DataError, match=r"^tiny does not say how large its images are"):
+        dimensions("tiny")
+    with pytest.raises(DataError, match="did you mean mnist"):
+        dimensions("mnits")
+    assert not list(tmp_path.iterdir())
+
+
+def test_dimensions_are_those_of_what_is_loaded():
+    data = load("mnist_5k", train_size=10)
+    assert dimensions("mnist_5k") == (data.image_shape, data.classes)
 
 
 def test_second_load_decodes_nothing_and_a_change_of_the_files_is_seen(tmp_path, monkeypatch, own_cache):

@@ -1,0 +1,117 @@
+import csv
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import pytest
+
+from capsnet_jax import config, models, records
+from capsnet_jax.records import Cell, CellWriter, Record
+from experiments import command, conv_baselines, routing_iterations
+from tests import tiny
+from tests.figures.synthetic import fake_record
+
+
+def settings(experiment=conv_baselines, *changes, dataset="mnist"):
+    options = SimpleNamespace(preset="small", dataset=dataset, set=list(changes), sweep=[])
+    return command.settings_of(experiment, options)[0]
+
+
+def run_of(setting):
+    return Record(config.flatten(setting), 0, {}, {}, Path("nowhere"))
+
+
+def fakes(**more):
+    found = []
+    for number, setting in enumerate(settings()):
+        for seed in range(2):
+            record = fake_record(seed, 4, 0.5 + 0.1 * number)
+            record.settings = config.flatten(setting) | {path.replace("__", "."): v for path, v in more.items()}
+            record.result |= {"parameters": 10**number, "flops": 2**number}
+            found.append(record)
+    return found
+
+
+def test_its_capsnets_are_those_of_routing_iterations():
+    for changes in ([], ["data.shift=1", "train.epochs=12"]):
+        three, one, *_ = settings(conv_baselines, *changes)
+        assert {three, one} < set(settings(routing_iterations, *changes))
+
+
+# At 28×28×1, 10 classes; the models' tests and README have the parameters.
+@pytest.mark.parametrize(
+    ("arm", "parameters", "computing"),
+    [(2, 0.81, 1.03), (3, 0.07, 1.14), (4, 0.02, 1.0), (5, 0.77, 11.92), (6, 0.9, 11.77)],
+)
+def test_parameters_and_computing_relative_to_capsnets(arm, parameters, computing):
+    setting = settings()[arm]
+    model = models.build(setting, 10)
+    params = jax.eval_shape(partial(models.init, model, jax.random.key(0), (28, 28, 1)))
+    assert round(models.count_parameters(params) / 1_112_208, 2) == parameters
+    assert round(conv_baselines.count(run_of(setting))["flops"] / 16_086_016, 2) == computing
+
+
+def test_the_work_of_capsnet_by_hand():
+    three, one, *_ = settings(conv_baselines, "data.label=label")
+    convolutions = 2 * 20 * 20 * 81 * 32 + 2 * 6 * 6 * 81 * 32 * 64
+    votes, iteration = 2 * 144 * 10 * 16 * 16, 2 * (2 * 144 * 10 * 16)
+    decoder = 2 * (160 * 256 + 256 * 512 + 512 * 784)
+    # The first iteration is a plain mean; what is probed between epochs is no part of the network.
+    assert conv_baselines.count(run_of(one)) == {"flops": convolutions + votes + decoder}
+    assert conv_baselines.count(run_of(three)) == {"flops": convolutions + votes + 2 * iteration + decoder}
+
+
+def test_a_set_that_does_not_say_how_large_its_images_are_has_no_flops():
+    assert conv_baselines.count(run_of(settings(dataset="oxford_flowers102")[2])) == {}
+
+
+def test_iterations_are_said_of_what_routes_and_rates_of_what_was_tried_at_several():
+    drawn = conv_baselines.figures(fakes())
+    assert list(drawn) == ["error_against_cost", "learning_curves"]
+    names = [text.get_text() for text in drawn["error_against_cost"].legends[0].get_texts()]
+    assert names == [
+        "capsnet_small, r = 3",
+        "capsnet_small, r = 1",
+        "cnn_small",
+        "resnet8",
+        "densenet_bc22_k7",
+        "resnet56",
+        "densenet121_k12",
+    ]
+    rates = [record for rate in (0.001, 0.01) for record in fakes(train__learning_rate=rate)[4:6]]
+    names = conv_baselines.figures(rates)["error_against_cost"].legends[0].get_texts()
+    assert [text.get_text() for text in names] == [
+        "cnn_small, learning rate = 0.001",
+        "cnn_small, learning rate = 0.01",
+    ]
+
+
+def test_the_table_has_what_is_counted(tmp_path, capsys):
+    """From records of nothing but numbers: no network is trained, and no image looked at."""
+    cells = [Cell(setting, seed) for setting in settings()[:4] for seed in (0, 1)]
+    records.note_experiment(tmp_path, "conv_baselines", cells, ["model.name", "routing.iterations"])
+    for cell in cells:
+        folder = tmp_path / "cells" / cell.name
+        epoch = {"epoch": 1, "train_error": 3.0, "validation_error": 2.0, "images_per_second": 10.0}
+        CellWriter(folder, cell, "", [epoch]).close()
+        result = {"test_error": 1.0 + cell.seed, "parameters": 100_000 * len(cell.config.model.name)}
+        records.write_result(folder, epoch | result | {"diverged_step": -1})
+    code, printed, error = tiny.call(capsys, "--experiment=conv_baselines", f"--workdir={tmp_path}", "--figures_only")
+    assert (code, error) == (0, "")
+    header, _, *rows = printed.strip().splitlines()
+    assert header.split()[-10:-7] == ["train.learning_rate", "parameters", "MFLOP/image"]
+    assert [row.split()[4:7] for row in rows[:4]] == [
+        ["0.003", "1,300,000", "16.1"],
+        ["0.003", "1,300,000", "15.9"],
+        ["0.001", "900,000", "16.5"],
+        ["0.001", "700,000", "18.3"],
+    ]
+    with (tmp_path / "conv_baselines.csv").open() as file:
+        assert [float(row["flops"]) for row in csv.DictReader(file)][::2] == [
+            16_086_000,
+            15_901_700,
+            16_510_500,
+            18_290_400,
+        ]
+    assert len(list((tmp_path / "figures").glob("conv_baselines-*.png"))) == 2
