@@ -7,8 +7,8 @@ the small CapsNet (1.1 M with the decoder, 16 MFLOP for one image) stands beside
     equal computing, few weights          resnet8 (0.08 M, 18 MFLOP), densenet_bc22_k7 (0.02 M, 16 MFLOP)
     equal weights, 12 times the computing resnet56 (0.9 M, 192 MFLOP), densenet35_k36 (1.1 M, 186 MFLOP)
 
-There is no residual net of a million weights and 16 MFLOP: 3×3 filters are used at every position of the image, a
-hidden layer's weights once.
+A residual net of CapsNet's weights takes several times its computing: 3×3 filters are used at every position of the
+image, the weights of a hidden layer, as cnn_small's, once.
 
     python launch.py --experiment=conv_baselines --dataset=mnist --seeds=5
     python launch.py --experiment=conv_baselines --dataset=fashion_mnist --seeds=5 \
