@@ -81,8 +81,8 @@ def test_costs_that_differ_and_top5_errors_have_columns():
     found = [record(seed, 1.0, 2.0, 10.0, model__name=name) for name in ("resnet8", "resnet56") for seed in (0, 1)]
     for member in found:
         first = member.settings["model.name"] == "resnet8"
-        member.result |= {"parameters": 75_002 if first else 852_730, "test_top5_error": 0.25 + member.seed}
-        member.result |= {"flops": 18_290_432.0 if first else 191_000_000.0}
+        costs = {"parameters": 75_002, "flops": 18_290_432} if first else {"parameters": 852_730, "flops": 191e6}
+        member.result.update(costs | {"test_top5_error": 0.25 + member.seed})
     header, _, small, large = tables.summary(found, []).splitlines()
     tail = ["parameters", "MFLOP/image", "test error %", "top-5 error %", "validation error %", "images/s"]
     assert columns(header)[-6:] == tail

@@ -22,7 +22,7 @@ _COSTS = (("parameters", 1e6, "parameters [millions]"), ("flops", 1e6, "computin
 _MARKERS = "Dsov^PX<>"  # colours are not all that tells networks apart
 _PANEL = 225  # points that a panel is wide, about
 _MARGIN = 0.1  # of the axes' data on each side
-_GAP = 8  # points from one mark to the next at least
+_GAP = 7  # points from one mark to the next at least
 
 
 @style.styled

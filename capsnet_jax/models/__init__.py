@@ -66,9 +66,9 @@ CIFAR: dict[str, Callable[..., nn.Module]] = {
     "resnet56": partial(_small_resnet, depths=(9, 9, 9)),
     "resnet110": partial(_small_resnet, depths=(18, 18, 18)),
     "densenet_bc22_k7": partial(_small_densenet, depths=(3, 3, 3), growth=7),
+    "densenet35_k36": partial(_small_densenet, depths=(1, 2, 4, 8), growth=36),
     "densenet_bc40": partial(_small_densenet, depths=(6, 6, 6)),
     "densenet_bc100": partial(_small_densenet, depths=(16, 16, 16)),
-    "densenet121_k12": partial(DenseNet, depths=(6, 12, 24, 16), growth=12, stem="small"),
 }
 
 MODELS: dict[str, Callable[..., nn.Module]] = {

@@ -105,7 +105,7 @@ def test_dimensions_are_known_without_any_file(tmp_path, monkeypatch):
     assert dimensions("mnist") == ((28, 28, 1), 10)
     assert dimensions("emnist/letters") == ((28, 28, 1), 37)
     assert dimensions("smallnorb") == ((96, 96, 1), 5)  # by the label that a known set goes by
-    assert dimensions("tiny_two_labels", label_key="other")[1] == 3
+    assert dimensions("cifar100", label_key="coarse_label") == ((32, 32, 3), 20)
     with pytest.raises(DataError, match=r"^tiny does not say how large its images are"):
         dimensions("tiny")
     with pytest.raises(DataError, match="did you mean mnist"):

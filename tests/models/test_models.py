@@ -43,8 +43,6 @@ COUNTS = {
     "densenet169": 14_149_480,
     "densenet201": 20_013_928,
     "densenet264": 33_337_704,
-    # DenseNet-121 with k = 12, 3×3 filters at the start and 10 classes: by the formula in test_densenet.
-    "densenet121_k12": 1_000_666,
 }
 
 # Sizes at which the arithmetic of a large model is still tested in a second.
