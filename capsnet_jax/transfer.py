@@ -99,7 +99,8 @@ def load_torchvision(path: str | Path) -> Weights:
 
 def imagenet_normalized(images: Float[Array, "*batch height width 3"]) -> Float[Array, "*batch height width 3"]:
     """Pixels in [0, 1] as torchvision's weights want them: each colour less its mean, over its standard deviation."""
-    return (images - jnp.array(MEAN, images.dtype)) / jnp.array(STD, images.dtype)
+    mean, std = (jnp.array(values, images.dtype).reshape((1,) * (images.ndim - 1) + (3,)) for values in (MEAN, STD))
+    return (images - mean) / std
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
