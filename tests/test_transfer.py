@@ -158,7 +158,7 @@ def broken(state, **changes):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"layer3.1.bn1.bias": None}, r"looks like torchvision's resnet18, but has no layer3\.1\.bn1\.bias; save the whole"),
+        ({"layer3.1.bn1.bias": None}, r"looks like torchvision's resnet18, but has no layer3\.1\.bn1\.bias; save"),
         ({"extra.weight": array(1)}, r"looks like torchvision's resnet18, but also has extra\.weight; only"),
         (
             {"layer2.0.conv1.weight": array(96, 64, 3, 3)},
