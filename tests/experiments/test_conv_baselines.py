@@ -91,7 +91,7 @@ def test_iterations_are_said_of_what_routes_and_rates_of_what_was_tried_at_sever
 def test_the_table_has_what_is_counted(tmp_path, capsys):
     """From records of nothing but numbers: no network is trained, and no image looked at."""
     cells = [Cell(setting, seed) for setting in settings()[:4] for seed in (0, 1)]
-    records.note_experiment(tmp_path, "conv_baselines", cells, ["model.name", "routing.iterations"])
+    records.note_experiment(tmp_path, "conv_baselines", cells, list(conv_baselines.SWEEP[0]))
     for cell in cells:
         folder = tmp_path / "cells" / cell.name
         epoch = {"epoch": 1, "train_error": 3.0, "validation_error": 2.0, "images_per_second": 10.0}
@@ -105,8 +105,8 @@ def test_the_table_has_what_is_counted(tmp_path, capsys):
     assert [row.split()[4:7] for row in rows[:4]] == [
         ["0.003", "1,300,000", "16.1"],
         ["0.003", "1,300,000", "15.9"],
-        ["0.001", "900,000", "16.5"],
-        ["0.001", "700,000", "18.3"],
+        ["0.003", "900,000", "16.5"],
+        ["0.003", "700,000", "18.3"],
     ]
     with (tmp_path / "conv_baselines.csv").open() as file:
         counted = [float(row["flops"]) for row in csv.DictReader(file)]
