@@ -33,12 +33,12 @@ def for_cifar(depths: tuple[int, ...], growth: int) -> int:
     return counted_by_hand(depths, growth, classes=10) - (7 * 7 - 3 * 3) * 3 * first - 2 * first
 
 
-# 0.8 million in the paper's table 2; exactly in osmr/imgclsmob. A depth of L has three blocks of (L − 4) / 6 layers.
+# L = 100: 0.8 million in the paper's table 2. A depth of L has three blocks of (L − 4) / 6 layers.
 @pytest.mark.parametrize(
     ("name", "depths", "growth", "count"),
     [
         ("densenet_bc100", (16, 16, 16), 12, 769_162),
-        ("densenet_bc40", (6, 6, 6), 12, 176_122),
+        ("densenet_bc40", (6, 6, 6), 12, None),
         ("densenet_bc22_k7", (3, 3, 3), 7, None),
         ("densenet35_k36", (1, 2, 4, 8), 36, None),
     ],
