@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,11 +14,11 @@ from matplotlib.transforms import ScaledTranslation
 import capsnet_jax.figures.style as style
 from capsnet_jax.figures.groups import Record, by_dataset, results
 from capsnet_jax.figures.labels import dataset_label, interval_label, label, seeds_label, setting_label
+from capsnet_jax.figures.rows import BEYOND, Row, draw_rows
 from capsnet_jax.statistics import Estimate, describe, mean_interval
 
 _DODGE = 12  # points between series that share an x value
 _BESIDE = 5  # points between a mean and the dots of its seeds, against an axis
-_BELOW = 0.22  # rows between a mean and the dots of its seeds, by setting
 
 
 @style.styled
@@ -92,22 +91,19 @@ def error_by_setting(
     figure = style.new_figure(0.8 + sum(0.7 + 0.5 * count for count in rows))
     panels = figure.subplots(len(rows), 1, squeeze=False, height_ratios=[count + 0.6 for count in rows]).ravel()
     estimates: list[Estimate] = []
+    beyond = False
     for axes, (dataset, groups) in zip(panels, datasets.items(), strict=True):
-        for row, runs in enumerate(groups.values()):
+        lines: list[Row] = []
+        for key, runs in groups.items():
             values = results(runs, quantity)
-            estimate = mean_interval(values, level)
-            estimates.append(estimate)
-            colour = style.series_style(row)["color"]
-            axes.plot(values, np.full(values.size, row + _BELOW), "o", color=colour, alpha=0.45, markersize=5, mew=0)
-            half = None if np.isnan(estimate.half_width) else estimate.half_width
-            axes.errorbar(estimate.mean, row, xerr=half, fmt="D", color=colour, markersize=6, capsize=4)
-            place = axes.get_yaxis_transform()
-            axes.text(1.02, row, describe(estimate), transform=place, va="center", fontsize=9)
-        names = [textwrap.fill(setting_label(by, key), 30) for key in groups]
-        axes.set_yticks(range(len(names)), names)
-        axes.set_ylim(len(names) - 0.5, -0.5)
+            found = mean_interval(values, level)
+            estimates.append(found)
+            colour = style.series_style(len(lines))["color"]
+            name = setting_label(by, key)
+            lines.append(Row(name, values, found.mean, found.half_width, describe(found), colour))
+        beyond |= draw_rows(axes, lines)
         axes.set(xlabel=label(quantity), title=dataset_label(dataset))
-    style.caption(figure, _caption(datasets, estimates, len(records), level))
+    style.caption(figure, _caption(datasets, estimates, len(records), level) + BEYOND * beyond)
     return figure
 
 

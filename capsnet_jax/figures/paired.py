@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,9 +10,8 @@ from matplotlib.figure import Figure
 import capsnet_jax.figures.style as style
 from capsnet_jax.figures.groups import Record, Setting, by_dataset, results
 from capsnet_jax.figures.labels import dataset_label, interval_label, label, seeds_label, setting_label
+from capsnet_jax.figures.rows import BEYOND, Row, draw_rows
 from capsnet_jax.statistics import PairedDifference, paired_difference
-
-_BELOW = 0.22  # rows between a mean and the dots of its seeds
 
 
 @style.styled
@@ -42,27 +40,24 @@ def compare_arms(
     figure = style.new_figure(0.8 + sum(0.7 + 0.5 * count for count in rows))
     panels = figure.subplots(len(rows), 1, squeeze=False, height_ratios=[count + 0.6 for count in rows]).ravel()
     counts: list[int] = []
+    beyond = False
     for axes, (dataset, arms) in zip(panels, shared.items(), strict=True):
-        for row, (a, b) in enumerate(arms.values()):
-            found = paired_difference(a, b, level)
+        lines: list[Row] = []
+        for key, (own, reference) in arms.items():
+            found = paired_difference(own, reference, level)
             counts.append(found.n)
-            colour = style.series_style(row + 1)["color"]
-            axes.plot(
-                [x - y for x, y in zip(a, b, strict=True)], [row + _BELOW] * len(a), "o", color=colour, alpha=0.45
-            )
-            half = None if found.n < 2 else found.half_width
-            axes.errorbar(found.mean, row, xerr=half, fmt="D", color=colour, markersize=6, capsize=4)
-            axes.text(1.02, row, _words(found), transform=axes.get_yaxis_transform(), va="center", fontsize=9)
-        names = [textwrap.fill(setting_label(by, key), 30) for key in arms]
-        axes.axvline(0, color=style.GREY, linewidth=1)
-        axes.set_yticks(range(len(names)), names)
-        axes.set_ylim(len(names) - 0.5, -0.5)
+            differences = np.subtract(own, reference)
+            colour = style.series_style(len(lines) + 1)["color"]
+            lines.append(Row(setting_label(by, key), differences, found.mean, found.half_width, _words(found), colour))
+        beyond |= draw_rows(axes, lines, origin=0)
         axes.set(xlabel=f"{label(quantity)}, less that of: {setting_label(by, first)}", title=dataset_label(dataset))
     text = f"dot: one seed's difference; diamond: mean of {seeds_label(counts)}; {interval_label(counts, level, 'bar')}"
     others = sum(len(runs) for groups in datasets.values() for key, runs in groups.items() if key != first)
     alone = others - sum(counts)
     left_out = f"; {alone} runs without a partner of the same seed, or not finite, left out" if alone else ""
-    style.caption(figure, f"{text}; p of the paired t test, not corrected for the number of arms{left_out}")
+    style.caption(
+        figure, f"{text}; p of the paired t test, not corrected for the number of arms{left_out}{BEYOND * beyond}"
+    )
     return figure
 
 
