@@ -210,7 +210,7 @@ def test_a_pth_file_is_read_by_pytorchs_safe_loader(residual, tmp_path):
         load_torchvision(path)
 
 
-@pytest.mark.parametrize(("name", "side"), [("resnet18", 33), ("googlenet", 64)])
+@pytest.mark.parametrize(("name", "side"), [("resnet18", 64), ("densenet121", 64)])
 def test_outputs_statistics_and_gradients_are_torchvisions(name, side):
     """`tests/peers/torchvision_parity.py` compares all of them, larger and in float32 too."""
     pytest.importorskip("torchvision", reason="torchvision is an optional peer: pip install -e '.[peers]'")
