@@ -170,8 +170,7 @@ def test_where_one_process_holds_the_device_there_is_one_at_a_time(bench):
 
 
 def test_finished_groups_are_not_measured_again(bench, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(measure, "PEERS", ("plain_jax",))
-    monkeypatch.setattr(measure, "_look_around", lambda bench: ({"backend": "cpu"}, ["plain_jax"]))
+    monkeypatch.setattr(measure, "_look_around", lambda *_: ({"backend": "cpu"}, ["plain_jax"]))
     monkeypatch.setattr(plan, "EFFORT", small.EFFORT)
     measure.measure([small.settings()], tmp_path, lambda: None)
     first = measure.Ledger(tmp_path).rows()
@@ -201,7 +200,7 @@ def test_pytorch_is_left_out_with_a_line(bench, monkeypatch, capsys, backend, de
     answers = {"about": {"backend": backend}, "about_pytorch": {"device": device, "version": "1"}}
     monkeypatch.setattr(FakeProcess, "ask", lambda self, do, **_: dict(answers[do]))
     monkeypatch.setattr(measure.importlib.util, "find_spec", lambda name: device)
-    about, peers = measure._look_around(bench)
+    about, peers = measure._look_around(bench, plan)
     said = capsys.readouterr().out
     assert told in said
     assert len(said.splitlines()) == bool(told)
