@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Torchvision's subjects, their names, colours and marks.
 _PEERS = {
-    "torchvision": ("its own layout", style.ORANGE, "o"),
+    "torchvision": ("PyTorch's own layout", style.ORANGE, "o"),
     "torchvision_channels_last": ("channels last", style.VERMILLION, "s"),
 }
 _TICKS = [0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 20, 50, 100]
