@@ -26,6 +26,7 @@ from experiments import (
     routing_vs_backprop,
     sweep_demo,
     throughput,
+    throughput_nets,
     transfer_cases,
 )
 
@@ -41,4 +42,5 @@ EXPERIMENTS: dict[str, ModuleType] = {
     "ilsvrc_evolution": ilsvrc_evolution,
     "sweep_demo": sweep_demo,
     "throughput": throughput,
+    "throughput_nets": throughput_nets,
 }

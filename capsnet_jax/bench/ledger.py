@@ -1,4 +1,4 @@
-"""What was measured: rows, kept a group at a time in WORKDIR/throughput.jsonl, and as a table."""
+"""What was measured: rows, kept a group at a time in WORKDIR/EXPERIMENT.jsonl, and as a table."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ class Row(NamedTuple):
         unit: its unit.
         group: what it was measured with, in turns.
         case: the settings that the command gave, in words.
+        model: the network; empty in rows that were written before this was noted.
     """
 
     subject: str
@@ -46,13 +47,14 @@ class Row(NamedTuple):
     unit: str
     group: str
     case: str
+    model: str = ""
 
 
 class Ledger:
     """The finished groups of a workdir."""
 
-    def __init__(self, workdir: Path):
-        self._path = workdir / "throughput.jsonl"
+    def __init__(self, workdir: Path, experiment: str = "throughput"):
+        self._path = workdir / f"{experiment}.jsonl"
 
     def finished(self, case: str, group: str, asked: str) -> bool:
         """Whether a group was measured as it is asked for now."""

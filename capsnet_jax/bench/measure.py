@@ -10,6 +10,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from capsnet_jax import records
@@ -18,20 +19,20 @@ from capsnet_jax.bench.interleave import interleave
 from capsnet_jax.bench.ledger import Ledger, Row
 from capsnet_jax.bench.plan import Group
 from capsnet_jax.bench.process import Process
-from capsnet_jax.bench.workload import Workload
+from capsnet_jax.bench.workload import FRESH, Workload
 from capsnet_jax.config import Config
 
-PEERS = ("pytorch", "pytorch_compiled", "plain_jax")
-_UNITS = {"training": "images/s", "inference": "images/s"}
 
-
-def measure(settings: Sequence[Config], workdir: Path, stop: Callable[[], int | None]) -> None:
+def measure(
+    settings: Sequence[Config], workdir: Path, stop: Callable[[], int | None], study: ModuleType = plan
+) -> None:
     """Measure every group of every setting that the workdir has not.
 
     Args:
         settings: each is measured for itself.
-        workdir: held by this process alone; gets `throughput.jsonl` and `environment.json`.
+        workdir: held by this process alone; gets `EXPERIMENT.jsonl` and `environment.json`.
         stop: tells the signal that asked to stop, or None.
+        study: says what there is to measure: `plan` for CapsNet, `nets` for those that torchvision has too.
 
     Raises:
         ConfigError: a setting that cannot be measured; before anything is.
@@ -39,14 +40,14 @@ def measure(settings: Sequence[Config], workdir: Path, stop: Callable[[], int | 
         Interrupted: a signal asked to stop; what was finished is kept.
     """
     for setting in settings:
-        plan.check(setting)
-    ledger = Ledger(workdir)
+        study.check(setting)
+    ledger = Ledger(workdir, study.EXPERIMENT)
     with tempfile.TemporaryDirectory(prefix="capsnet_jax-throughput-") as scratch:
         bench = Bench(Path(scratch), stop)
-        about, peers = _look_around(bench)
+        about, peers = _look_around(bench, study)
         records.write_json(workdir / "environment.json", about)
         for setting in settings:
-            case, groups = plan.case(setting), plan.groups(setting, peers, plan.EFFORT)
+            case, groups = plan.case(setting), study.groups(setting, peers, study.EFFORT)
             print(case, flush=True)
             for number, group in enumerate(groups, 1):
                 title = f"[{number}/{len(groups)}] {group.name}"
@@ -58,22 +59,23 @@ def measure(settings: Sequence[Config], workdir: Path, stop: Callable[[], int | 
                 ledger.add(case, group.name, group.digest, rows)
 
 
-def _look_around(bench: Bench) -> tuple[dict[str, Any], list[str]]:
-    """The environment, and the peers that can be compared with here."""
+def _look_around(bench: Bench, study: ModuleType) -> tuple[dict[str, Any], list[str]]:
+    """The environment, and a study's peers that can be compared with here."""
     with bench.process("environment") as worker:
         about = worker.ask("about")
     bench.backend = about["backend"]
-    peers, missing = list(PEERS), None
-    if importlib.util.find_spec("torch") is None:
+    peers, missing = list(study.PEERS), None
+    if any(importlib.util.find_spec(package) is None for package in study.PACKAGES):
         missing = "is not installed: pip install -e '.[peers]' brings it"
     else:
-        with bench.process("environment of PyTorch") as worker:
-            about["pytorch"] = worker.ask("about_pytorch")
+        with bench.process(f"environment of {study.LIBRARY}") as worker:
+            for name in study.PACKAGES.values():
+                about[name] = worker.ask(f"about_{name}")
         if about["backend"] != "cpu" and about["pytorch"]["device"] == "cpu":
             missing = f"computes on the CPU and JAX on {about['backend']}: install PyTorch for that device"
     if missing:
-        peers = [peer for peer in peers if not peer.startswith("pytorch")]
-        print(f"without rows of PyTorch, which {missing}", flush=True)
+        peers = [peer for peer in peers if peer == "plain_jax"]
+        print(f"without rows of {study.LIBRARY}, which {missing}", flush=True)
     return about, peers
 
 
@@ -109,6 +111,7 @@ class Bench:
                 unit=unit,
                 group=group.name,
                 case="",
+                model=workload.model,
             )
 
     def process(self, name: str, cache: Path | None = None) -> Process:
@@ -172,7 +175,7 @@ class Bench:
 
     def _with_weights(self, workload: Workload) -> Workload:
         """Give a peer the initial weights that this project starts from at the same setting."""
-        if workload.subject == "capsnet_jax":
+        if workload.subject in FRESH:
             return workload
         ours = dataclasses.replace(workload, subject="capsnet_jax", phase="training")
         sizes = {path: v for path, v in workload.settings.items() if path.startswith(("model.", "loss.reconstruction"))}
@@ -206,7 +209,8 @@ class _Seat:
         """Start the process; it imports and gets its data while others do."""
         workload = self._workload
         at = f"batch {workload.batch}, r = {workload.iterations}, {workload.classes} classes, {workload.side} pixels"
-        name = f"{workload.subject} ({workload.preset}, {workload.phase}, {at}, {workload.runs} runs)"
+        what = f"{workload.model} by the preset {workload.preset}, {workload.phase}"
+        name = f"{workload.subject} ({what}, {at}, {workload.runs} runs)"
         self._process = self._bench.process(name, self._cache)
         self._process.send("open", workload=dataclasses.asdict(workload))
 

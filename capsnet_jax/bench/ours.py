@@ -11,7 +11,7 @@ import numpy as np
 from capsnet_jax import config, models, train
 from capsnet_jax.across import chosen, stack
 from capsnet_jax.bench import memory
-from capsnet_jax.bench.workload import IMAGES, Workload
+from capsnet_jax.bench.workload import Workload
 from capsnet_jax.compiled import compile_now
 from capsnet_jax.data import Dataset, Examples
 from capsnet_jax.data.augment import take, to_float
@@ -119,10 +119,11 @@ def fit(workload: Workload, seeds: list[int]) -> float:
     return time.perf_counter() - clock
 
 
-def dataset(workload: Workload, training: int = IMAGES, validation: int = 0) -> Dataset:
-    """Synthetic images as the project's own data set."""
+def dataset(workload: Workload, training: int | None = None, validation: int = 0) -> Dataset:
+    """Synthetic images as the project's own data set; by default as many to train on as the workload has."""
     images: Any  # NumPy's, as in every Dataset
     labels: Any
+    training = workload.count if training is None else training
     images, labels = workload.images(training + validation)
     whole, held = (Examples(images[part], labels[part]) for part in (slice(training), slice(training, None)))
     names = tuple(map(str, range(workload.classes)))

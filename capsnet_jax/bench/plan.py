@@ -13,6 +13,11 @@ from capsnet_jax.bench.workload import IMAGES, Workload
 from capsnet_jax.config import Config, ConfigError
 from capsnet_jax.settings import spell
 
+EXPERIMENT = "throughput"
+PEERS = ("pytorch", "pytorch_compiled", "plain_jax")
+PACKAGES = {"torch": "pytorch"}  # that peers need, and what the environment calls them
+LIBRARY = "PyTorch"
+
 
 @dataclasses.dataclass(frozen=True)
 class Effort:
@@ -126,7 +131,10 @@ def check(setting: Config) -> None:
             images = "; images are synthetic" if path == "data.dataset" else "; its peers are written for that"
             raise ConfigError(f"throughput is measured with {path}={value}{images}")
     if not setting.model.name.startswith("capsnet") or setting.routing.temperature != 1:
-        raise ConfigError("throughput is measured with a CapsNet at routing.temperature=1; its peers know no other")
+        raise ConfigError(
+            "throughput is measured with a CapsNet at routing.temperature=1, its peers know no other;"
+            " networks that torchvision has are measured by throughput_nets"
+        )
     if setting.train.batch_size > IMAGES:
         raise ConfigError(f"throughput is measured on {IMAGES} images; lower train.batch_size")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -103,19 +103,33 @@ def _squash(s: Tensor) -> Tensor:
 class PyTorch:
     """The training step, or the forward pass, on images that live on the device."""
 
-    def __init__(self, workload: Workload):
-        """Data, weights and Adam."""
+    def __init__(
+        self,
+        workload: Workload,
+        model: nn.Module,
+        loss: Callable[..., Tensor],
+        layout: torch.memory_format = torch.channels_last,
+    ):
+        """Data and Adam.
+
+        Args:
+            workload: what is to be done.
+            model: the network with its weights.
+            loss: of a model, images, labels and settings.
+            layout: of the images in memory.
+        """
         torch.set_num_threads(_cores())
         self._device = torch.device(device())
         self._settings, self._batch = dict(workload.settings), workload.batch
         self._compiled, self._training = workload.subject == "pytorch_compiled", workload.phase == "training"
         images, labels = workload.images()
-        self._images = torch.from_numpy(images).permute(0, 3, 1, 2).to(self._device)
+        nchw = torch.from_numpy(images).permute(0, 3, 1, 2)
+        self._images = nchw.contiguous(memory_format=layout).to(self._device)
         self._labels = torch.from_numpy(labels).long().to(self._device)
-        self._model = CapsNet(load_weights(workload.weights), workload.iterations).to(self._device)
+        self._model = model.to(self._device)
         rate = workload.settings["train.learning_rate"]
         self._adam = torch.optim.Adam(self._model.parameters(), lr=rate, fused=True) if self._training else None
-        self._loss, self._forward = loss, self._model
+        self._loss, self._forward = loss, model
         if self._compiled:
             self._loss, self._forward = torch.compile(loss), torch.compile(self._model)
         self._step = 0
@@ -165,4 +179,6 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-build = PyTorch
+def build(workload: Workload) -> PyTorch:
+    """The subject at a workload."""
+    return PyTorch(workload, CapsNet(load_weights(workload.weights), workload.iterations), loss)

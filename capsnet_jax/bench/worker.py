@@ -69,6 +69,11 @@ class Worker:
 
         return {"version": importlib.metadata.version("torch"), "device": pytorch.device()}
 
+    def about_torchvision(self) -> dict[str, Any]:
+        """Its "version"; fails where it is installed but cannot be used."""
+        importlib.import_module("torchvision")
+        return {"version": importlib.metadata.version("torchvision")}
+
     def _opened(self) -> Any:
         if self._subject is None:
             raise RuntimeError("no workload is open")

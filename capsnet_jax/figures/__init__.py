@@ -13,6 +13,7 @@ from capsnet_jax.figures.ilsvrc import error_against_cost, ilsvrc_winners
 from capsnet_jax.figures.images import prediction, reconstructions
 from capsnet_jax.figures.iterations import changes_by_iteration, through_training
 from capsnet_jax.figures.labels import dataset_label
+from capsnet_jax.figures.net_throughput import speed_ratios
 from capsnet_jax.figures.paired import compare_arms
 from capsnet_jax.figures.quadrants import transfer_quadrants
 from capsnet_jax.figures.slide import SLIDE_POINTS, routing_against_backprop
@@ -40,6 +41,7 @@ __all__ = [
     "routing_against_backprop",
     "save",
     "setting_heatmap",
+    "speed_ratios",
     "through_training",
     "throughput_by_subject",
     "throughput_scaling",

@@ -68,3 +68,20 @@ def seeds(case="paper") -> list[Row]:
         for how, seconds in (("together", 30.0), ("alone", 61.0))
         for number in range(2)
     ]
+
+
+def net(name="resnet18", more="", scale=1.0) -> list[Row]:
+    """Three rounds of one network's training, and of inference at twice the speed; `scale` is of ours."""
+    speeds = {
+        "capsnet_jax": (10.0 * scale, 11.0 * scale, 12.0 * scale),
+        "torchvision": (5.0, 4.0, 6.0),
+        "torchvision_channels_last": (4.0, 8.0, 5.0),
+    }
+    case = " ".join(["small", "data.shift=0", f"model.name={name}", *filter(None, [more])])
+    own = {"preset": "small", "batch": 8, "classes": 1000, "side": 224, "case": case, "model": name}
+    return [
+        row(phase, factor * speed, subject, round=number, **own)
+        for phase, factor in (("training", 1), ("inference", 2))
+        for subject, rounds in speeds.items()
+        for number, speed in enumerate(rounds)
+    ]

@@ -19,10 +19,10 @@ LAUNCH = """
 import sys
 from absl import app
 import launch
-from capsnet_jax.bench import measure, plan
+from capsnet_jax.bench import plan
 
 effort, peers, groups = (eval(sys.argv.pop(1)) for _ in range(3))
-plan.EFFORT, measure.PEERS = plan.Effort(*effort), peers
+plan.EFFORT, plan.PEERS = plan.Effort(*effort), peers
 whole = plan.groups
 plan.groups = lambda *given: [group for group in whole(*given) if group.name in groups]
 app.run(launch.main, flags_parser=launch.parse)

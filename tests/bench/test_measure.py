@@ -1,61 +1,13 @@
 """Groups measured with workers that only pretend, at known speeds."""
 
 import dataclasses
-from pathlib import Path
 
 import pytest
 
-from capsnet_jax.bench import measure, plan
+from capsnet_jax.bench import measure, nets, plan
 from capsnet_jax.bench.plan import Effort, Group
 from tests.bench import small
-
-STEP = {"capsnet_jax": 0.5, "plain_jax": 2.0, "pytorch": 1.0}  # seconds
-LOG: list[tuple] = []
-
-
-class FakeProcess:
-    """Answers as a worker, and notes what was asked."""
-
-    def __init__(self, name, folder, stop, *, cache=None):
-        self.cache, self.subject, self.closed = cache, None, False
-        LOG.append(("start", name))
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    def close(self):
-        assert not self.closed
-        self.closed = True
-        LOG.append(("close", self.subject))
-
-    def send(self, do, **arguments):
-        self.pending = self.ask(do, **arguments)
-
-    def receive(self):
-        LOG.append(("receive", self.subject))
-        return self.pending
-
-    def ask(self, do, **arguments):
-        LOG.append((do, self.subject, *(v for k, v in arguments.items() if k in ("steps", "seeds"))))
-        if do == "open":
-            self.subject = arguments["workload"]["subject"]
-            assert (self.subject == "capsnet_jax") == (arguments["workload"]["weights"] == "")
-        elif do == "prepare":
-            warm = (self.cache / "program").exists()
-            (self.cache / "program").touch()
-            return {"seconds": None if self.subject == "pytorch" else 0.25 if warm else 8.0}
-        elif do == "run":
-            return {"seconds": arguments["steps"] * STEP[self.subject]}
-        elif do == "peak":
-            return {"bytes": int(1e9 * STEP[self.subject])}
-        elif do == "weights":
-            Path(arguments["path"]).touch()
-        elif do == "fit":
-            return {"seconds": 3.0 + 10 * len(arguments["seeds"])}
-        return {}
+from tests.bench.fake_process import LOG, STEP, FakeProcess
 
 
 @pytest.fixture
@@ -170,8 +122,7 @@ def test_where_one_process_holds_the_device_there_is_one_at_a_time(bench):
 
 
 def test_finished_groups_are_not_measured_again(bench, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(measure, "PEERS", ("plain_jax",))
-    monkeypatch.setattr(measure, "_look_around", lambda bench: ({"backend": "cpu"}, ["plain_jax"]))
+    monkeypatch.setattr(measure, "_look_around", lambda *_: ({"backend": "cpu"}, ["plain_jax"]))
     monkeypatch.setattr(plan, "EFFORT", small.EFFORT)
     measure.measure([small.settings()], tmp_path, lambda: None)
     first = measure.Ledger(tmp_path).rows()
@@ -201,10 +152,22 @@ def test_pytorch_is_left_out_with_a_line(bench, monkeypatch, capsys, backend, de
     answers = {"about": {"backend": backend}, "about_pytorch": {"device": device, "version": "1"}}
     monkeypatch.setattr(FakeProcess, "ask", lambda self, do, **_: dict(answers[do]))
     monkeypatch.setattr(measure.importlib.util, "find_spec", lambda name: device)
-    about, peers = measure._look_around(bench)
+    about, peers = measure._look_around(bench, plan)
     said = capsys.readouterr().out
     assert told in said
     assert len(said.splitlines()) == bool(told)
     assert peers == (["plain_jax"] if told else ["pytorch", "pytorch_compiled", "plain_jax"])
     assert about["backend"] == backend
     assert ("pytorch" in about) == (device is not None)
+
+
+@pytest.mark.parametrize("missing", ["torch", "torchvision", None])
+def test_torchvision_is_left_out_with_a_line(bench, monkeypatch, capsys, missing):
+    versions = {"about": {"backend": "cpu"}, "about_pytorch": {"device": "cpu"}, "about_torchvision": {"version": "1"}}
+    monkeypatch.setattr(FakeProcess, "ask", lambda self, do, **_: dict(versions[do]))
+    monkeypatch.setattr(measure.importlib.util, "find_spec", lambda name: None if name == missing else name)
+    about, peers = measure._look_around(bench, nets)
+    told = "without rows of torchvision, which is not installed: pip install -e '.[peers]' brings it\n"
+    assert capsys.readouterr().out == (told if missing else "")
+    assert peers == ([] if missing else ["torchvision", "torchvision_channels_last"])
+    assert set(about) == ({"backend"} if missing else {"backend", "pytorch", "torchvision"})

@@ -4,7 +4,7 @@ import pytest
 
 from capsnet_jax import config
 from capsnet_jax.bench import plan
-from capsnet_jax.bench.measure import PEERS
+from capsnet_jax.bench.plan import PEERS
 from capsnet_jax.config import Config, ConfigError
 
 
