@@ -31,7 +31,7 @@ def max_pool(
         ceil: a last window that only partly lies in the image counts too, as long as it begins inside.
 
     Returns:
-        NHWC. Where values are equal, the gradient is shared among them.
+        NHWC. Where values are equal, the first has the gradient, row by row, as in PyTorch.
 
     Raises:
         ValueError: the image is smaller than the window.
@@ -44,7 +44,7 @@ def max_pool(
     """
     pads, out = _layout(x, window, strides or window, padding, ceil)
     padded = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf)
-    return functools.reduce(jnp.maximum, _views(padded, window, strides or window, out))
+    return functools.reduce(_greater, _views(padded, window, strides or window, out))
 
 
 def average_pool(
@@ -100,6 +100,15 @@ def adaptive_average_pool(
 def global_average(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch channels"]:
     """The mean of every channel over all positions."""
     return jnp.mean(x, axis=(1, 2))
+
+
+def _greater(a: Array, b: Array) -> Array:
+    """The greater of two, NaN where one is; of equals the first.
+
+    The gradient goes by the choice that was made. That of `jnp.maximum` compares both with the result again, and XLA
+    may then compute them anew, rounded otherwise: neither is the result, and the gradient is lost.
+    """
+    return jnp.where((b > a) | (b != b), b, a)
 
 
 def _layout(x: Array, window: int, strides: int, padding: int, ceil: bool) -> tuple[list, list[int]]:

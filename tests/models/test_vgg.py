@@ -96,3 +96,42 @@ def test_a_frozen_layers_batch_norms_stand_still():
     np.testing.assert_allclose(out["pool1"], plain["pool1"], atol=1e-6)
     assert float(jnp.abs(moved["stage2"]["norm1"]["mean"] - stats["stage2"]["norm1"]["mean"]).min()) > 0
     assert float(jnp.abs(out["pool2"] - plain["pool2"]).max()) > 1e-3
+
+
+def test_the_gradient_through_norms_and_poolings_is_the_slope():
+    """As users compile it: optimised, XLA computes what is pooled a second time, rounded otherwise."""
+    optimised = {"xla_backend_optimization_level": 3}
+    with jax.enable_x64(True):
+        net = VGG(
+            classes=3,
+            depths=(1, 1),
+            widths=(8, 8),
+            norm=True,
+            hidden=8,
+            stem="imagenet",
+            dropout=0.0,
+            precision="float64",
+        )
+        params, stats = models.init_all(net, jax.random.key(0), (12, 12, 3))
+        params = jax.tree.map(lambda leaf: leaf.astype(float), params)
+        images = jax.random.uniform(jax.random.key(1), (2, 12, 12, 3))
+        labels, key = jnp.zeros(2, int), jax.random.key(0)
+
+        def objective(params):
+            out, _ = models.apply_in_training(net, params, stats, images, labels, dropout=key)
+            return jnp.sum(out["logits"] @ jnp.arange(3.0))
+
+        gradient = jax.jit(jax.grad(objective), compiler_options=optimised)(params)
+        value = jax.jit(objective)
+        for layer in ("stage1", "stage2", "fc1"):
+            way = {
+                layer: jax.tree.map(
+                    lambda leaf: 1e-6 * jnp.cos(jnp.arange(leaf.size)).reshape(leaf.shape), params[layer]
+                )
+            }
+            ahead, behind = (
+                params | {layer: jax.tree.map(op, params[layer], way[layer])} for op in (jnp.add, jnp.subtract)
+            )
+            slope = (value(ahead) - value(behind)) / 2
+            along = sum(jax.tree.leaves(jax.tree.map(jnp.vdot, gradient[layer], way[layer])))
+            assert float(along) == pytest.approx(float(slope), rel=1e-5)

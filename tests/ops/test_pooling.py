@@ -78,10 +78,18 @@ def test_the_gradient_goes_to_the_greatest_pixel():
     np.testing.assert_array_equal(gradient, expected)
 
 
-def test_the_gradient_of_a_tie_is_shared():
+def test_of_equal_pixels_the_first_has_the_gradient():
+    """Windows at rows and columns −1 to 1 and 1 to 3; what lies before 0 is padding."""
     gradient = np.asarray(jax.grad(lambda x: jnp.sum(max_pool(x, 3, strides=2, padding=1)))(jnp.zeros((1, 4, 4, 1))))
-    assert np.isfinite(gradient).all()
-    assert gradient.sum() == pytest.approx(4)  # four windows
+    expected = np.zeros((1, 4, 4, 1))
+    expected[0, :2, :2] = 1
+    np.testing.assert_array_equal(gradient, expected)
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_what_is_not_a_number_stays_one(place):
+    x = jnp.arange(4.0).at[place].set(jnp.nan).reshape(1, 2, 2, 1)
+    assert np.isnan(max_pool(x, 2)).all()
 
 
 @pytest.mark.parametrize("side", [1, 2, 4, 5, 9])
