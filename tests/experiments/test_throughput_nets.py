@@ -46,6 +46,8 @@ def test_cut_finished_and_drawn_again(tmp_path, capsys, monkeypatch):
             assert speeds[net, phase, "torchvision"] == 8 / 1.0
             assert speeds[net, phase, "torchvision_channels_last"] == pytest.approx(8 / 0.75, rel=1e-5)
     assert "1.5 (1.5 to 1.5, n = 5)" in out
+    table, kept = "throughput_nets.csv", "throughput_nets.jsonl"
+    assert tiny.visible(tmp_path) == ["environment.json", "figures", table, kept]
     assert tiny.visible(tmp_path / "figures") == ["throughput_nets-ratios.png"]
 
     LOG.clear()
