@@ -209,7 +209,7 @@ class _Seat:
         """Start the process; it imports and gets its data while others do."""
         workload = self._workload
         at = f"batch {workload.batch}, r = {workload.iterations}, {workload.classes} classes, {workload.side} pixels"
-        what = f"{workload.model} by the preset {workload.preset}, {workload.phase}"
+        what = f"{workload.model}, {workload.preset}, {workload.phase}"
         name = f"{workload.subject} ({what}, {at}, {workload.runs} runs)"
         self._process = self._bench.process(name, self._cache)
         self._process.send("open", workload=dataclasses.asdict(workload))
