@@ -18,7 +18,7 @@ from capsnet_jax.bench import plan
 from capsnet_jax.bench.interleave import interleave
 from capsnet_jax.bench.ledger import Ledger, Row
 from capsnet_jax.bench.plan import Group
-from capsnet_jax.bench.process import Process
+from capsnet_jax.bench.process import Process, WorkerError
 from capsnet_jax.bench.workload import FRESH, Workload
 from capsnet_jax.config import Config
 
@@ -36,7 +36,7 @@ def measure(
 
     Raises:
         ConfigError: a setting that cannot be measured; before anything is.
-        WorkerError: a worker failed; what was finished is kept.
+        WorkerError: a worker failed, which ends its setting, but not the others; what was finished is kept.
         Interrupted: a signal asked to stop; what was finished is kept.
     """
     for setting in settings:
@@ -46,17 +46,29 @@ def measure(
         bench = Bench(Path(scratch), stop)
         about, peers = _look_around(bench, study)
         records.write_json(workdir / "environment.json", about)
+        failed: list[str] = []
         for setting in settings:
-            case, groups = plan.case(setting), study.groups(setting, peers, study.EFFORT)
+            case = plan.case(setting)
             print(case, flush=True)
-            for number, group in enumerate(groups, 1):
-                title = f"[{number}/{len(groups)}] {group.name}"
-                if ledger.finished(case, group.name, group.digest):
-                    print(f"{title}: measured already", flush=True)
-                    continue
-                print(f"{title}: {len(group.workloads)} in turn, {group.rounds} rounds", flush=True)
-                rows = [row._replace(case=case) for row in bench.measure(group)]
-                ledger.add(case, group.name, group.digest, rows)
+            try:
+                _measure_groups(case, study.groups(setting, peers, study.EFFORT), bench, ledger)
+            except WorkerError as failure:
+                failed.append(str(failure))
+                print("failed", flush=True)
+    if failed:
+        raise WorkerError("; ".join(failed))
+
+
+def _measure_groups(case: str, groups: Sequence[Group], bench: Bench, ledger: Ledger) -> None:
+    """Measure the groups of one case that the ledger has not."""
+    for number, group in enumerate(groups, 1):
+        title = f"[{number}/{len(groups)}] {group.name}"
+        if ledger.finished(case, group.name, group.digest):
+            print(f"{title}: measured already", flush=True)
+            continue
+        print(f"{title}: {len(group.workloads)} in turn, {group.rounds} rounds", flush=True)
+        rows = [row._replace(case=case) for row in bench.measure(group)]
+        ledger.add(case, group.name, group.digest, rows)
 
 
 def _look_around(bench: Bench, study: ModuleType) -> tuple[dict[str, Any], list[str]]:
@@ -209,7 +221,7 @@ class _Seat:
         """Start the process; it imports and gets its data while others do."""
         workload = self._workload
         at = f"batch {workload.batch}, r = {workload.iterations}, {workload.classes} classes, {workload.side} pixels"
-        what = f"{workload.model} by the preset {workload.preset}, {workload.phase}"
+        what = f"{workload.model}, {workload.preset}, {workload.phase}"
         name = f"{workload.subject} ({what}, {at}, {workload.runs} runs)"
         self._process = self._bench.process(name, self._cache)
         self._process.send("open", workload=dataclasses.asdict(workload))

@@ -24,14 +24,17 @@ _ALIKE: dict[str, object] = dict.fromkeys(_SIZES) | {"train.frozen": "none", "tr
 
 
 def groups(setting: Config, peers: Sequence[str], effort: Effort) -> list[Group]:
-    """The two comparisons of one setting: training, and inference."""
+    """The two comparisons of one setting.
+
+    Inference comes first: it is compiled in less memory, and a training for which there is too little ends the setting.
+    """
     settings = config.flatten(setting)
     ours = Workload("capsnet_jax", "training", settings, classes=CLASSES, side=SIDE, channels=3, count=IMAGES)
     training = tuple(dataclasses.replace(ours, subject=subject) for subject in ("capsnet_jax", *peers))
     inference = tuple(dataclasses.replace(workload, phase="inference") for workload in training)
     return [
-        Group("training", "blocks", training, effort.rounds, effort.seconds),
         Group("inference", "blocks", inference, effort.rounds, effort.seconds),
+        Group("training", "blocks", training, effort.rounds, effort.seconds),
     ]
 
 

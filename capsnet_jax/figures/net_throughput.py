@@ -15,10 +15,10 @@ from capsnet_jax.bench.net_ratios import PHASES, Compared, compare
 if TYPE_CHECKING:
     from capsnet_jax.bench.ledger import Row
 
-# Torchvision's subjects, their names, colours and marks.
+# Torchvision's subjects, their names, colours and marks, and how far below its network's line each is.
 _PEERS = {
-    "torchvision": ("PyTorch's own layout", style.ORANGE, "o"),
-    "torchvision_channels_last": ("channels last", style.VERMILLION, "s"),
+    "torchvision": ("torchvision, PyTorch's own layout", style.ORANGE, "o", -0.15),
+    "torchvision_channels_last": ("torchvision, channels last", style.VERMILLION, "s", 0.15),
 }
 _TICKS = [0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 20, 50, 100]
 
@@ -48,8 +48,8 @@ def speed_ratios(rows: Sequence[Row]) -> Figure:
 
 
 def _panel(axes: Axes, compared: Sequence[Compared], networks: Sequence[str]) -> None:
-    for name, (label, colour, mark) in _PEERS.items():
-        points = [(each.ratios[name], networks.index(each.label)) for each in compared if name in each.ratios]
+    for name, (label, colour, mark, below) in _PEERS.items():
+        points = [(each.ratios[name], networks.index(each.label) + below) for each in compared if name in each.ratios]
         middle, lines = [point.median for point, _ in points], [line for _, line in points]
         reach = [[p.median - p.low for p, _ in points], [p.high - p.median for p, _ in points]]
         look = {"color": colour, "markersize": 4.5, "capsize": 2.5, "elinewidth": 1.2}

@@ -23,7 +23,7 @@ def test_every_network_that_torchvision_has_too_is_compared():
 
 
 def test_both_phases_of_every_subject_at_imagenets_sizes():
-    training, inference = nets.groups(setting(), nets.PEERS, plan.Effort(rounds=4, seconds=3.0))
+    inference, training = nets.groups(setting(), nets.PEERS, plan.Effort(rounds=4, seconds=3.0))
     assert (training.name, inference.name) == ("training", "inference")
     for group in (training, inference):
         assert (group.kind, group.rounds, group.seconds) == ("blocks", 4, 3.0)

@@ -24,20 +24,22 @@ def test_cut_finished_and_drawn_again(tmp_path, capsys, monkeypatch):
     ask = FakeProcess.ask
 
     def fail(self, do, **arguments):
-        if do == "run" and len([entry for entry in LOG if entry[0] == "open"]) > 6:  # in the third group of four
+        if do == "run" and len([entry for entry in LOG if entry[0] == "open"]) == 6:  # in the second group of four
             raise WorkerError("torchvision: no memory left")
         return ask(self, do, **arguments)
 
     monkeypatch.setattr(FakeProcess, "ask", fail)
-    code, _, error = tiny.call(capsys, *COMMAND, f"--workdir={tmp_path}")
+    code, out, error = tiny.call(capsys, *COMMAND, f"--workdir={tmp_path}")
     assert (code, error) == (1, "torchvision: no memory left\n")
+    assert out.splitlines()[3] == "failed"
+    assert "model.name=alexnet_single" in out.splitlines()[4]
 
     monkeypatch.setattr(FakeProcess, "ask", ask)
     LOG.clear()
     code, out, _ = tiny.call(capsys, *COMMAND, f"--workdir={tmp_path}")
     assert code == 0
-    assert out.count("measured already") == 2
-    assert len([entry for entry in LOG if entry[0] == "open"]) == 6
+    assert out.count("measured already") == 3  # the other network's too
+    assert len([entry for entry in LOG if entry[0] == "open"]) == 3
     found = from_csv((tmp_path / "throughput_nets.csv").read_text())
     speeds = {(r.model, r.quantity, r.subject): r.value for r in found if r.unit == "images/s"}
     for phase in ("training", "inference"):
@@ -46,6 +48,8 @@ def test_cut_finished_and_drawn_again(tmp_path, capsys, monkeypatch):
             assert speeds[net, phase, "torchvision"] == 8 / 1.0
             assert speeds[net, phase, "torchvision_channels_last"] == pytest.approx(8 / 0.75, rel=1e-5)
     assert "1.5 (1.5 to 1.5, n = 5)" in out
+    table, kept = "throughput_nets.csv", "throughput_nets.jsonl"
+    assert tiny.visible(tmp_path) == ["environment.json", "figures", table, kept]
     assert tiny.visible(tmp_path / "figures") == ["throughput_nets-ratios.png"]
 
     LOG.clear()

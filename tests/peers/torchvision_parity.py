@@ -24,15 +24,11 @@ from flax.traverse_util import flatten_dict
 from safetensors.torch import save_file
 
 from capsnet_jax import models, transfer
+from capsnet_jax.bench import workload
 
 # torchvision's name → ours, and the side of the images.
 NETS = {
-    "alexnet": ("alexnet_single", 224),
-    **{f"vgg{depth}": (f"vgg_{letter}", 224) for depth, letter in zip((11, 13, 16, 19), "abde", strict=True)},
-    **{f"vgg{depth}_bn": (f"vgg_{letter}_bn", 224) for depth, letter in zip((11, 13, 16, 19), "abde", strict=True)},
-    "googlenet": ("googlenet_bn", 224),
-    **{name: (name, 96) for name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")},
-    **{name: (name, 96) for name in ("densenet121", "densenet169", "densenet201")},
+    theirs: (ours, 96 if ours.startswith(("resnet", "densenet")) else 224) for ours, theirs in workload.NETS.items()
 }
 WITHOUT_DROPOUT = {
     "alexnet": {"dropout": 0.0},
