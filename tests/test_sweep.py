@@ -66,8 +66,8 @@ def test_how_runs_share_a_program(across, used, tmp_path, monkeypatch):
     """On a CPU they take turns unless told otherwise; `test_train` compares what the two ways give."""
     plans = []
 
-    def train_together(group, dataset, plan, *_):
-        plans.append((len(group), dataset.name, plan.across))
+    def train_together(group, datasets, plan, *_):
+        plans.append((len(group), datasets[group[0].config.data].name, plan.across))
         return 0.0
 
     monkeypatch.setattr(sweep, "_train_together", train_together)
