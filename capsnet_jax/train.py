@@ -146,9 +146,10 @@ def train_step(
 
     moved = TrainState(params, opt_state, sums, state.diverged, stats)
     # Adam moves a parameter by a few rates at most, so with these everything in `moved` is finite, and the choice
-    # below is made while the update is computed instead of in another pass over the state.
-    squares = sum(jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves((gradient, stats)))
-    finite = jnp.isfinite(loss) & jnp.isfinite(squares) & jnp.isfinite(1e3 * rate) & (state.diverged < 0)
+    # below is made while the update is computed instead of in another pass over the state. Stacked, because XLA writes
+    # a chain of sums into every leaf's update again, which for nets of a hundred layers takes gigabytes to compile.
+    squares = jnp.stack([jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves((gradient, stats))])
+    finite = jnp.all(jnp.isfinite(squares)) & jnp.isfinite(loss) & jnp.isfinite(1e3 * rate) & (state.diverged < 0)
     stays = state._replace(diverged=jnp.where(state.diverged < 0, step, state.diverged))
     return jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, stays)
 
