@@ -60,13 +60,14 @@ _small_densenet = partial(DenseNet, growth=12, first_norm=False, stem="small")
 # Nets for small images: those of ResNet's and DenseNet's papers for CIFAR, and what CapsNet is compared with.
 CIFAR: dict[str, Callable[..., nn.Module]] = {
     "resnet8": partial(_small_resnet, depths=(1, 1, 1)),
+    "resnet8_w56": partial(ResNet, depths=(1, 1, 1), widths=(56, 112, 224), bottleneck=False, stem="imagenet"),
     "resnet20": partial(_small_resnet, depths=(3, 3, 3)),
     "resnet32": partial(_small_resnet, depths=(5, 5, 5)),
     "resnet44": partial(_small_resnet, depths=(7, 7, 7)),
     "resnet56": partial(_small_resnet, depths=(9, 9, 9)),
     "resnet110": partial(_small_resnet, depths=(18, 18, 18)),
     "densenet_bc22_k7": partial(_small_densenet, depths=(3, 3, 3), growth=7),
-    "densenet35_k36": partial(_small_densenet, depths=(1, 2, 4, 8), growth=36),
+    "densenet22_k44": partial(DenseNet, depths=(1, 2, 6), growth=44, stem="imagenet"),
     "densenet_bc40": partial(_small_densenet, depths=(6, 6, 6)),
     "densenet_bc100": partial(_small_densenet, depths=(16, 16, 16)),
 }

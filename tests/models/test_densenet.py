@@ -40,7 +40,6 @@ def for_cifar(depths: tuple[int, ...], growth: int) -> int:
         ("densenet_bc100", (16, 16, 16), 12, 769_162),
         ("densenet_bc40", (6, 6, 6), 12, None),
         ("densenet_bc22_k7", (3, 3, 3), 7, None),
-        ("densenet35_k36", (1, 2, 4, 8), 36, None),
     ],
 )
 def test_the_nets_for_cifar_are_counted_by_hand_and_as_published(name, depths, growth, count):
