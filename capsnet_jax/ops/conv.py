@@ -2,23 +2,19 @@
 
 On GPU and TPU it lowers to the native convolution. On CPU, XLA's native form loses two orders of magnitude on some
 gradients (the input gradient of a strided 9×9 convolution reaches 1 % of a matrix product's rate), so there the form
-is chosen by `cpu_form` from static shapes alone. All forms are linear algebra that JAX differentiates, any number of
-times, and agree to float32 rounding.
+is chosen by `cpu_form` from static shapes alone. All forms (see `forms` and `fourier`) are differentiated in reverse,
+any number of times, and agree to float32 rounding.
 """
 
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from capsnet_jax.ops.forms import Pads, direct_conv, im2col_conv, native_conv
 from capsnet_jax.ops.fourier import fourier_conv
-
-Pads = tuple[tuple[int, int], tuple[int, int]]
-
-CACHED = 2**22  # bytes of windows that are copied out at a time; half or twice as many are slower on 32 MB of cache
 
 
 def conv2d(
@@ -65,7 +61,7 @@ def conv2d(
             f" and {kernel.shape[3]} filters"
         )
     native = partial(native_conv, strides=moves, pads=pads, groups=groups)
-    form = cpu_form(padded, kernel.shape, moves, groups)
+    form = cpu_form((len(x), *padded), kernel.shape, moves, groups)
     if form is native_conv:
         return native(x, kernel)
 
@@ -84,88 +80,26 @@ def conv2d(
 def cpu_form(
     padded: tuple[int, ...], kernel_shape: tuple[int, ...], strides: tuple[int, int], groups: int
 ) -> Callable[..., Array]:
-    """The form of the convolution that a CPU gets, from static shapes alone.
+    """The form of the convolution that a CPU gets, from static shapes alone: [batch, height, width] of padded images.
 
     - more than eight groups: native (each is too small a product for the other forms to pay).
     - a stride, a window of at least 5×5 and more than one channel: Fourier, while its grid has at most 256 points.
-    - else im2col. Native's gradients would be faster outside of loops; inside of one, where training steps are,
-      XLA takes 27 times (input) and 270 times (kernel) as long for them (5×5, 256 channels, 28×28 images).
+    - im2col where copies of windows cost little: windows of one pixel, which are the images themselves; of at least
+      5×5 pixels of one channel, which are kept for the gradient; or at most twice as many windows as filters.
+    - else direct.
 
     Up to eight groups are each a convolution of its own.
     """
-    height, width, channels, _ = kernel_shape
-    outputs = [(n - k) // s + 1 for n, k, s in zip(padded, kernel_shape, strides, strict=False)]
+    height, width, channels, filters = kernel_shape
+    outputs = [(n - k) // s + 1 for n, k, s in zip(padded[1:], kernel_shape, strides, strict=False)]
     if groups > 8:
         return native_conv
     if max(strides) > 1 and height * width >= 25 and channels > 1:
         grid = [o + -(-k // s) - 1 for o, k, s in zip(outputs, kernel_shape, strides, strict=False)]
         if grid[0] * grid[1] <= 256:
             return fourier_conv
-    return im2col_conv
-
-
-def native_conv(
-    x: Array, kernel: Array, *, strides: tuple[int, int], pads: Pads, groups: int = 1
-) -> Float[Array, "batch out_height out_width filters"]:
-    """The platform's own convolution."""
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=strides,
-        padding=pads,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-    )
-
-
-def im2col_conv(
-    x: Array, kernel: Array, *, strides: tuple[int, int], pads: Pads
-) -> Float[Array, "batch out_height out_width filters"]:
-    """Matrix products of windows [images·positions, window] with all filters [window, filters].
-
-    Windows overlap, so they are several times the images. Those of a few images at a time are copied out, used while
-    they are in the cache, and copied again in the backward pass instead of being kept.
-    """
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    images = images_at_a_time(x.shape, kernel.shape, strides)
-    product = partial(_window_product, strides=strides)
-    if images == len(x):
-        return product(x, kernel)
-    again = jax.checkpoint(product)
-    out = lax.map(lambda some: again(some, kernel), x.reshape(-1, images, *x.shape[1:]))
-    return out.reshape(-1, *out.shape[2:])
-
-
-def images_at_a_time(shape: tuple[int, ...], kernel_shape: tuple[int, ...], strides: tuple[int, int]) -> int:
-    """Of how many images windows are copied out together: a divisor of the batch.
-
-    All of them where copying again would cost more than it saves: windows of one pixel, of less than 16 channels, or
-    fewer bytes of them than twice the filters', which every product reads.
-    """
-    batch, rows, columns, _ = shape
-    height, width, channels, filters = kernel_shape
-    if height * width == 1 or channels < 16:
-        return batch
-    positions = ((rows - height) // strides[0] + 1) * ((columns - width) // strides[1] + 1)
-    window = 4 * height * width * channels
-    most = max(1, max(CACHED, 2 * window * filters) // (positions * window))
-    return max(n for n in range(1, min(most, batch) + 1) if batch % n == 0)
-
-
-def _window_product(x: Array, kernel: Array, *, strides: tuple[int, int]) -> Array:
-    (batch, rows, columns, _), (height, width, _, filters) = x.shape, kernel.shape
-    out_rows, out_columns = (rows - height) // strides[0] + 1, (columns - width) // strides[1] + 1
-    windows = [
-        x[
-            :,
-            i : i + (out_rows - 1) * strides[0] + 1 : strides[0],
-            j : j + (out_columns - 1) * strides[1] + 1 : strides[1],
-        ]
-        for i in range(height)
-        for j in range(width)
-    ]
-    patches = jnp.concatenate(windows, axis=-1).reshape(batch * out_rows * out_columns, -1)
-    return (patches @ kernel.reshape(-1, filters)).reshape(batch, out_rows, out_columns, filters)
+    few = padded[0] * outputs[0] * outputs[1] <= 2 * filters
+    return im2col_conv if height * width == 1 or (channels == 1 and height * width >= 25) or few else direct_conv
 
 
 def _pads(padding: str | int | Sequence[tuple[int, int]], size, window, strides) -> Pads:

@@ -6,18 +6,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from capsnet_jax.ops import conv
-from capsnet_jax.ops.conv import conv2d, cpu_form, im2col_conv, native_conv
+from capsnet_jax.ops import forms
+from capsnet_jax.ops.conv import conv2d, cpu_form
+from capsnet_jax.ops.forms import direct_conv, im2col_conv, native_conv
 from capsnet_jax.ops.fourier import fourier_conv
 from tests.ops.loops import case, error, loop_conv, loop_gradients
 
 NONE = ((0, 0), (0, 0))
-FORMS = [native_conv, im2col_conv, fourier_conv]
+FORMS = [native_conv, direct_conv, im2col_conv, fourier_conv]
 
 # Image [batch, height, width, channels], kernel [height, width, channels, filters], strides, pads.
 CASES = {
     "1x1": ((2, 3, 4, 3), (1, 1, 3, 2), (1, 1), NONE),
     "3x3": ((2, 5, 7, 3), (3, 3, 3, 4), (1, 1), NONE),
+    "3x3, padded beyond the kernel": ((2, 4, 5, 2), (3, 3, 2, 3), (1, 1), ((3, 0), (1, 4))),
     "3x3/2, a pixel unused": ((2, 8, 10, 2), (3, 3, 2, 3), (2, 2), NONE),
     "4x4/3": ((1, 11, 9, 3), (4, 4, 3, 2), (3, 3), NONE),
     "5x5/2, padded unevenly": ((2, 8, 7, 2), (5, 5, 2, 3), (2, 2), ((1, 2), (0, 3))),
@@ -49,37 +51,38 @@ def test_value_and_gradients_are_those_of_the_loops(form, name):
         assert error(got, wanted) < 1e-5
 
 
+@pytest.mark.parametrize("strides", [1, 2])
 @pytest.mark.parametrize(("cached", "images"), [(0, 1), (2 * 4 * 6 * 9 * 16, 2), (2**22, 6)])
-def test_windows_of_a_few_images_at_a_time(cached, images, monkeypatch):
+def test_windows_of_a_few_images_at_a_time(cached, images, strides, monkeypatch):
     """6 positions with windows of 9 pixels and 16 channels, in float32."""
-    monkeypatch.setattr(conv, "CACHED", cached)
-    x, kernel = case((6, 4, 5, 16), (3, 3, 16, 2))
-    assert conv.images_at_a_time(x.shape, kernel.shape, (1, 1)) == images
+    monkeypatch.setattr(forms, "CACHED", cached)
+    x, kernel = case((6, 2 + 2 * strides, 2 + 3 * strides, 16), (3, 3, 16, 2))
+    strides = strides, strides
     cotangent = np.random.default_rng(1).standard_normal((6, 2, 3, 2)).astype(np.float32)
+    assert forms.images_at_a_time(len(x), cotangent.shape[1:3], kernel.shape) == images
 
     @jax.jit
     def run(x, kernel, cotangent):
-        out, pull = jax.vjp(partial(im2col_conv, strides=(1, 1), pads=NONE), x, kernel)
+        out, pull = jax.vjp(partial(direct_conv, strides=strides, pads=NONE), x, kernel)
         return out, *pull(cotangent)
 
-    expected = loop_conv(x, kernel, (1, 1), NONE), *loop_gradients(x, kernel, cotangent, (1, 1), NONE)
+    expected = loop_conv(x, kernel, strides, NONE), *loop_gradients(x, kernel, cotangent, strides, NONE)
     for got, wanted in zip(run(x, kernel, cotangent), expected, strict=True):
         assert error(got, wanted) < 1e-5
 
 
 @pytest.mark.parametrize(
-    ("shape", "kernel_shape", "strides", "images"),
+    ("batch", "positions", "kernel_shape", "images"),
     [
-        ((128, 28, 28, 1), (9, 9, 1, 256), 1, 128),  # CapsNet's first: one channel
-        ((8, 56, 56, 256), (1, 1, 256, 64), 1, 8),  # windows of one pixel are the images
-        ((8, 58, 58, 64), (3, 3, 64, 64), 1, 1),  # 7 MB of windows an image
-        ((8, 16, 16, 256), (3, 3, 256, 256), 1, 2),  # 1.8 MB of windows an image; filters of 2.4 MB
-        ((8, 9, 9, 512), (3, 3, 512, 512), 1, 8),  # 0.9 MB of windows an image; filters of 9.4 MB
-        ((130, 30, 30, 16), (3, 3, 16, 16), 1, 5),  # 0.45 MB an image: 9 would do, 5 divide 130
+        (8, (112, 112), (7, 7, 3, 64), 1),  # 7.4 MB of windows an image
+        (8, (56, 56), (3, 3, 64, 64), 1),  # 7.2 MB
+        (8, (14, 14), (3, 3, 256, 256), 2),  # 1.8 MB; filters of 2.4 MB
+        (8, (7, 7), (3, 3, 512, 512), 8),  # 0.9 MB; filters of 9.4 MB
+        (130, (28, 28), (3, 3, 16, 16), 5),  # 0.45 MB: 9 would do, 5 divide 130
     ],
 )
-def test_how_many_images_at_a_time(shape, kernel_shape, strides, images):
-    assert conv.images_at_a_time(shape, kernel_shape, (strides, strides)) == images
+def test_how_many_images_at_a_time(batch, positions, kernel_shape, images):
+    assert forms.images_at_a_time(batch, positions, kernel_shape) == images
 
 
 @pytest.mark.parametrize("groups", [2, 3])
@@ -148,11 +151,16 @@ def test_gradient_of_gradient(form):
 
 @pytest.mark.parametrize(
     ("form", "kernel_shape", "strides"),
-    [(im2col_conv, (5, 5, 11, 2), 1), (im2col_conv, (3, 3, 11, 2), 2), (fourier_conv, (5, 5, 11, 2), 2)],
+    [
+        (im2col_conv, (1, 1, 11, 2), 1),
+        (direct_conv, (5, 5, 11, 2), 1),
+        (direct_conv, (3, 3, 11, 2), 2),
+        (fourier_conv, (5, 5, 11, 2), 2),
+    ],
 )
 def test_vmap_over_kernels_is_a_loop_over_them(form, kernel_shape, strides):
     x, _ = case((2, 9, 8, 11), kernel_shape)
-    assert cpu_form((9, 8), kernel_shape, (strides, strides), 1) is form
+    assert cpu_form((2, 9, 8), kernel_shape, (strides, strides), 1) is form
     kernels = jnp.stack([case((1, 1, 1, 1), kernel_shape, seed=seed)[1] for seed in range(3)])
 
     def run(kernel):
@@ -169,14 +177,17 @@ def test_vmap_over_kernels_is_a_loop_over_them(form, kernel_shape, strides):
 @pytest.mark.parametrize(
     ("padded", "kernel_shape", "strides", "groups", "form"),
     [
-        ((28, 28), (9, 9, 1, 256), (1, 1), 1, im2col_conv),  # CapsNet, first convolution
-        ((20, 20), (9, 9, 256, 256), (2, 2), 1, fourier_conv),  # CapsNet, primary capsules
-        ((58, 58), (3, 3, 64, 64), (1, 1), 1, im2col_conv),  # ResNet
-        ((58, 58), (3, 3, 64, 128), (2, 2), 1, im2col_conv),
-        ((230, 230), (7, 7, 3, 64), (2, 2), 1, im2col_conv),  # its first: too large a grid
-        ((28, 28), (5, 5, 1, 8), (2, 2), 1, im2col_conv),  # one channel
-        ((31, 31), (5, 5, 48, 256), (1, 1), 2, im2col_conv),  # AlexNet, two groups
-        ((20, 20), (9, 9, 8, 256), (2, 2), 32, native_conv),  # many groups
+        ((128, 28, 28), (9, 9, 1, 256), (1, 1), 1, im2col_conv),  # CapsNet, first convolution
+        ((128, 20, 20), (9, 9, 256, 256), (2, 2), 1, fourier_conv),  # CapsNet, primary capsules
+        ((8, 56, 56), (1, 1, 64, 256), (1, 1), 1, im2col_conv),  # ResNet
+        ((8, 58, 58), (3, 3, 64, 64), (1, 1), 1, direct_conv),
+        ((8, 58, 58), (3, 3, 64, 128), (2, 2), 1, direct_conv),
+        ((8, 9, 9), (3, 3, 512, 512), (1, 1), 1, im2col_conv),  # 392 windows for 512 filters
+        ((32, 9, 9), (3, 3, 512, 512), (1, 1), 1, direct_conv),
+        ((8, 230, 230), (7, 7, 3, 64), (2, 2), 1, direct_conv),  # its first: too large a grid
+        ((8, 28, 28), (5, 5, 1, 8), (2, 2), 1, im2col_conv),  # one channel
+        ((8, 31, 31), (5, 5, 48, 256), (1, 1), 2, direct_conv),  # AlexNet, two groups
+        ((8, 20, 20), (9, 9, 8, 256), (2, 2), 32, native_conv),  # many groups
     ],
 )
 def test_form_on_a_cpu(padded, kernel_shape, strides, groups, form):
