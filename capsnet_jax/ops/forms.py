@@ -95,7 +95,7 @@ def _windows_put_back(gradient: Array, kernel: Array, shape: tuple[int, ...], st
 
 
 def _windows_times(gradient: Array, padded: Array, shape: tuple[int, ...], strides: Strides) -> Array:
-    """The kernel's gradient: windows, copied out of a few images at a time, times what the filters there are to gain."""
+    """The kernel's gradient: windows, copied out of a few images at a time, times what filters are to gain there."""
     height, width, _, filters = shape
     images = images_at_a_time(len(gradient), gradient.shape[1:3], shape)
 
