@@ -5,9 +5,13 @@
 In evaluation, with running statistics that matter: the logits. In training: the logits of all heads, the batch norms'
 statistics afterwards, and every parameter's gradient of a random weighting of the logits; dropout is off in both. An
 error is the greatest difference over the greatest magnitude, of the worst array. In float64 all must agree to 1e-8,
-which tells a mistake from rounding; in float32 the logits to 1e-4. Where they do not, the exit code is 1.
+which tells a mistake from rounding; in float32 the logits to 1e-4. A gradient in float32 is not continuous: rounding
+decides which side of a ReLU, or which pixel of a pooling's window, it passes. So there both are held against
+torchvision's gradient in float64, and ours may be as far off as 1e-4 or three times as far as theirs ("their own").
+Where a bound is passed, the exit code is 1.
 """
 
+import copy
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -38,12 +42,13 @@ WITHOUT_DROPOUT = {
 CLASSES, BATCH = 10, 2
 BOUNDS = {
     "float64": {"evaluation": 1e-8, "training": 1e-8, "statistics": 1e-8, "gradients": 1e-8},
-    "float32": {"evaluation": 1e-4, "training": 1e-4},
+    "float32": {"evaluation": 1e-4, "training": 1e-4, "statistics": 1e-4, "gradients": 1e-4},
 }
+COLUMNS = [*BOUNDS["float64"], "their own"]
 
 
 def compare(name: str, precision: str, side: int | None = None) -> dict[str, float]:
-    """Errors of what is compared between torchvision's net and ours, by its name in `BOUNDS`."""
+    """Errors of what is compared between torchvision's net and ours, by its name in `COLUMNS`."""
     ours, usual = NETS[name]
     generator = torch.Generator().manual_seed(0)
     net = _random_net(name, generator).to(getattr(torch, precision))
@@ -60,9 +65,9 @@ def compare(name: str, precision: str, side: int | None = None) -> dict[str, flo
 
     heads = _heads(net.train()(images))
     weights = {head: torch.rand(logits.shape, generator=generator).to(logits) for head, logits in heads.items()}
-    sum(torch.sum(weights[head] * logits) for head, logits in heads.items()).backward()
-    gradients = {key: p.grad for key, p in net.named_parameters()}
-    after = _ours(net.state_dict() | gradients)
+    exact = copy.deepcopy(net).double()
+    after = _with_gradients(net, heads, weights)
+    exact_after = _with_gradients(exact, _heads(exact(images.double())), weights)
 
     def objective(params: dict, stats: dict, pixels: jax.Array) -> tuple[jax.Array, Any]:
         labels, key = jnp.zeros(BATCH, int), jax.random.key(0)
@@ -74,7 +79,8 @@ def compare(name: str, precision: str, side: int | None = None) -> dict[str, flo
         found, (logits, stats) = jax.jit(jax.grad(objective, has_aux=True))(start.params, start.stats, pixels)
     errors["training"] = _error(logits, heads)
     errors["statistics"] = _error(stats, after.stats) if stats else 0.0
-    errors["gradients"] = _error(found, after.params)
+    errors["gradients"] = _error(found, exact_after.params)
+    errors["their own"] = _error(after.params, exact_after.params)
     return errors
 
 
@@ -99,6 +105,15 @@ def _ours(state: Mapping[str, torch.Tensor]) -> transfer.Weights:
         path = Path(folder) / "weights.safetensors"
         save_file({key: leaf.detach().contiguous() for key, leaf in state.items()}, path)
         return transfer.load_torchvision(path)
+
+
+def _with_gradients(
+    net: torch.nn.Module, heads: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor]
+) -> transfer.Weights:
+    """The net's running statistics as ours, and the gradients of the weighted logits in place of its parameters."""
+    net.zero_grad()
+    sum(torch.sum(weights[head] * logits) for head, logits in heads.items()).backward()
+    return _ours(net.state_dict() | {key: parameter.grad for key, parameter in net.named_parameters()})
 
 
 def _heads(out: Any) -> dict[str, torch.Tensor]:
@@ -132,15 +147,15 @@ def main(names: list[str]) -> int:
     """Print the table; 1 if a bound is passed."""
     jax.config.update("jax_enable_x64", True)
     print(f"PyTorch {torch.__version__}, torchvision {torchvision.__version__}, JAX {jax.__version__}; batch {BATCH}")
-    columns = list(BOUNDS["float64"])
-    print(f"{'net':<12} {'ours':<15} {'side':>4} {'type':<8} " + " ".join(f"{column:>10}" for column in columns))
+    print(f"{'net':<12} {'ours':<15} {'side':>4} {'type':<8} " + " ".join(f"{column:>10}" for column in COLUMNS))
     wrong = False
     for name in names or NETS:
         for precision, bounds in BOUNDS.items():
             errors = compare(name, precision)
-            wrong |= any(not errors[column] <= bound for column, bound in bounds.items())
+            allowed = bounds | {"gradients": max(bounds["gradients"], 3 * errors["their own"])}
+            wrong |= any(not errors[column] <= bound for column, bound in allowed.items())
             ours, side = NETS[name]
-            numbers = " ".join(f"{errors[column]:>10.1e}" for column in columns)
+            numbers = " ".join(f"{errors[column]:>10.1e}" for column in COLUMNS)
             print(f"{name:<12} {ours:<15} {side:>4} {precision:<8} {numbers}", flush=True)
     return int(wrong)
 
