@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from capsnet_jax.records import Record, cell_text, compared, differing
+from capsnet_jax.routing import matters
 from capsnet_jax.statistics import describe, mean_interval, paired_difference
 
 _NAMES = {"data.dataset": "dataset", "train.epochs": "epochs"}
@@ -63,12 +64,16 @@ def align(rows: Sequence[Sequence[str]], *, rule: bool = False) -> str:
 
 
 def _grouped(records: Sequence[Record], by: Sequence[str]) -> tuple[list[str], dict[Key, list[Record]]]:
-    """The paths by which settings are told apart, the data set first, and each setting's records by their values."""
+    """The paths by which settings are told apart, the data set first, and each setting's records by their values.
+
+    What makes no difference to a run's network is left empty, and runs that differ in nothing else count once.
+    """
     paths = ["data.dataset", *by]
-    groups: dict[Key, list[Record]] = {}
+    groups: dict[Key, dict[int, Record]] = {}
     for record in records:
-        groups.setdefault(tuple(cell_text(record.settings[path]) for path in paths), []).append(record)
-    return paths, groups
+        key = tuple(cell_text(record.settings[path]) if matters(path, record.settings) else "" for path in paths)
+        groups.setdefault(key, {}).setdefault(record.seed, record)
+    return paths, {key: list(members.values()) for key, members in groups.items()}
 
 
 def _by_data(paths: Sequence[str], keys: Iterable[Key]) -> dict[Key, list[Key]]:

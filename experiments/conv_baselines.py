@@ -39,7 +39,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,8 +68,6 @@ SWEEP: list[dict[str, object]] = [
     _conv_net("densenet_bc22_k7", 1e-2),
 ]
 
-AnyRecord = TypeVar("AnyRecord", bound="Record")
-
 
 def count(record: Record) -> dict[str, float]:
     """FLOPs of a run's network for one image; none where its data set does not say how large images are."""
@@ -97,10 +95,9 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
     from capsnet_jax import figures as draw
 
     by = _settings(records)
-    routed = [_without_routing(record) for record in records]
     return {
-        "error_against_cost": draw.error_by_cost(routed, by),
-        "learning_curves": draw.learning_curves(routed, by, metrics=("validation_error", "train_error")),
+        "error_against_cost": draw.error_by_cost(records, by),
+        "learning_curves": draw.learning_curves(records, by, metrics=("validation_error", "train_error")),
     }
 
 
@@ -113,12 +110,3 @@ def _settings(records: Sequence[Record]) -> list[str]:
         models.setdefault(record.settings["model.name"], []).append(record)
     varied = [path for members in models.values() for path in compared(members)]
     return list(dict.fromkeys(["model.name", "routing.iterations", *varied]))
-
-
-def _without_routing(record: AnyRecord) -> AnyRecord:
-    """The record, with no number of iterations where nothing is routed, so that figures name none."""
-    import dataclasses
-
-    if str(record.settings["model.name"]).startswith("capsnet"):
-        return record
-    return dataclasses.replace(record, settings=record.settings | {"routing.iterations": None})

@@ -68,6 +68,21 @@ def test_other_images_or_more_of_them_have_their_own_first_setting():
     ]
 
 
+def test_what_makes_no_difference_is_not_told_and_counts_no_run_twice():
+    found = [
+        record(seed, 1.0 + seed, routing__name=name, routing__iterations=r)
+        for name in ("dynamic", "learned")
+        for r in (1, 3)
+        for seed in (0, 1)
+    ]
+    _, _, *rows = tables.summary(found, ["routing.name", "routing.iterations"]).splitlines()
+    assert [columns(row)[2:5] for row in rows] == [
+        ["dynamic", "1", "1.50 ± 6.35 (n = 2)"],
+        ["dynamic", "3", "1.50 ± 6.35 (n = 2)"],
+        ["learned", "1.50 ± 6.35 (n = 2)", "2.00 ± 0.00 (n = 2)"],
+    ]
+
+
 def test_the_best_of_many_settings_have_the_least_validation_error():
     found = [record(0, 9.0 - rate, abs(rate - 7.2), 1.0, train__learning_rate=float(rate)) for rate in range(1, 12)]
     found.append(record(0, 0.0, math.nan, 1.0, train__learning_rate=0.5))

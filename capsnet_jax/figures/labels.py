@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from capsnet_jax.routing import matters
+
 _NAMES = {
     "data.dataset": "data set",
     "model.name": "model",
@@ -57,9 +59,6 @@ _VALUES: dict[tuple[str, object], str | None] = {
     ("train.frozen", "conv1+primary+digit"): "all but the decoder frozen",
 }
 
-# What routers other than the dynamic one do not take.
-_ITERATED = ("routing.iterations", "routing.gradient")
-
 
 def label(path: str) -> str:
     """Returns the words, with the unit, for a setting's path or a metric's name.
@@ -77,8 +76,7 @@ def dataset_label(name: object) -> str:
 def setting_label(by: Sequence[str], values: Sequence[object]) -> str:
     """Returns one setting in words: `dynamic routing, r = 3`; a value of None is passed over."""
     setting = {path: value for path, value in zip(by, values, strict=True) if value is not None}
-    if setting.get("routing.name", "dynamic") != "dynamic":
-        setting = {path: value for path, value in setting.items() if path not in _ITERATED}
+    setting = {path: value for path, value in setting.items() if matters(path, setting)}
     if setting.get("routing.iterations") == 1:  # there is no inner iteration
         setting.pop("routing.gradient", None)
     parts = [_value_label(path, value) for path, value in setting.items()]

@@ -6,7 +6,7 @@ parameter. To add one, write its file and add its line here.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 
 import jax
 
@@ -32,5 +32,22 @@ PRIORS = {
 
 def settings_of(routing: config.Routing) -> dict[str, object]:
     """The settings that the chosen router takes, by the names in its signature."""
-    wanted = inspect.signature(ROUTERS[routing.name]).parameters
-    return {name: value for name, value in vars(routing).items() if name in wanted}
+    return {name: value for name, value in vars(routing).items() if name in _taken(routing.name)}
+
+
+def matters(path: str, settings: Mapping[str, object]) -> bool:
+    """Whether the setting at `path` makes a difference beside these, {path: value}: not what a router does not take.
+
+    Nor anything of routing in a network that does not route. A router that is not known (any more) takes everything.
+    """
+    group, _, name = path.partition(".")
+    if group != "routing":
+        return True
+    if not str(settings.get("model.name", "capsnet")).startswith("capsnet"):
+        return False
+    router = settings.get("routing.name", "dynamic")
+    return name in ("name", "probe") or router not in ROUTERS or name in _taken(str(router))
+
+
+def _taken(router: str) -> Collection[str]:
+    return inspect.signature(ROUTERS[router]).parameters

@@ -72,8 +72,8 @@ def test_iterations_are_said_of_what_routes_and_rates_of_what_was_tried_at_sever
     assert list(drawn) == ["error_against_cost", "learning_curves"]
     names = [text.get_text() for text in drawn["error_against_cost"].legends[0].get_texts()]
     assert names == [
-        "capsnet_small, r = 3",
         "capsnet_small, r = 1",
+        "capsnet_small, r = 3",
         "cnn_small",
         "resnet8_w56",
         "densenet22_k44",

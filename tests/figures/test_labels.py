@@ -22,7 +22,9 @@ def test_setting_label():
     assert setting_label(by, ["dynamic", 3, "stop", 128, False]) == text
 
 
-def test_setting_label_passes_over_what_a_setting_does_not_have():
+def test_setting_label_passes_over_what_makes_no_difference_or_a_setting_does_not_have():
+    assert setting_label(["model.name", "routing.iterations"], ["resnet8", 3]) == "resnet8"
+    assert setting_label(["routing.name", "routing.iterations"], ["learned", 3]) == "learned routing"
     assert setting_label(["routing.iterations", "model.name"], [None, "capsnet"]) == "capsnet"
     assert setting_label([], []) == "all runs"
 

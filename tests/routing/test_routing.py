@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from capsnet_jax import config
-from capsnet_jax.routing import PRIORS, ROUTERS, settings_of
+from capsnet_jax.routing import PRIORS, ROUTERS, matters, settings_of
 
 
 @pytest.mark.parametrize("name", ROUTERS)
@@ -34,6 +34,25 @@ def test_settings_are_those_that_the_signature_names():
 def test_a_new_router_gets_what_it_names(monkeypatch):
     monkeypatch.setitem(ROUTERS, "mine", lambda votes, *, temperature, unrelated=0: None)
     assert settings_of(config.Routing(name="mine", temperature=2.0)) == {"temperature": 2.0}
+    assert matters("routing.temperature", {"routing.name": "mine"})
+    assert not matters("routing.iterations", {"routing.name": "mine"})
+
+
+@pytest.mark.parametrize(
+    ("path", "settings", "does"),
+    [
+        ("train.epochs", {"routing.name": "learned"}, True),
+        ("routing.iterations", {"routing.name": "dynamic"}, True),
+        ("routing.iterations", {}, True),
+        ("routing.iterations", {"routing.name": "learned"}, False),
+        ("routing.name", {"routing.name": "learned"}, True),
+        ("routing.iterations", {"routing.name": "removed since"}, True),
+        ("routing.iterations", {"routing.name": "dynamic", "model.name": "resnet8"}, False),
+        ("routing.iterations", {"routing.name": "dynamic", "model.name": "capsnet_small"}, True),
+    ],
+)
+def test_what_matters_beside_other_settings(path, settings, does):
+    assert matters(path, settings) is does
 
 
 def test_priors_begin_as_their_routers_say():
