@@ -102,11 +102,13 @@ def test_the_table_has_what_is_counted(tmp_path, capsys):
     assert (code, error) == (0, "")
     header, _, *rows = printed.strip().splitlines()
     assert header.split()[-10:-7] == ["train.learning_rate", "parameters", "MFLOP/image"]
-    assert [row.split()[4:7] for row in rows[:4]] == [
-        ["0.003", "1,300,000", "16.1"],
-        ["0.003", "1,300,000", "15.9"],
-        ["0.003", "900,000", "16.5"],
-        ["0.003", "1,100,000", "17.9"],
+    assert [row.split()[2:7] for row in rows[:2]] == [
+        ["capsnet_small", "3", "0.003", "1,300,000", "16.1"],
+        ["capsnet_small", "1", "0.003", "1,300,000", "15.9"],
+    ]
+    assert [row.split()[2:6] for row in rows[2:4]] == [  # nothing is routed
+        ["cnn_small", "0.003", "900,000", "16.5"],
+        ["resnet8_w56", "0.003", "1,100,000", "17.9"],
     ]
     with (tmp_path / "conv_baselines.csv").open() as file:
         counted = [float(row["flops"]) for row in csv.DictReader(file)]
