@@ -59,13 +59,17 @@ def run(cells: Sequence[Cell], plan: Plan) -> None:
     check(cells, datasets)
 
     settle(plan.workdir)
-    pending = [cell for cell in cells if not records.finished(plan.workdir, cell)]
-    if sources := source.sources_of(pending):
-        for cell in sources:
-            # One whose record has come without its parameters is trained again, to the same result.
-            if not (plan.workdir / "cells" / cell.name / "params").exists():
-                (plan.workdir / "cells" / cell.name / "result.json").unlink(missing_ok=True)
-        run(sources, plan)
+    sources = source.sources_of(cell for cell in cells if not records.finished(plan.workdir, cell))
+    # A record may have come without its parameters: such a source is trained again, to the same result.
+    missing = [cell for cell in sources if not (plan.workdir / "cells" / cell.name / "params").exists()]
+    _train(missing, sources, datasets, plan)
+    _train([cell for cell in cells if not records.finished(plan.workdir, cell)], cells, datasets, plan)
+
+
+def _train(
+    pending: Sequence[Cell], cells: Sequence[Cell], datasets: Mapping[config.Data, data.Dataset], plan: Plan
+) -> None:
+    """Train those of the cells that are pending, program after program."""
     groups = programs(pending)
     progress = Progress(sum(_images(group, datasets[group[0].config.data]) for group in groups))
     if len(pending) < len(cells):
