@@ -1,9 +1,9 @@
 """What do capsules buy against conv nets of equal parameters, and of equal computing?
 
 Claim of the paper: 0.25 % test error on MNIST with 8.2 M parameters, where its CNN has 0.39 % with 35.4 M. Here
-the small CapsNet (1.1 M with the decoder, 16 MFLOP for one image) stands beside conv nets of three kinds:
+the small CapsNet (1.1 M with the decoder, 16 MFLOP for one image) stands beside conv nets of two kinds:
 
-    about equal in both            cnn_small (0.9 M, 17 MFLOP), resnet8_w56 (0.9 M, 18), densenet22_k44 (0.9 M, 17)
+    about equal in both            cnn_small (0.9 M, 17 MFLOP), resnet8_w56 (0.9 M, 18), densenet22_k44 (0.9 M, 15)
     equal computing, few weights   resnet8 (0.08 M, 18), densenet_bc22_k7 (0.02 M, 16)
 
 A 3×3 filter is used at every position of the image, so residual and dense nets as their papers have them for small
