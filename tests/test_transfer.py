@@ -217,5 +217,5 @@ def test_outputs_statistics_and_gradients_are_torchvisions(name, side):
     from tests.peers.torchvision_parity import compare
 
     with jax.enable_x64(True):
-        errors = compare(name, "float64", side)
+        errors = compare(name, side, ["float64"])["float64"]
     assert max(errors.values()) < 1e-8
