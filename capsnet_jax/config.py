@@ -125,6 +125,7 @@ class Train:
     decay_steps: float = number(2000.0, low=1, doc="exponential: steps")
     floor: float = number(1e-6, low=0, doc="least learning rate")
     warmup: float = number(0.0, low=0, high=0.9, doc="part of all steps in which the learning rate rises from 0")
+    average: float = choice(0.0, low=0, doc="judge and keep the mean over about so many last epochs; 0: the last step")
     frozen: str = choice("none", doc="layers that stay as they start, joined by +, as conv1+primary")
 
 

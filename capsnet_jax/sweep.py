@@ -198,13 +198,11 @@ def _train_together(
 
 def _finish(group: list[Cell], at: train.Progress, dataset: data.Dataset, plan: Plan, folder: Path) -> None:
     """Read the test set, keep the parameters, and write all the program's results at once."""
-    tested = evaluation.test(
-        [cell.config for cell in group], at.states.params, at.states.stats, dataset, across=plan.across
-    )
+    tested = evaluation.test([cell.config for cell in group], *at.states.judged, dataset, across=plan.across)
     diverged = np.asarray(at.states.diverged).tolist()
     results = {}
     for i, cell in enumerate(group):
-        params, stats = jax.tree.map(lambda leaf, i=i: leaf[i], (at.states.params, at.states.stats))
+        params, stats = jax.tree.map(lambda leaf, i=i: leaf[i], at.states.judged)
         rows = _of_run(at.history, i)
         speeds = [row["images_per_second"] for row in rows] or [math.nan]
         last = {name: value for name, value in (rows[-1] if rows else {}).items() if "_at_" not in name}

@@ -41,6 +41,7 @@ class TrainState(NamedTuple):
         diverged: the first step whose loss or result was not finite, else -1. From then on the state stands still,
           so it always holds finite numbers.
         stats: batch norm's running statistics; {} in a model without.
+        average: params and stats, averaged over the last steps; () where that is not asked for.
     """
 
     params: PyTree
@@ -48,6 +49,12 @@ class TrainState(NamedTuple):
     sums: dict[str, Float[Array, ""]]
     diverged: Int[Array, ""]
     stats: PyTree = {}  # noqa: RUF012 - never changed in place
+    average: PyTree = ()
+
+    @property
+    def judged(self) -> tuple[PyTree, PyTree]:
+        """The params and stats that are evaluated and kept."""
+        return self.average or (self.params, self.stats)
 
 
 class Progress(NamedTuple):
@@ -87,7 +94,8 @@ def init_state(config: Config, seed: Int[Array, ""], image_shape: tuple[int, ...
     params, stats = models.init_all(models.build(config, classes), _key(seed, "init"), image_shape)
     trained, _ = partition.split(params, config.train.frozen)
     sums = {name: jnp.zeros(()) for name in METRICS}
-    return TrainState(params, optax.scale_by_adam().init(trained), sums, jnp.int32(-1), stats)
+    average = jax.tree.map(jnp.zeros_like, (params, stats)) if config.train.average else ()
+    return TrainState(params, optax.scale_by_adam().init(trained), sums, jnp.int32(-1), stats, average)
 
 
 def train_step(
@@ -143,8 +151,15 @@ def train_step(
     rate = learning_rate(config.train, step, total)
     params = jax.tree.map(lambda p, d: p - rate * d, trained, direction) | fixed
     sums = {name: state.sums[name] + jnp.sum(parts[name]) for name in METRICS}
+    average = ()
+    if config.train.average:
+        # The mean of all steps so far, and from `span` steps on an exponential one.
+        span = config.train.average * total / config.train.epochs
+        average = optax.incremental_update(
+            (params, stats), state.average, 1 / jnp.maximum(jnp.minimum(step + 1, span), 1)
+        )
 
-    moved = TrainState(params, opt_state, sums, state.diverged, stats)
+    moved = TrainState(params, opt_state, sums, state.diverged, stats, average)
     # Adam moves a parameter by a few rates at most, so with these everything in `moved` is finite, and the choice
     # below is made while the update is computed instead of in another pass over the state. Stacked, because XLA writes
     # a chain of sums into every leaf's update again, which for nets of a hundred layers takes gigabytes to compile.
@@ -243,7 +258,7 @@ def fit(
         step = end
         if step % steps == 0:
             metrics = {f"train_{n}": v for n, v in means(states.sums, steps * config.train.batch_size).items()}
-            held_out = validate(stacked, states.params, states.stats, validation, looked_at)
+            held_out = validate(stacked, *states.judged, validation, looked_at)
             metrics |= {f"validation_{n}": v for n, v in held_out.items()}
             row = {n: plain(jnp.where(states.diverged < 0, values, jnp.nan)) for n, values in metrics.items()}
             history = [*history, {"epoch": step // steps, "images_per_second": rate} | row]

@@ -1,9 +1,10 @@
 import json
 import shlex
 
+import jax
 import pytest
 
-from capsnet_jax import config, sweep
+from capsnet_jax import config, evaluation, sweep
 from capsnet_jax.config import Config
 from capsnet_jax.records import Cell
 from capsnet_jax.settings import grid
@@ -75,6 +76,16 @@ def test_how_runs_share_a_program(across, used, tmp_path, monkeypatch):
     cells = cells_of(routing__iterations=(1, 2), seeds=3)
     sweep.run(cells, sweep.Plan(tmp_path, across, lambda _: "", lambda: None))
     assert plans == [(3, "mnist_5k", used)] * 2
+
+
+def test_the_parameters_kept_are_those_that_were_judged(tmp_path):
+    cell = Cell(config.override(Config(), tiny.SETTINGS | {"train.average": 0.5}), 0)
+    sweep.run([cell], sweep.Plan(tmp_path, "auto", lambda _: "", lambda: None))
+    folder, dataset = tmp_path / "cells" / cell.name, sweep.load_data(cell.config.data)
+    result, params = json.loads((folder / "result.json").read_text()), tiny.params(folder)
+    for split in ("validation", "test"):
+        found = evaluation.evaluate(cell.config, params, jax.device_put(getattr(dataset, split)), classes=10)
+        assert result[f"{split}_loss"] == pytest.approx(float(found["loss"]), rel=1e-5)
 
 
 def test_each_cell_has_its_own_config_and_seed():

@@ -182,6 +182,36 @@ def test_parameters_move_as_adam_says(step):
             assert np.abs(m).max() > 0
 
 
+@pytest.mark.parametrize("epochs", [0.05, 0.5, 9])
+def test_the_average_is_a_mean_at_first_and_exponential_after_its_span(epochs):
+    settings = override(TINY, {"train.average": epochs})
+    span = max(epochs * STEPS, 1)
+    expected = 0.0
+    for step in range(1, 11):
+        state = solo(settings, 0, *range(1, step + 1))
+        weight = 1 / min(step, span)
+        expected += weight * (np.float64(state.params["digit"]["W"]) - expected)
+        np.testing.assert_allclose(state.average[0]["digit"]["W"], expected, atol=1e-6)
+    assert_equal(state.judged, state.average)
+    if epochs == 9:  # longer than the run: the plain mean of all its steps
+        all_of_them = [solo(settings, 0, *range(1, step + 1)).params["digit"]["W"] for step in range(1, 11)]
+        np.testing.assert_allclose(state.average[0]["digit"]["W"], np.mean(all_of_them, axis=0), atol=1e-6)
+
+
+def test_the_average_is_what_is_judged_and_does_not_change_the_training():
+    averaged = override(TINY, {"train.average": 0.5})
+    last = fit([averaged], [0], across="map")[-1]
+    params, _ = jax.tree.map(jnp.asarray, run_of(last.states.judged, 0))
+    for name, value in evaluated(averaged, params, DATA.validation).items():
+        assert last.history[-1][f"validation_{name}"][0] == pytest.approx(value, rel=1e-4)
+    moved, expected = (
+        run_of(last.states, 0).params["digit"]["W"],
+        run_of(fitted("map")[-1].states, 0).params["digit"]["W"],
+    )
+    np.testing.assert_allclose(moved, expected, atol=1e-5)
+    assert np.abs(last.states.average[0]["digit"]["W"] - last.states.params["digit"]["W"]).max() > 1e-3
+
+
 def test_chunks_do_not_matter_to_the_bit():
     whole = solo(TINY, 0, 6)
     assert_equal(solo(TINY, 0, 2, 6), whole)
