@@ -188,7 +188,7 @@ def write_csv(path: Path, records: Sequence[Record], swept: Sequence[str]) -> No
         s = record.settings
         fixed = [s["data.dataset"], s["preset"], record.seed, s["train.epochs"]]
         values = [cell_text(s[path]) for path in settings]
-        table.writerow([*fixed, *values, *(f"{record.result.get(name, math.nan):.6g}" for name in results)])
+        table.writerow([*fixed, *values, *(_decimal(record.result.get(name, math.nan)) for name in results)])
     write_text(path, text.getvalue())
 
 
@@ -256,6 +256,11 @@ def _json(value: Any, indent: int | None = None) -> str:
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else value
+
+
+def _decimal(value: float) -> str:
+    """Six digits, but whole numbers, such as those of parameters, in full."""
+    return f"{value:.0f}" if float(value).is_integer() else f"{value:.6g}"
 
 
 def cell_text(value: Any) -> str:

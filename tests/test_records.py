@@ -100,6 +100,12 @@ def test_the_csv_has_swept_and_differing_paths(tmp_path):
     assert not {name for name in rows[0] if name.startswith(("loss.", "data."))}
 
 
+def test_whole_numbers_are_whole_in_the_csv(tmp_path):
+    large = dataclasses.replace(record(), result={"test_error": 0.5, "parameters": 1_112_208.0})
+    records.write_csv(tmp_path / "table.csv", [large], [])
+    assert [(row["test_error"], row["parameters"]) for row in read(tmp_path / "table.csv")] == [("0.5", "1112208")]
+
+
 def test_a_diverged_run_is_nan_in_the_csv(tmp_path):
     lacking = dataclasses.replace(record(1), result={"test_error": math.nan})
     records.write_csv(tmp_path / "table.csv", [record(), lacking], [])
