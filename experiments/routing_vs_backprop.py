@@ -56,7 +56,7 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
         "learning_curves": draw.learning_curves(records, by=by),
     }
     if len({record.seed for record in records}) < len(records):
-        drawn["paired"] = draw.compare_arms(records, by=by)
+        drawn["paired"] = draw.compare_arms(records, by=by, reference=SWEEP[0])
     usual = {"routing.name": "dynamic", "routing.iterations": 3, "train.frozen": "none"}
     dynamic = [record for record in records if all(record.settings[path] == value for path, value in usual.items())]
     for dataset in dict.fromkeys(record.settings["data.dataset"] for record in records):

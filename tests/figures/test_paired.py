@@ -41,6 +41,16 @@ def test_every_panel_is_against_the_same_arm_and_what_is_not_finite_is_left_out(
     assert "3 runs without a partner" in figure.get_supxlabel().replace("\n", " ")
 
 
+def test_the_arm_to_compare_with_can_be_named():
+    records = arm(1, {0: 1.0}) + arm(3, {0: 3.0}) + arm(5, {0: 4.0})
+    [axes] = compare_arms(records, ["routing.iterations"], reference={"routing.iterations": 3, "other": 0}).axes
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["r = 1", "r = 5"]
+    assert [text.get_text() for text in axes.texts] == ["−2.00 (n = 1)", "+1.00 (n = 1)"]
+    assert axes.get_xlabel() == "test error [%], less that of: r = 3"
+    [axes] = compare_arms(records, ["routing.iterations"], reference={"routing.iterations": 9}).axes
+    assert axes.get_xlabel() == "test error [%], less that of: r = 1"
+
+
 def test_no_seed_is_shared():
-    with pytest.raises(ValueError, match="no arm shares a seed with the first, r = 1"):
+    with pytest.raises(ValueError, match="no arm shares a seed with r = 1"):
         compare_arms(arm(1, {0: 1.0}) + arm(3, {1: 1.0}), ["routing.iterations"])
