@@ -24,11 +24,11 @@ from capsnet_jax import models, partition
 from capsnet_jax.across import over_runs, stack
 from capsnet_jax.compiled import compile_now
 from capsnet_jax.config import Config
-from capsnet_jax.config import Train as TrainSettings
 from capsnet_jax.data import Dataset, Examples
 from capsnet_jax.data.augment import random_flip, random_shift, take, to_float
 from capsnet_jax.evaluation import METRICS, judge, means, plain, probed
 from capsnet_jax.losses import total_loss
+from capsnet_jax.schedule import learning_rate
 
 
 class TrainState(NamedTuple):
@@ -75,18 +75,6 @@ class Progress(NamedTuple):
     history: list[dict[str, Any]]
     images_per_second: float
     compile_seconds: float
-
-
-def learning_rate(settings: TrainSettings, step: Int[Array, ""], total: int) -> Float[Array, ""]:
-    """The learning rate at a step: exponential or cosine decay to a floor, times a linear warm-up."""
-    risen = settings.warmup * total
-    if settings.schedule == "cosine":
-        decay = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip((step - risen) / (total - risen), 0, 1)))
-    else:
-        decay = settings.decay_rate ** (step / settings.decay_steps)
-    warmup = jnp.minimum(1, (step + 1) / jnp.maximum(risen, 1))
-    floor = jnp.minimum(settings.floor, settings.learning_rate)
-    return jnp.maximum(settings.learning_rate * decay, floor) * warmup
 
 
 def init_state(config: Config, seed: Int[Array, ""], image_shape: tuple[int, ...], classes: int) -> TrainState:
