@@ -1,4 +1,4 @@
-"""How the learning rate rises and falls."""
+"""What changes with the steps of a training: the learning rate, and a step's weight in the mean of them."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -16,3 +16,9 @@ def learning_rate(settings: Train, step: Int[Array, ""], total: int) -> Float[Ar
     warmup = jnp.minimum(1, (step + 1) / jnp.maximum(risen, 1))
     floor = jnp.minimum(settings.floor, settings.learning_rate)
     return jnp.maximum(settings.learning_rate * decay, floor) * warmup
+
+
+def averaging_weight(settings: Train, step: Int[Array, ""], total: int) -> Float[Array, ""]:
+    """A step's weight in the mean that is judged: of all steps at first, and from the span on an exponential one."""
+    span = settings.average * total / settings.epochs
+    return 1 / jnp.maximum(jnp.minimum(step + 1, span), 1)

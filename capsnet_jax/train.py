@@ -28,7 +28,7 @@ from capsnet_jax.data import Dataset, Examples
 from capsnet_jax.data.augment import random_flip, random_shift, take, to_float
 from capsnet_jax.evaluation import METRICS, judge, means, plain, probed
 from capsnet_jax.losses import total_loss
-from capsnet_jax.schedule import learning_rate
+from capsnet_jax.schedule import averaging_weight, learning_rate
 
 
 class TrainState(NamedTuple):
@@ -141,11 +141,8 @@ def train_step(
     sums = {name: state.sums[name] + jnp.sum(parts[name]) for name in METRICS}
     average = ()
     if config.train.average:
-        # The mean of all steps so far, and from `span` steps on an exponential one.
-        span = config.train.average * total / config.train.epochs
-        average = optax.incremental_update(
-            (params, stats), state.average, 1 / jnp.maximum(jnp.minimum(step + 1, span), 1)
-        )
+        weight = averaging_weight(config.train, step, total)
+        average = optax.incremental_update((params, stats), state.average, weight)
 
     moved = TrainState(params, opt_state, sums, state.diverged, stats, average)
     # Adam moves a parameter by a few rates at most, so with these everything in `moved` is finite, and the choice

@@ -4,7 +4,7 @@ import pytest
 
 from capsnet_jax import config
 from capsnet_jax.config import Config, override
-from capsnet_jax.schedule import learning_rate
+from capsnet_jax.schedule import averaging_weight, learning_rate
 
 
 def rates(steps, total=1000, **settings) -> list[float]:
@@ -42,3 +42,10 @@ def test_short_runs_learn_at_a_finite_positive_rate(total):
         got = [float(learning_rate(chosen, jnp.int32(step), total)) for step in range(total)]
         assert np.isfinite(got).all()
         assert max(got) >= chosen.learning_rate / 2
+
+
+@pytest.mark.parametrize(("epochs", "span"), [(0.05, 1), (0.5, 4), (9, 72)])
+def test_weights_are_of_a_mean_at_first_and_exponential_after_its_span(epochs, span):
+    chosen = config.Train(average=epochs, epochs=2)
+    got = [float(averaging_weight(chosen, jnp.int32(step), 16)) for step in range(16)]
+    np.testing.assert_allclose(got, [1 / min(step + 1, span) for step in range(16)], rtol=1e-6)
