@@ -79,7 +79,7 @@ def test_how_runs_share_a_program(across, used, tmp_path, monkeypatch):
 
 
 def test_the_parameters_kept_are_those_that_were_judged(tmp_path):
-    cell = Cell(config.override(Config(), tiny.SETTINGS | {"train.average": 0.5}), 0)
+    cell = Cell(config.override(Config(), tiny.SETTINGS | {"train.average": 0.5, "train.epochs": 1}), 0)
     sweep.run([cell], sweep.Plan(tmp_path, "auto", lambda _: "", lambda: None))
     folder, dataset = tmp_path / "cells" / cell.name, sweep.load_data(cell.config.data)
     result, params = json.loads((folder / "result.json").read_text()), tiny.params(folder)
