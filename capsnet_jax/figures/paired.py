@@ -51,10 +51,10 @@ def compare_arms(
     beyond = False
     for axes, (dataset, arms) in zip(panels, shared.items(), strict=True):
         lines: list[Row] = []
-        for key, (own, others) in arms.items():
-            found = paired_difference(own, others, level)
+        for key, (own, theirs) in arms.items():
+            found = paired_difference(own, theirs, level)
             counts.append(found.n)
-            differences = np.subtract(own, others)
+            differences = np.subtract(own, theirs)
             colour = style.series_style(len(lines) + 1)["color"]
             lines.append(Row(setting_label(by, key), differences, found.mean, found.half_width, _words(found), colour))
         beyond |= draw_rows(axes, lines, origin=0)
