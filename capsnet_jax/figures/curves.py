@@ -72,9 +72,10 @@ def remarks(records: Sequence[Record], metrics: Sequence[str]) -> str:
     """Returns what a reader of the means must know: values that are left out, seeds that stop early."""
     series = [[np.asarray(r.metrics[m], np.float64) for m in metrics if m in r.metrics] for r in records]
     broken = sum(any(not np.isfinite(values).all() for values in run) for run in series)
-    lengths = {values.size for run in series for values in run}
+    datasets = [r.settings["data.dataset"] for r in records]
+    lengths = {(dataset, values.size) for dataset, run in zip(datasets, series, strict=True) for values in run}
     text = f"; values that are not finite are left out ({broken} of {len(records)} runs)" if broken else ""
-    return text + ("; a mean is over the seeds that reached its epoch" if len(lengths) > 1 else "")
+    return text + ("; a mean is over the seeds that reached its epoch" if len(lengths) > len(set(datasets)) else "")
 
 
 def _scale(axes: Axes, curves: Sequence[Curve]) -> None:

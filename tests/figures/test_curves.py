@@ -82,6 +82,12 @@ def test_different_lengths_and_broken_values():
     assert "over the seeds that reached its epoch" in figure.get_supxlabel().replace("\n", " ")
 
 
+def test_data_sets_may_be_trained_for_different_numbers_of_epochs():
+    records = [fake_record(0, epochs=4), fake_record(0, epochs=6, data__dataset="fashion_mnist")]
+    figure = learning_curves(records, ["routing.name"])
+    assert "reached its epoch" not in figure.get_supxlabel().replace("\n", " ")
+
+
 def test_a_single_epoch_is_a_dot():
     figure = learning_curves([fake_record(epochs=1)], ["routing.name"])
     assert figure.axes[0].lines[0].get_marker() == "o"
