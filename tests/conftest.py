@@ -24,3 +24,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if "CAPSNET_JAX_TESTS" not in os.environ:
         os.environ["CAPSNET_JAX_TESTS"] = tempfile.mkdtemp(prefix="capsnet_jax-tests-")
         config.add_cleanup(lambda: shutil.rmtree(os.environ.pop("CAPSNET_JAX_TESTS")))
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Names bytes by their argument: gzip writes the time into its own, so workers would name one test differently."""
+    return argname if isinstance(val, bytes) else None

@@ -37,11 +37,7 @@ def test_every_row_of_mlxtends_file_is_read_as_it_is_written():
     assert ours == {tuple(map(int, row.split(b","))) for row in rows}
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"damaged", gzip.compress(b"1,2\n3,4\n"), gzip.compress(b"words\n")],
-    ids=["damaged", "too_few", "words"],  # names of its own: what gzip writes differs from second to second
-)
+@pytest.mark.parametrize("content", [b"damaged", gzip.compress(b"1,2\n3,4\n"), gzip.compress(b"words\n")])
 def test_another_file_is_refused(content, tmp_path, monkeypatch):
     (tmp_path / "data" / "data").mkdir(parents=True)
     (tmp_path / "data" / "data" / "mnist_5k.csv.gz").write_bytes(content)
