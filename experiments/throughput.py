@@ -19,13 +19,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from capsnet_jax.bench.plan import USUAL
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from capsnet_jax.bench.ledger import Row
     from capsnet_jax.config import Config
 
-CONFIG: dict[str, object] = {}
+CONFIG: dict[str, object] = USUAL
 
 SWEEP: list[dict[str, object]] = [{}]
 

@@ -17,6 +17,8 @@ EXPERIMENT = "throughput"
 PEERS = ("pytorch", "pytorch_compiled", "plain_jax")
 PACKAGES = {"torch": "pytorch"}  # that peers need, and what the environment calls them
 LIBRARY = "PyTorch"
+# What presets are compared at: the same steps for each, and no averages of parameters, which the peers do not keep.
+USUAL: dict[str, object] = {"train.batch_size": 128, "train.average": 0.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +143,7 @@ def check(setting: Config) -> None:
 
 def rebase(setting: Config, preset: str) -> Config:
     """The same changes made to another preset."""
-    return config.override(config.from_preset(preset), changes(setting))
+    return config.override(_usual(preset), changes(setting))
 
 
 def case(setting: Config) -> str:
@@ -150,9 +152,13 @@ def case(setting: Config) -> str:
 
 
 def changes(setting: Config) -> dict[str, object]:
-    """What a setting changes in its preset, {path: value}."""
-    original = config.flatten(config.from_preset(setting.preset))
+    """What a setting changes in its preset as it is usually measured, {path: value}."""
+    original = config.flatten(_usual(setting.preset))
     return {path: value for path, value in config.flatten(setting).items() if value != original[path]}
+
+
+def _usual(preset: str) -> Config:
+    return config.override(config.from_preset(preset), USUAL)
 
 
 def _training(setting: Config) -> Workload:

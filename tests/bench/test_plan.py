@@ -9,7 +9,7 @@ from capsnet_jax.config import Config, ConfigError
 
 
 def setting(preset="paper", **changes) -> Config:
-    base = config.override(Config(), config.PRESETS[preset] | {"preset": preset})
+    base = config.override(Config(), config.PRESETS[preset] | {"preset": preset} | plan.USUAL)
     return config.override(base, {path.replace("__", "."): value for path, value in changes.items()})
 
 
@@ -69,6 +69,7 @@ def test_changes_hold_for_both_presets():
         assert all(w.settings["model.channels"] == 12 for w in group.workloads)
     small = plan.rebase(given, "small")
     assert (small.preset, small.model.name, small.train.schedule) == ("small", "capsnet_small", "cosine")
+    assert (small.train.batch_size, plan.rebase(small, "paper").train.batch_size) == (128, 128)
     assert plan.rebase(small, "paper") == given
     assert plan.case(given).startswith("paper model.channels=12")
 
