@@ -162,8 +162,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "train.warmup": 0.05,
         "train.learning_rate": 3e-3,
     },
-    # The net of Sabour et al. 2017 on the small one's schedule: a fortieth of the paper's epochs. Batch and rate were
-    # chosen on the validation split; the mean over the last epoch takes out the noise of steps that small.
+    # The net of Sabour et al. 2017 on the small one's schedule, in a fortieth of the released code's epochs. Batch and
+    # rate were chosen on the validation split; the mean over the last epoch takes out the noise of steps that small.
     "paper": {
         "model.name": "capsnet",
         "train.epochs": 15,
