@@ -13,7 +13,7 @@ import capsnet_jax.figures.style as style
 from capsnet_jax.figures.groups import Curve, Record, by_dataset, mean_curve
 from capsnet_jax.figures.labels import dataset_label, interval_label, label, seeds_label, setting_label
 
-METRICS = ("validation_error", "train_loss")
+METRICS = ("validation_error", "train_error")  # losses of other forms, or with a decoder, are other quantities
 
 
 @style.styled

@@ -20,7 +20,7 @@ def band(axes, index):
 def test_lines_are_means_and_bands_are_t_intervals():
     records = runs()
     figure = learning_curves(records, ["routing.iterations"], level=0.9)
-    for axes, metric in zip(figure.axes, ("validation_error", "train_loss"), strict=True):
+    for axes, metric in zip(figure.axes, ("validation_error", "train_error"), strict=True):
         assert len(axes.lines) == len(axes.collections) == 2
         for index, members in enumerate((records[:3], records[3:])):
             values = np.array([record.metrics[metric] for record in members])
@@ -33,7 +33,7 @@ def test_lines_are_means_and_bands_are_t_intervals():
 
 def test_words():
     figure = learning_curves(runs(), ["routing.iterations"])
-    assert [axes.get_ylabel() for axes in figure.axes] == ["validation error [%]", "training loss"]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["validation error [%]", "training error [%]"]
     assert {axes.get_xlabel() for axes in figure.axes} == {"epoch"}
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["r = 1 (n = 3)", "r = 3 (n = 3)"]
     assert figure.get_supxlabel() == "MNIST; line: mean of n = 3 seeds; band: 95% Student t interval of the mean"
@@ -73,11 +73,11 @@ def test_a_wide_band_does_not_pull_the_axis_below_zero():
 
 def test_different_lengths_and_broken_values():
     records = [fake_record(0, epochs=4), fake_record(1, epochs=6), fake_record(2, epochs=6)]
-    records[2].metrics["train_loss"][3:] = np.nan
+    records[2].metrics["train_error"][3:] = np.nan
     figure = learning_curves(records, ["routing.name"])
-    values = [records[0].metrics["train_loss"][3], records[1].metrics["train_loss"][3]]
+    values = [records[0].metrics["train_error"][3], records[1].metrics["train_error"][3]]
     assert figure.axes[1].lines[0].get_ydata()[3] == pytest.approx(np.mean(values))
-    assert figure.axes[1].lines[0].get_ydata()[5] == pytest.approx(records[1].metrics["train_loss"][5])
+    assert figure.axes[1].lines[0].get_ydata()[5] == pytest.approx(records[1].metrics["train_error"][5])
     assert "not finite are left out (1 of 3 runs)" in figure.get_supxlabel().replace("\n", " ")
     assert "over the seeds that reached its epoch" in figure.get_supxlabel().replace("\n", " ")
 
@@ -95,7 +95,7 @@ def test_a_single_epoch_is_a_dot():
 
 def test_nothing_finite_is_an_empty_panel():
     record = fake_record()
-    record.metrics["train_loss"][:] = np.nan
+    record.metrics["train_error"][:] = np.nan
     assert np.isnan(learning_curves([record], ["routing.name"]).axes[1].lines[0].get_ydata()).all()
 
 
