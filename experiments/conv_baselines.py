@@ -91,13 +91,13 @@ def _work(settings: Config, image_shape: tuple[int, int, int], classes: int) -> 
 
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
-    """Test error against parameters and FLOPs, and learning curves; losses of two kinds are not compared."""
+    """Test error against parameters and FLOPs, and learning curves."""
     from capsnet_jax import figures as draw
 
     by = _settings(records)
     return {
         "error_against_cost": draw.error_by_cost(records, by),
-        "learning_curves": draw.learning_curves(records, by, metrics=("validation_error", "train_error")),
+        "learning_curves": draw.learning_curves(records, by),
     }
 
 

@@ -25,7 +25,10 @@ WINNERS: tuple[tuple[int, str, int | None, float], ...] = (
 HUMAN = 5.1
 
 _ON_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
-_FAMILIES = ("alexnet", "vgg", "googlenet", "resnet", "densenet")
+_FAMILIES = ("AlexNet", "VGG", "GoogLeNet", "ResNet", "DenseNet")
+_RIGHT_ABOVE = {"xytext": (4, 3), "ha": "left"}
+_SMALL = {"textcoords": "offset points", "fontsize": 7.5}
+_LEFT_BELOW = {"xytext": (-3, -10), "ha": "right"}
 
 
 @style.styled
@@ -71,12 +74,13 @@ def error_against_cost(rows: Sequence[Mapping[str, Any]]) -> Figure:
         (panels[1], "flops", 1e9, "computing for one image [GFLOP]"),
     ):
         for index, family in enumerate(_FAMILIES):
-            own = sorted((r for r in rows if r["model"].startswith(family)), key=lambda r: r[quantity])
+            own = sorted((r for r in rows if r["model"].startswith(family.lower())), key=lambda r: r[quantity])
             x, y = [r[quantity] / unit for r in own], [r["top5_error"] for r in own]
             axes.plot(x, y, "o-", label=family, markersize=5, linewidth=1, **_colour(index))
+            place = _LEFT_BELOW if family == "DenseNet" else _RIGHT_ABOVE  # it runs close under ResNet
             for r, left, up in zip(own, x, y, strict=True):
-                tail = r["model"].removeprefix(family).removesuffix("bn").strip("_")
-                axes.annotate(tail, (left, up), xytext=(4, 3), textcoords="offset points", fontsize=7.5)
+                tail = r["model"].removeprefix(family.lower()).removesuffix("bn").strip("_")
+                axes.annotate(tail.upper() if len(tail) == 1 else tail, (left, up), **place, **_SMALL)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

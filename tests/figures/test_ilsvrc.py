@@ -20,10 +20,10 @@ def test_every_year_has_its_error_and_depth():
 def test_errors_stand_over_millions_and_gigaflops():
     figure = error_against_cost(ROWS)
     parameters, computing = figure.axes
-    [vgg] = [line for line in parameters.lines if line.get_label() == "vgg"]
+    [vgg] = [line for line in parameters.lines if line.get_label() == "VGG"]
     assert list(vgg.get_xdata()) == pytest.approx([132.863336, 138.357544])  # in order, whatever order they came in
     assert list(vgg.get_ydata()) == [11.37, 9.62]
-    [google] = [line for line in computing.lines if line.get_label() == "googlenet"]
+    [google] = [line for line in computing.lines if line.get_label() == "GoogLeNet"]
     assert list(google.get_xdata()) == pytest.approx([3.0])
     with pytest.raises(ValueError, match="no networks"):
         error_against_cost([])
