@@ -58,6 +58,8 @@ def error_against(
             offset = _DODGE * (index - (len(series) - 1) / 2)
             if seeds:
                 estimates += _draw_series(axes, seeds, setting_label(by, name), colour, offset, level)
+        if min(results(runs, quantity).min(initial=0) for runs in groups.values()) == 0:  # nothing is negative
+            axes.set_ylim(bottom=max(0, axes.get_ylim()[0]))  # though an interval may reach there
         axes.set(xlabel=label(path), ylabel=label(quantity), title=dataset_label(dataset))
         _ticks(axes, positions)
     for axes in panels[len(datasets) :]:
@@ -132,7 +134,7 @@ def _draw_series(
 
 def _ticks(axes: Axes, positions: Sequence[float]) -> None:
     """Puts a tick at each value that was run; the axis is logarithmic where the values span much."""
-    if positions[0] > 0 and positions[-1] >= 50 * positions[0]:
+    if positions[0] > 0 and positions[-1] >= 10 * positions[0]:
         axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(positions))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -38,6 +38,12 @@ def test_error_against_shows_all_it_draws():
     low, high = axes.get_ylim()
     bars = np.array(vertical_bars(axes.containers[0]))
     assert low < bars.min() < bars.max() < high
+
+
+def test_error_against_has_no_axis_below_zero_for_a_wide_interval():
+    pairs = [fake_record(seed, routing__iterations=r, test_error=1.0 + seed) for r in (1, 3) for seed in range(2)]
+    (axes,) = error_against(pairs, "routing.iterations").axes
+    assert np.min(vertical_bars(axes.containers[0])) < 0 == axes.get_ylim()[0]
     assert axes.get_xlim()[0] < 1 < 3 < axes.get_xlim()[1]
     assert list(axes.get_xticks()) == [1, 3]
 
@@ -68,7 +74,9 @@ def test_error_against_has_a_panel_a_data_set(count, panels):
     assert len(error_against(records, "routing.iterations").axes) == panels
 
 
-@pytest.mark.parametrize(("values", "scale"), [((1, 2, 5), "linear"), ((1e-4, 1e-3, 1e-1), "log")])
+@pytest.mark.parametrize(
+    ("values", "scale"), [((1, 2, 5), "linear"), ((0.03, 0.1, 0.3), "log"), ((1e-4, 1e-3, 1e-1), "log")]
+)
 def test_error_against_spreads_values_of_many_magnitudes(values, scale):
     records = [fake_record(train__learning_rate=value) for value in values]
     (axes,) = error_against(records, "train.learning_rate").axes
