@@ -39,8 +39,11 @@ def over_runs(function: Callable, axes: tuple[int | None, ...], *, across: str) 
         stacked = [a for a, axis in zip(arguments, axes, strict=True) if axis == 0]
 
         def one(own: list[Any]) -> Any:
-            own = list(own)
-            return function(*(own.pop(0) if axis == 0 else a for a, axis in zip(arguments, axes, strict=True)))
+            # Without barriers XLA merges slicing and stacking with the function, for one run in another way than for
+            # several, and its sums round differently: a run must be equal to the bit whoever runs beside it.
+            own = list(jax.lax.optimization_barrier(own))
+            result = function(*(own.pop(0) if axis == 0 else a for a, axis in zip(arguments, axes, strict=True)))
+            return jax.lax.optimization_barrier(result)
 
         return jax.lax.map(one, stacked)
 

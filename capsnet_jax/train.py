@@ -159,29 +159,37 @@ def train_steps(
     seed: Int[Array, ""],
     state: TrainState,
     examples: Examples,
+    order: Int[Array, "images"],
     start: Int[Array, ""],
     stop: Int[Array, ""],
     *,
     classes: int,
     total: int,
 ) -> TrainState:
-    """Steps `start` to `stop`, all of one epoch, as one loop on the device.
+    """Steps `start` to `stop`, all of one epoch and in its `order` of the examples, as one loop on the device.
 
     The loop's bounds are arguments of the program, so chunks of any length share one compilation and, as no step
     knows where its chunk began, lead to the same state to the bit.
     """
     size = config.train.batch_size
     steps = steps_per_epoch(config, examples)
-    epoch = start // steps
-    order = jax.random.permutation(jax.random.fold_in(_key(seed, "order"), epoch), examples.labels.shape[0])
     begins = (start % steps == 0) & (state.diverged < 0)
     state = state._replace(sums={name: jnp.where(begins, 0, value) for name, value in state.sums.items()})
 
     def body(step: Array, state: TrainState) -> TrainState:
-        indices = jax.lax.dynamic_slice(order, ((step - epoch * steps) * size,), (size,))
+        indices = jax.lax.dynamic_slice(order, (step % steps * size,), (size,))
         return train_step(config, seed, state, take(examples, indices), step, classes=classes, total=total)
 
     return jax.lax.fori_loop(start, stop, body, state)
+
+
+def orders(examples: Examples, *, across: str) -> Callable[[Int[Array, "runs"], int], Int[Array, "runs images"]]:
+    """The program that gives each seed's order of the examples in an epoch. Sorting takes long, so it runs once."""
+
+    def order(seed: Array, epoch: Array) -> Array:
+        return jax.random.permutation(jax.random.fold_in(_key(seed, "order"), epoch), examples.labels.shape[0])
+
+    return jax.jit(over_runs(order, (0, None), across=across))
 
 
 def steps_per_epoch(config: Config, examples: Examples) -> int:
@@ -227,6 +235,8 @@ def fit(
     program, compile_seconds = compile_steps(
         stacked, seed_array, states, train, classes=data.classes, total=total, across=across
     )
+    shuffled = orders(train, across=across)
+    order = shuffled(seed_array, step // steps)
     validate = judge(data.classes, across)
     looked_at = probed(validation)
 
@@ -234,7 +244,9 @@ def fit(
     while step < total:
         end = min(step + chunk, (step // steps + 1) * steps)
         clock = time.perf_counter()
-        states = program(stacked, seed_array, states, train, np.int32(step), np.int32(end))
+        if step % steps == 0:
+            order = shuffled(seed_array, step // steps)
+        states = program(stacked, seed_array, states, train, order, np.int32(step), np.int32(end))
         jax.block_until_ready(states)
         seconds = time.perf_counter() - clock
         done, busy = done + end - step, busy + seconds
@@ -262,9 +274,11 @@ def compile_steps(
     across: str,
 ) -> tuple[Callable[..., TrainState], float]:
     """`train_steps` of stacked runs, compiled for such arguments; the states are donated. And the seconds it took."""
-    steps = over_runs(partial(train_steps, classes=classes, total=total), (0, 0, 0, None, None, None), across=across)
+    axes = (0, 0, 0, None, 0, None, None)
+    steps = over_runs(partial(train_steps, classes=classes, total=total), axes, across=across)
+    order = jnp.zeros((len(seeds), len(examples.labels)), jnp.int32)
     bound = np.int32(0)
-    return compile_now(steps, configs, seeds, states, examples, bound, bound, donate=(2,))
+    return compile_now(steps, configs, seeds, states, examples, order, bound, bound, donate=(2,))
 
 
 def initial_states(configs: list[Config], seeds: list[int], data: Dataset, *, across: str) -> TrainState:

@@ -49,10 +49,11 @@ TRAIN = jax.device_put(DATA.train)
 @cache
 def programs():
     """(config, seed) → state, and (config, seed, state, start, stop) → state: every solo run here shares them."""
+    orders = train.orders(TRAIN, across="map")
     init = jax.jit(partial(train.init_state, image_shape=(8, 9, 1), classes=CLASSES))
     steps = jax.jit(partial(train.train_steps, classes=CLASSES, total=TOTAL))
     return init, lambda settings, seed, state, start, stop: steps(
-        settings, seed, state, TRAIN, jnp.int32(start), jnp.int32(stop)
+        settings, seed, state, TRAIN, orders(seed[None], start // STEPS)[0], jnp.int32(start), jnp.int32(stop)
     )
 
 
@@ -177,9 +178,10 @@ def test_an_epoch_takes_every_image_once_in_an_order_of_its_own(monkeypatch):
         lambda _c, _s, state, batch, *_a, **_k: jax.debug.callback(seen.append, batch.images) or state,
     )
     steps = jax.jit(partial(train.train_steps, classes=CLASSES, total=TOTAL))
-    state = solo(TINY, 0)
+    state, orders = solo(TINY, 0), train.orders(TRAIN, across="map")
     for epoch in range(2):
-        steps(TINY, jnp.int32(0), state, TRAIN, jnp.int32(epoch * STEPS), jnp.int32((epoch + 1) * STEPS))
+        [order] = orders(jnp.arange(1), epoch)
+        steps(TINY, jnp.int32(0), state, TRAIN, order, jnp.int32(epoch * STEPS), jnp.int32((epoch + 1) * STEPS))
         jax.effects_barrier()
     images = np.concatenate(seen).reshape(2, 32, -1)
     everything = sorted(map(bytes, DATA.train.images))
@@ -253,9 +255,14 @@ def test_run_i_of_many_is_run_i_alone(across):
     assert np.abs(run_of(states, 1).params["digit"]["W"] - other).max() > 0.01
 
 
-def test_in_turn_a_run_is_equal_to_the_bit_whoever_runs_beside_it():
-    alone = fit([rate(3e-3)], [7], across="map")[-1]
-    together = fitted("map")[-1]
+@pytest.mark.parametrize(
+    "settings",
+    [TINY, override(Config(), {"model.name": "cnn_small", "train.batch_size": 16, "train.epochs": 1})],
+    ids=["capsnet", "cnn"],
+)
+def test_in_turn_a_run_is_equal_to_the_bit_whoever_runs_beside_it(settings):
+    alone = fit([rate(3e-3, settings)], [7], across="map")[-1]
+    together = fit([settings, rate(3e-3, settings)], [0, 7], across="map")[-1]
     assert_equal(run_of(alone.states, 0), run_of(together.states, 1))
     for mine, both in zip(alone.history, together.history, strict=True):
         for name in mine.keys() - {"epoch", "images_per_second"}:

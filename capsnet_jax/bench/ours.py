@@ -49,6 +49,8 @@ class Training:
             total=_TOTAL,
             across=self._across,
         )
+        self._orders = train.orders(self._examples, across=self._across)
+        self._order = self._orders(self._fixed[1], 0)
         return seconds
 
     def run(self, steps: int) -> None:
@@ -56,8 +58,10 @@ class Training:
         end, epoch = self._step + steps, train.steps_per_epoch(self._configs[0], self._examples)
         while self._step < end:
             stop = min(end, (self._step // epoch + 1) * epoch)
+            if self._step % epoch == 0:
+                self._order = self._orders(self._fixed[1], self._step // epoch)
             bounds = (np.int32(self._step), np.int32(stop))
-            self.states = self._program(*self._fixed, self.states, self._examples, *bounds)
+            self.states = self._program(*self._fixed, self.states, self._examples, self._order, *bounds)
             self._step = stop
         jax.block_until_ready(self.states)
 

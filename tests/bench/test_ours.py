@@ -14,7 +14,7 @@ from tests.bench import small
 def counted(monkeypatch):
     """Training steps that only count, so that compiling is quick; batches of 32 of 128 images: epochs of four."""
 
-    def train_steps(config, seed, state, examples, start, stop, *, classes, total):
+    def train_steps(config, seed, state, examples, order, start, stop, *, classes, total):
         spans = start // train.steps_per_epoch(config, examples) != (stop - 1) // 4
         sums = {
             "loss": state.sums["loss"] + stop - start,
