@@ -4,7 +4,7 @@ Numbers (temperature, scale of W, margins, weights, learning rate) are traced, s
 runs in the same program. The table names the best settings by validation error; the test error stands beside them and
 chooses nothing.
 
-    python launch.py --experiment=sweep_demo --seeds=2
+    python launch.py --experiment=sweep_demo
 """
 
 from __future__ import annotations
