@@ -62,9 +62,9 @@ def transfer_quadrants(
         if means:
             least = min(means, key=lambda name: means[name])
             axes.axhspan(rows.index(least) - 0.5, rows.index(least) + 0.5, color=style.BLACK, alpha=0.07, lw=0)
+            axes.set_xlim(0, 1.15 * axes.dataLim.x1)
         axes.set_yticks(range(len(rows)), rows)
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xlim(0, 1.15 * axes.dataLim.x1)
         kind = "" if variant == "none" else f", {variant}"
         axes.set_title(f"{dataset_label(dataset)}{kind}\n{size:,} images")
         axes.set(xlabel=label(quantity) if row == len(targets) - 1 else "")

@@ -47,6 +47,13 @@ def test_the_advice_of_the_slides_is_ringed_at_the_least_and_the_greatest_size()
     assert "one seed has no interval" in figure.get_supxlabel()
 
 
+def test_a_place_where_nothing_has_run_yet_is_an_empty_panel():
+    *found, last = records(1)[:5]  # one target's four strategies with the fewest images, and one with more
+    last.settings["data.variant"] = "inverted"
+    figure = transfer_quadrants([*found, last], transfer_cases.STRATEGIES, {})
+    assert [len(axes.containers) for axes in figure.axes] == [4, 0, 0, 1]
+
+
 def test_what_is_missing_or_not_finite_is_left_out():
     found = [r for r in records(2) if r.settings["data.variant"] == "none" and r.settings["data.train_size"] == 100]
     found[0].result["test_error"] = math.nan
