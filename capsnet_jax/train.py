@@ -276,8 +276,7 @@ def compile_steps(
     """`train_steps` of stacked runs, compiled for such arguments; the states are donated. And the seconds it took."""
     axes = (0, 0, 0, None, 0, None, None)
     steps = over_runs(partial(train_steps, classes=classes, total=total), axes, across=across)
-    order = jnp.zeros((len(seeds), len(examples.labels)), jnp.int32)
-    bound = np.int32(0)
+    order, bound = jnp.zeros((len(seeds), len(examples.labels)), jnp.int32), np.int32(0)
     return compile_now(steps, configs, seeds, states, examples, order, bound, bound, donate=(2,))
 
 
@@ -298,5 +297,4 @@ def abstract_states(configs: list[Config], seeds: list[int], data: Dataset) -> T
 
 def _key(seed: Int[Array, ""], purpose: str) -> Array:
     """The run's key for one purpose, so that no two purposes share random numbers."""
-    purposes = ("init", "order", "steps")
-    return jax.random.fold_in(jax.random.key(seed), purposes.index(purpose))
+    return jax.random.fold_in(jax.random.key(seed), ("init", "order", "steps").index(purpose))
