@@ -236,7 +236,7 @@ def fit(
         stacked, seed_array, states, train, classes=data.classes, total=total, across=across
     )
     shuffled = orders(train, across=across)
-    order = shuffled(seed_array, step // steps)
+    order = shuffled(seed_array, step // steps)  # of the epoch to go on with; compiled here, before the clock starts
     validate = judge(data.classes, across)
     looked_at = probed(validation)
 

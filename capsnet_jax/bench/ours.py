@@ -50,7 +50,7 @@ class Training:
             across=self._across,
         )
         self._orders = train.orders(self._examples, across=self._across)
-        self._order = self._orders(self._fixed[1], 0)
+        self._order = self._orders(self._fixed[1], 0)  # compiles it
         return seconds
 
     def run(self, steps: int) -> None:

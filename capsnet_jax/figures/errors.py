@@ -58,8 +58,8 @@ def error_against(
             offset = _DODGE * (index - (len(series) - 1) / 2)
             if seeds:
                 estimates += _draw_series(axes, seeds, setting_label(by, name), colour, offset, level)
-        if min(results(runs, quantity).min(initial=0) for runs in groups.values()) == 0:  # nothing is negative
-            axes.set_ylim(bottom=max(0, axes.get_ylim()[0]))  # though an interval may reach there
+        if not any((results(runs, quantity) < 0).any() for runs in groups.values()):
+            axes.set_ylim(bottom=max(0, axes.get_ylim()[0]))  # where an interval may reach below
         axes.set(xlabel=label(path), ylabel=label(quantity), title=dataset_label(dataset))
         _ticks(axes, positions)
     for axes in panels[len(datasets) :]:

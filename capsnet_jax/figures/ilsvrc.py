@@ -26,8 +26,8 @@ HUMAN = 5.1
 
 _ON_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
 _FAMILIES = ("AlexNet", "VGG", "GoogLeNet", "ResNet", "DenseNet")
-_RIGHT_ABOVE = {"xytext": (4, 3), "ha": "left"}
 _SMALL = {"textcoords": "offset points", "fontsize": 7.5}
+_RIGHT_ABOVE = {"xytext": (4, 3), "ha": "left"}
 _LEFT_BELOW = {"xytext": (-3, -10), "ha": "right"}
 
 

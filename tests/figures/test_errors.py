@@ -38,14 +38,15 @@ def test_error_against_shows_all_it_draws():
     low, high = axes.get_ylim()
     bars = np.array(vertical_bars(axes.containers[0]))
     assert low < bars.min() < bars.max() < high
+    assert axes.get_xlim()[0] < 1 < 3 < axes.get_xlim()[1]
+    assert list(axes.get_xticks()) == [1, 3]
 
 
 def test_error_against_has_no_axis_below_zero_for_a_wide_interval():
     pairs = [fake_record(seed, routing__iterations=r, test_error=1.0 + seed) for r in (1, 3) for seed in range(2)]
-    (axes,) = error_against(pairs, "routing.iterations").axes
+    diverged = fake_record(2, routing__iterations=3, test_error=np.nan)
+    (axes,) = error_against([*pairs, diverged], "routing.iterations").axes
     assert np.min(vertical_bars(axes.containers[0])) < 0 == axes.get_ylim()[0]
-    assert axes.get_xlim()[0] < 1 < 3 < axes.get_xlim()[1]
-    assert list(axes.get_xticks()) == [1, 3]
 
 
 def test_error_against_words():
