@@ -85,7 +85,8 @@ def cpu_form(
     - more than eight groups: native (each is too small a product for the other forms to pay).
     - a stride, a window of at least 5×5 and more than one channel: Fourier, while its grid has at most 256 points.
     - im2col where copies of windows cost little: windows of one pixel, which are the images themselves; of at least
-      5×5 pixels of one channel, which are kept for the gradient; or at most twice as many windows as filters.
+      5×5 pixels of one channel, which are kept for the gradient; at most twice as many windows as filters; or fewer
+      windows than each has pixels (XLA takes the larger of image and filter for the image, which is far slower).
     - else direct.
 
     Up to eight groups are each a convolution of its own.
@@ -98,8 +99,9 @@ def cpu_form(
         grid = [o + -(-k // s) - 1 for o, k, s in zip(outputs, kernel_shape, strides, strict=False)]
         if grid[0] * grid[1] <= 256:
             return fourier_conv
-    few = padded[0] * outputs[0] * outputs[1] <= 2 * filters
-    return im2col_conv if height * width == 1 or (channels == 1 and height * width >= 25) or few else direct_conv
+    windows, pixels = outputs[0] * outputs[1], height * width
+    few = padded[0] * windows <= 2 * filters or windows < pixels
+    return im2col_conv if pixels == 1 or (channels == 1 and pixels >= 25) or few else direct_conv
 
 
 def _pads(padding: str | int | Sequence[tuple[int, int]], size, window, strides) -> Pads:

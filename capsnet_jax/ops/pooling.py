@@ -1,12 +1,13 @@
 """Pooling: the greatest or the mean of every window of an image.
 
 Windows are read as shifted views of the whole image, k² of them for a k×k window, which every platform fuses into one
-pass, and differentiates without the scatter that a native window reduction's gradient needs.
+pass. The gradient of the greatest is gathered by views too, where a native window reduction's would be scattered.
 """
 
 import functools
 import operator
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -42,9 +43,9 @@ def max_pool(
     >>> max_pool(image[None, :, :, None], 2)[0, :, :, 0].tolist()
     [[6.0, 8.0], [3.0, 4.0]]
     """
-    pads, out = _layout(x, window, strides or window, padding, ceil)
-    padded = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf)
-    return functools.reduce(_greater, _views(padded, window, strides or window, out))
+    moves = strides or window
+    pads, _ = _layout(x, window, moves, padding, ceil)
+    return _greatest(_padded(x, pads, -jnp.inf), window, moves)
 
 
 def average_pool(
@@ -75,7 +76,7 @@ def average_pool(
     """
     moves = strides or window
     pads, out = _layout(x, window, moves, padding, ceil)
-    total = functools.reduce(operator.add, _views(jnp.pad(x, ((0, 0), *pads, (0, 0))), window, moves, out))
+    total = functools.reduce(operator.add, _views(_padded(x, pads, 0.0), window, moves))
     counted = [
         _overlaps(positions, size, window, moves, padding, padding if count_padding else 0)
         for positions, size in zip(out, x.shape[1:3], strict=True)
@@ -102,17 +103,59 @@ def global_average(x: Float[Array, "batch height width channels"]) -> Float[Arra
     return jnp.mean(x, axis=(1, 2))
 
 
-def _greater(a: Array, b: Array) -> Array:
-    """The greater of two, NaN where one is; of equals the first.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _greatest(padded: Array, window: int, strides: int) -> Array:
+    return _greatest_and_place(padded, window, strides)[0]
 
-    The gradient goes by the choice that was made. That of `jnp.maximum` compares both with the result again, and XLA
-    may then compute them anew, rounded otherwise: neither is the result, and the gradient is lost.
+
+def _greatest_and_place(padded: Array, window: int, strides: int) -> tuple[Array, Array]:
+    """The greatest value of every window, NaN where one is, and its place there; of equals the first.
+
+    The gradient goes by the place, a byte for each window. Comparing values with the result again would not do: XLA
+    may compute them anew, rounded otherwise, so that none is the result, and the gradient is lost.
     """
-    return jnp.where((b > a) | (b != b), b, a)
+    greatest, *rest = _views(padded, window, strides)
+    place = jnp.zeros(greatest.shape, np.min_scalar_type(window**2))
+    for index, view in enumerate(rest, 1):
+        greater = (view > greatest) | (view != view)
+        greatest, place = jnp.where(greater, view, greatest), jnp.where(greater, place.dtype.type(index), place)
+    return greatest, place
+
+
+def _greatest_gradient(window: int, strides: int, place: Array, gradient: Array) -> tuple[Array]:
+    """To every pixel, the gradients of those windows whose greatest it is.
+
+    Pixel strides · q + phase has place phase + strides · m in window q − m. All pixels of a phase are computed alike,
+    as sums of shifted views; adding up what every place of a window gives its pixels, zeros lying between these, has
+    XLA compute the gradient anew for each of the places.
+    """
+    reach = (window - 1) // strides
+    around = ((0, 0), (reach, reach), (reach, reach), (0, 0))
+    place = jnp.pad(place, around, constant_values=window**2)  # which is no place
+    gradient = jnp.pad(gradient, around)
+    batch, rows, columns, channels = (n - reach * (axis in (1, 2)) for axis, n in enumerate(gradient.shape))
+
+    def phase(row: int, column: int) -> Array:
+        total = jnp.zeros((batch, rows, columns, channels), gradient.dtype)
+        for i in range(row, window, strides):
+            for j in range(column, window, strides):
+                top, left = reach - i // strides, reach - j // strides
+                seen = np.s_[:, top : top + rows, left : left + columns]
+                total += jnp.where(place[seen] == i * window + j, gradient[seen], 0)
+        return total
+
+    phases = [jnp.stack([phase(row, column) for column in range(strides)], axis=3) for row in range(strides)]
+    return (jnp.stack(phases, axis=2).reshape(batch, rows * strides, columns * strides, channels),)
+
+
+_greatest.defvjp(_greatest_and_place, _greatest_gradient)
 
 
 def _layout(x: Array, window: int, strides: int, padding: int, ceil: bool) -> tuple[list, list[int]]:
-    """What is padded before and after height and width, and the outputs' height and width."""
+    """What is padded before and after height and width (less than 0: cut off), and the outputs' height and width.
+
+    Padded images are whole multiples of the strides, as many as windows reach.
+    """
     pads, out = [], []
     for size in x.shape[1:3]:
         room = size + 2 * padding - window
@@ -124,14 +167,18 @@ def _layout(x: Array, window: int, strides: int, padding: int, ceil: bool) -> tu
                 f"images of {x.shape[1]}×{x.shape[2]} are too small for a {window}×{window} pooling window"
                 f" with padding {padding}"
             )
-        pads.append((padding, max(padding, steps * strides + window - size - padding)))
+        pads.append((padding, (steps + 1 + (window - 1) // strides) * strides - size - padding))
         out.append(steps + 1)
     return pads, out
 
 
-def _views(padded: Array, window: int, strides: int, out: list[int]) -> list[Array]:
+def _padded(x: Array, pads: list[tuple[int, int]], value: float) -> Array:
+    return lax.pad(x, jnp.asarray(value, x.dtype), [(low, high, 0) for low, high in [(0, 0), *pads, (0, 0)]])
+
+
+def _views(padded: Array, window: int, strides: int) -> list[Array]:
     """For every place in the window, what all windows have there."""
-    rows, columns = ((n - 1) * strides + 1 for n in out)
+    rows, columns = (n - strides - (window - 1) // strides * strides + 1 for n in padded.shape[1:3])
     return [padded[:, i : i + rows : strides, j : j + columns : strides] for i in range(window) for j in range(window)]
 
 

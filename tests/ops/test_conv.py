@@ -159,8 +159,8 @@ def test_gradient_of_gradient(form):
     ],
 )
 def test_vmap_over_kernels_is_a_loop_over_them(form, kernel_shape, strides):
-    x, _ = case((2, 9, 8, 11), kernel_shape)
-    assert cpu_form((2, 9, 8), kernel_shape, (strides, strides), 1) is form
+    x, _ = case((2, 10, 9, 11), kernel_shape)
+    assert cpu_form((2, 10, 9), kernel_shape, (strides, strides), 1) is form
     kernels = jnp.stack([case((1, 1, 1, 1), kernel_shape, seed=seed)[1] for seed in range(3)])
 
     def run(kernel):
@@ -184,6 +184,7 @@ def test_vmap_over_kernels_is_a_loop_over_them(form, kernel_shape, strides):
         ((8, 58, 58), (3, 3, 64, 128), (2, 2), 1, direct_conv),
         ((8, 9, 9), (3, 3, 512, 512), (1, 1), 1, im2col_conv),  # 392 windows for 512 filters
         ((32, 9, 9), (3, 3, 512, 512), (1, 1), 1, direct_conv),
+        ((128, 4, 4), (3, 3, 224, 224), (1, 1), 1, im2col_conv),  # 2×2 windows of 3×3 pixels
         ((8, 230, 230), (7, 7, 3, 64), (2, 2), 1, direct_conv),  # its first: too large a grid
         ((8, 28, 28), (5, 5, 1, 8), (2, 2), 1, im2col_conv),  # one channel
         ((8, 31, 31), (5, 5, 48, 256), (1, 1), 2, direct_conv),  # AlexNet, two groups

@@ -71,11 +71,36 @@ def test_googlenets_sizes(size, out):
     assert jax.eval_shape(lambda x: max_pool(x, 3, strides=2, ceil=True), x).shape == (1, out, out, 1)
 
 
-def test_the_gradient_goes_to_the_greatest_pixel():
-    gradient = jax.jit(jax.grad(lambda x: jnp.sum(max_pool(x, 2) * 2)))(X[:, :6])
-    windows = X[:, :6].reshape(2, 3, 2, 3, 2, 3)
-    expected = 2.0 * (windows == windows.max(axis=(2, 4), keepdims=True)).reshape(2, 6, 6, 3)
-    np.testing.assert_array_equal(gradient, expected)
+def loop_gradient(x, given, window, strides, padding, ceil):
+    """What is given to every window, added to the first of its greatest pixels."""
+    strides = strides or window
+    tops, lefts = (starts(size, window, strides, padding, ceil) for size in x.shape[1:3])
+    gradient = np.zeros(x.shape)
+    for i, top in enumerate(tops):
+        for j, left in enumerate(lefts):
+            for image, channel in np.ndindex(x.shape[0], x.shape[3]):
+                pixels = x[image, max(top, 0) : top + window, max(left, 0) : left + window, channel]
+                row, column = np.unravel_index(np.argmax(pixels), pixels.shape)
+                gradient[image, max(top, 0) + row, max(left, 0) + column, channel] += given[image, i, j, channel]
+    return gradient
+
+
+@pytest.mark.parametrize(("window", "strides", "padding", "ceil"), [*FORMS, (5, 2, 2, False), (6, 6, 0, False)])
+@pytest.mark.parametrize("rounded", [False, True], ids=["", "with equal pixels"])
+def test_the_gradient_goes_to_the_greatest_pixel(window, strides, padding, ceil, rounded):
+    x = np.round(X) if rounded else X
+    pool = partial(max_pool, window=window, strides=strides, padding=padding, ceil=ceil)
+    out, pull = jax.vjp(jax.jit(pool), jnp.asarray(x))
+    given = np.random.default_rng(1).standard_normal(out.shape).astype(np.float32)
+    expected = loop_gradient(x, given, window, strides, padding, ceil)
+    np.testing.assert_allclose(jax.jit(pull)(given)[0], expected, atol=1e-6)
+
+
+def test_the_gradient_of_a_window_of_more_pixels_than_a_byte_counts():
+    x = np.random.default_rng(0).standard_normal((1, 20, 20, 1)).astype(np.float32)
+    x[0, 19, 18] = 9
+    gradient = jax.grad(lambda x: jnp.sum(max_pool(x, 20)))(jnp.asarray(x))
+    np.testing.assert_array_equal(gradient, x == 9)
 
 
 def test_of_equal_pixels_the_first_has_the_gradient():
