@@ -1,7 +1,7 @@
 """Pooling: the greatest or the mean of every window of an image.
 
 Windows are read as shifted views of the whole image, k² of them for a k×k window, which every platform fuses into one
-pass. The gradient of the greatest is gathered by views too, where a native window reduction's would be scattered.
+pass. Gradients are gathered by views too, where a native window reduction's would be scattered.
 """
 
 import functools
@@ -76,7 +76,7 @@ def average_pool(
     """
     moves = strides or window
     pads, out = _layout(x, window, moves, padding, ceil)
-    total = functools.reduce(operator.add, _views(_padded(x, pads, 0.0), window, moves))
+    total = _sum(_padded(x, pads, 0.0), window, moves)
     counted = [
         _overlaps(positions, size, window, moves, padding, padding if count_padding else 0)
         for positions, size in zip(out, x.shape[1:3], strict=True)
@@ -104,6 +104,17 @@ def global_average(x: Float[Array, "batch height width channels"]) -> Float[Arra
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _sum(padded: Array, window: int, strides: int) -> Array:
+    return functools.reduce(operator.add, _views(padded, window, strides))
+
+
+_sum.defvjp(
+    lambda padded, window, strides: (_sum(padded, window, strides), None),
+    lambda window, strides, _, gradient: (_gathered(gradient, window, strides),),
+)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _greatest(padded: Array, window: int, strides: int) -> Array:
     return _greatest_and_place(padded, window, strides)[0]
 
@@ -122,8 +133,13 @@ def _greatest_and_place(padded: Array, window: int, strides: int) -> tuple[Array
     return greatest, place
 
 
-def _greatest_gradient(window: int, strides: int, place: Array, gradient: Array) -> tuple[Array]:
-    """To every pixel, the gradients of those windows whose greatest it is.
+_greatest.defvjp(
+    _greatest_and_place, lambda window, strides, place, gradient: (_gathered(gradient, window, strides, place),)
+)
+
+
+def _gathered(gradient: Array, window: int, strides: int, place: Array | None = None) -> Array:
+    """To every pixel, the gradients of all windows that it is in; with `place`, of those where it has that place.
 
     Pixel strides · q + phase has place phase + strides · m in window q − m. All pixels of a phase are computed alike,
     as sums of shifted views; adding up what every place of a window gives its pixels, zeros lying between these, has
@@ -131,8 +147,9 @@ def _greatest_gradient(window: int, strides: int, place: Array, gradient: Array)
     """
     reach = (window - 1) // strides
     around = ((0, 0), (reach, reach), (reach, reach), (0, 0))
-    place = jnp.pad(place, around, constant_values=window**2)  # which is no place
     gradient = jnp.pad(gradient, around)
+    if place is not None:
+        place = jnp.pad(place, around, constant_values=window**2)  # which is no place
     batch, rows, columns, channels = (n - reach * (axis in (1, 2)) for axis, n in enumerate(gradient.shape))
 
     def phase(row: int, column: int) -> Array:
@@ -141,14 +158,12 @@ def _greatest_gradient(window: int, strides: int, place: Array, gradient: Array)
             for j in range(column, window, strides):
                 top, left = reach - i // strides, reach - j // strides
                 seen = np.s_[:, top : top + rows, left : left + columns]
-                total += jnp.where(place[seen] == i * window + j, gradient[seen], 0)
+                given = gradient[seen]
+                total += given if place is None else jnp.where(place[seen] == i * window + j, given, 0)
         return total
 
     phases = [jnp.stack([phase(row, column) for column in range(strides)], axis=3) for row in range(strides)]
-    return (jnp.stack(phases, axis=2).reshape(batch, rows * strides, columns * strides, channels),)
-
-
-_greatest.defvjp(_greatest_and_place, _greatest_gradient)
+    return jnp.stack(phases, axis=2).reshape(batch, rows * strides, columns * strides, channels)
 
 
 def _layout(x: Array, window: int, strides: int, padding: int, ceil: bool) -> tuple[list, list[int]]:

@@ -96,6 +96,21 @@ def test_the_gradient_goes_to_the_greatest_pixel(window, strides, padding, ceil,
     np.testing.assert_allclose(jax.jit(pull)(given)[0], expected, atol=1e-6)
 
 
+@pytest.mark.parametrize(("window", "strides", "padding", "ceil"), [*FORMS, (5, 2, 2, False)])
+def test_a_means_gradient_is_what_it_takes_from_each_pixel(window, strides, padding, ceil):
+    """The mean is linear: its gradient, with what is given to windows, is what they are given when x moves by 1."""
+    pool = jax.jit(partial(average_pool, window=window, strides=strides, padding=padding, ceil=ceil))
+    out, pull = jax.vjp(pool, jnp.asarray(X[:1, :, :, :1]))
+    given = np.random.default_rng(1).standard_normal(out.shape).astype(np.float32)
+    expected = np.zeros((7, 6))
+    for pixel in np.ndindex(7, 6):
+        one = np.zeros((1, 7, 6, 1), np.float32)
+        one[0, *pixel, 0] = 1
+        mean = loop_pool(one, window, strides, padding, ceil, lambda p, size: p.sum(axis=(1, 2)) / size)
+        expected[pixel] = np.sum(mean * given)
+    np.testing.assert_allclose(jax.jit(pull)(given)[0][0, :, :, 0], expected, atol=1e-6)
+
+
 def test_the_gradient_of_a_window_of_more_pixels_than_a_byte_counts():
     x = np.random.default_rng(0).standard_normal((1, 20, 20, 1)).astype(np.float32)
     x[0, 19, 18] = 9
