@@ -1,7 +1,8 @@
 """Pooling: the greatest or the mean of every window of an image.
 
 Windows are read as shifted views of the whole image, k² of them for a k×k window, which every platform fuses into one
-pass. Gradients are gathered by views too, where a native window reduction's would be scattered.
+pass. Gradients are gathered by views too, where a native window reduction's would be scattered; there are none but in
+reverse, any number of times.
 """
 
 import functools

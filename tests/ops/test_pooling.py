@@ -111,6 +111,17 @@ def test_a_means_gradient_is_what_it_takes_from_each_pixel(window, strides, padd
     np.testing.assert_allclose(jax.jit(pull)(given)[0][0, :, :, 0], expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("pool", [max_pool, average_pool])
+def test_gradient_of_gradient(pool):
+    """Along a direction, beside central differences of the gradient."""
+    with jax.enable_x64(True):
+        x, along = (jnp.asarray(np.random.default_rng(seed).standard_normal((1, 7, 6, 2))) for seed in (0, 1))
+        gradient = jax.jit(jax.grad(lambda x: jnp.sum(pool(x, 3, strides=2, padding=1) ** 3)))
+        second = jax.grad(lambda x: jnp.vdot(gradient(x), along))(x)
+        expected = (gradient(x + 1e-6 * along) - gradient(x - 1e-6 * along)) / 2e-6
+    np.testing.assert_allclose(second, expected, atol=1e-7)
+
+
 def test_the_gradient_of_a_window_of_more_pixels_than_a_byte_counts():
     x = np.random.default_rng(0).standard_normal((1, 20, 20, 1)).astype(np.float32)
     x[0, 19, 18] = 9
