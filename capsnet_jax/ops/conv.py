@@ -2,8 +2,8 @@
 
 On GPU and TPU it lowers to the native convolution. On CPU, XLA's native form loses two orders of magnitude on some
 gradients (the input gradient of a strided 9×9 convolution reaches 1 % of a matrix product's rate), so there the form
-is chosen by `cpu_form` from static shapes alone. All forms (see `forms` and `fourier`) are differentiated in reverse,
-any number of times, and agree to float32 rounding.
+is chosen by `cpu_form` from static shapes alone. All forms (see `forms`, `fourier` and `winograd`) are differentiated
+in reverse, any number of times, and agree to float32 rounding.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from capsnet_jax.ops import winograd
 from capsnet_jax.ops.forms import Pads, direct_conv, im2col_conv, native_conv
 from capsnet_jax.ops.fourier import fourier_conv
 
@@ -84,6 +85,7 @@ def cpu_form(
 
     - more than eight groups: native (each is too small a product for the other forms to pay).
     - a stride, a window of at least 5×5 and more than one channel: Fourier, while its grid has at most 256 points.
+    - 3×3 without a stride: Winograd, where there are enough channels, filters and tiles (see `winograd.pays`).
     - im2col where copies of windows cost little: windows of one pixel, which are the images themselves; of at least
       5×5 pixels of one channel, which are kept for the gradient; at most twice as many windows as filters; or fewer
       windows than each has pixels (XLA takes the larger of image and filter for the image, which is far slower).
@@ -99,6 +101,8 @@ def cpu_form(
         grid = [o + -(-k // s) - 1 for o, k, s in zip(outputs, kernel_shape, strides, strict=False)]
         if grid[0] * grid[1] <= 256:
             return fourier_conv
+    if (height, width, *strides) == (3, 3, 1, 1) and winograd.pays(padded[0], outputs, channels, filters):
+        return winograd.winograd_conv
     windows, pixels = outputs[0] * outputs[1], height * width
     few = padded[0] * windows <= 2 * filters or windows < pixels
     return im2col_conv if pixels == 1 or (channels == 1 and pixels >= 25) or few else direct_conv

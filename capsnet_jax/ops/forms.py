@@ -3,10 +3,12 @@
 All take images NHWC and kernels HWIO, `strides` (vertical, horizontal) and `pads` ((top, bottom), (left, right)).
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -35,7 +37,7 @@ def im2col_conv(
 ) -> Float[Array, "batch out_height out_width filters"]:
     """A matrix product of all windows [images·positions, window] with all filters [window, filters]."""
     height, width, _, filters = kernel.shape
-    patches = _windows(_padded(x, pads), (height, width), strides)
+    patches = _windows(padded(x, pads), (height, width), strides)
     return (patches.reshape(-1, patches.shape[-1]) @ kernel.reshape(-1, filters)).reshape(*patches.shape[:3], filters)
 
 
@@ -66,7 +68,7 @@ def _direct_backward(strides: Strides, pads: Pads, held: tuple[Array, Array], gr
         to_x = _flipped_conv(gradient, kernel, pads)
     else:
         to_x = _windows_put_back(gradient, kernel, x.shape, strides, pads)
-    return to_x, _windows_times(gradient, _padded(x, pads), kernel.shape, strides)
+    return to_x, _windows_times(gradient, padded(x, pads), kernel.shape, strides)
 
 
 _direct.defvjp(_direct_forward, _direct_backward)
@@ -84,7 +86,7 @@ def _windows_put_back(gradient: Array, kernel: Array, shape: tuple[int, ...], st
     images = images_at_a_time(len(gradient), gradient.shape[1:3], kernel.shape)
 
     def copied(x: Array) -> Array:
-        return _windows(_padded(x, pads), (height, width), strides)
+        return _windows(padded(x, pads), (height, width), strides)
 
     put_back = jax.linear_transpose(copied, jax.ShapeDtypeStruct((images, *shape[1:]), gradient.dtype))
 
@@ -115,12 +117,22 @@ def images_at_a_time(batch: int, positions: tuple[int, ...], kernel_shape: tuple
     """
     height, width, channels, filters = kernel_shape
     window = 4 * height * width * channels
-    most = max(1, max(CACHED, 2 * window * filters) // (positions[0] * positions[1] * window))
-    return max(n for n in range(1, min(most, batch) + 1) if batch % n == 0)
+    return divisor(batch, max(CACHED, 2 * window * filters) // (positions[0] * positions[1] * window))
 
 
-def _padded(x: Array, pads: Pads) -> Array:
-    return jnp.pad(x, ((0, 0), *pads, (0, 0)))
+def divisor(whole: int, most: int) -> int:
+    """The greatest divisor that is at most so great; at least 1."""
+    return max(n for n in range(1, max(1, min(whole, most)) + 1) if whole % n == 0)
+
+
+def padded(x: Float[Array, "batch height width channels"], pads: Sequence[tuple[int, int]]) -> Array:
+    """Zeros around images; less than none cuts off."""
+    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0)])
+
+
+def along_first(matrix: np.ndarray, x: Float[Array, "a ..."]) -> Float[Array, "b ..."]:
+    """A constant matrix times the first axis."""
+    return (jnp.asarray(matrix, x.dtype) @ x.reshape(len(x), -1)).reshape(-1, *x.shape[1:])
 
 
 def _windows(padded: Array, window: tuple[int, int], strides: Strides) -> Array:

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from capsnet_jax.ops.forms import along_first, padded
+
 
 def fourier_conv(
     x: Float[Array, "batch height width channels"],
@@ -32,7 +34,7 @@ def fourier_conv(
     Returns:
         The same as the direct form, to float32 rounding.
     """
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    x = padded(x, pads)
     window = kernel.shape[:2]
     taps = tuple(-(-k // s) for k, s in zip(window, strides, strict=True))
     out = tuple((n - k) // s + 1 for n, k, s in zip(x.shape[1:3], window, strides, strict=True))
@@ -45,8 +47,8 @@ def fourier_conv(
     weights = _phases(kernel[None], taps, strides, filters).transpose(1, 3, 0, 2, 4, 5, 6)
     weights = weights.reshape(taps[0] * taps[1], -1, filters)
 
-    transformed = _multiply(_apply(dft.image, images), _apply(dft.kernel, weights), dft.pairs)
-    return _apply(dft.output, transformed).reshape(*out, batch, filters).transpose(2, 0, 1, 3)
+    transformed = _multiply(along_first(dft.image, images), along_first(dft.kernel, weights), dft.pairs)
+    return along_first(dft.output, transformed).reshape(*out, batch, filters).transpose(2, 0, 1, 3)
 
 
 class _Transforms(NamedTuple):
@@ -83,10 +85,6 @@ def _phases(x: Array, points: tuple[int, ...], strides: tuple[int, int], *filter
     x = x[:, :height, :width]
     far = [(0, 0), (0, height - x.shape[1]), (0, width - x.shape[2])] + [(0, 0)] * (x.ndim - 3)
     return jnp.pad(x, far).reshape(x.shape[0], points[0], strides[0], points[1], strides[1], x.shape[3], *filters)
-
-
-def _apply(matrix: np.ndarray, x: Float[Array, "points a b"]) -> Float[Array, "rows a b"]:
-    return (jnp.asarray(matrix, x.dtype) @ x.reshape(x.shape[0], -1)).reshape(-1, *x.shape[1:])
 
 
 def _multiply(
