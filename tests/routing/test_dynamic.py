@@ -167,6 +167,14 @@ def test_high_temperature_is_uniform_and_low_is_all_or_nothing():
     np.testing.assert_allclose(np.asarray(cold.couplings).max(axis=1), 1, atol=1e-3)
 
 
+def test_votes_turned_around_turn_the_parents_around_and_change_nothing_else():
+    """Without a bias routing cannot tell x from −x (Peer et al. 2019, arXiv:1905.08744): lengths, so classes, stay."""
+    votes = make_votes()
+    routing, turned = compiled()(votes), compiled()(-votes)
+    np.testing.assert_array_equal(turned.capsules, -routing.capsules)
+    np.testing.assert_array_equal(turned.couplings, routing.couplings)
+
+
 def test_a_traced_temperature_varies_in_one_program():
     votes = make_votes()
     temperatures = jnp.array([0.5, 1.0, 4.0])
