@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 Pads = tuple[tuple[int, int], tuple[int, int]]
 Strides = tuple[int, int]
 
-CACHED = 2**22  # bytes of windows that are copied out at a time; half or twice as many are slower on 32 MB of cache
+CACHED = 2**22  # bytes of windows or tiles copied out at a time; half or twice as many are slower on 32 MB of cache
 
 
 def native_conv(

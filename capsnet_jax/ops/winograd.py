@@ -19,11 +19,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from capsnet_jax.ops.forms import Pads, along_first, divisor, padded
+from capsnet_jax.ops.forms import CACHED, Pads, along_first, divisor, padded
 
 TILE, TAPS = 4, 3
 POINTS = (0.0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5))  # and infinity
-CACHED = 2**22  # bytes of transformed tiles that are held at a time, on 32 MB of cache
 
 
 def _values(terms: int) -> Float[np.ndarray, "points terms"]:
