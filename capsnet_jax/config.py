@@ -115,16 +115,22 @@ class Loss:
 @node
 @dataclasses.dataclass(frozen=True)
 class Train:
-    """How it is minimised: Adam (β 0.9, 0.999; ε 1e-8) with a schedule of its learning rate."""
+    """How it is minimised: an optimizer with a schedule of its learning rate."""
 
     epochs: int = choice(10, low=1, doc="passes over the training split")
     batch_size: int = choice(128, low=1, doc="images a step")
+    optimizer: str = choice(
+        "adam", among=("adam", "muon"), doc="Adam (β 0.9, 0.999; ε 1e-8), or Muon for the kernels between layers"
+    )
     learning_rate: float = number(1e-3, low=0, doc="greatest learning rate of the schedule")
     schedule: str = choice("exponential", among=("exponential", "cosine"), doc="how the learning rate falls")
     decay_rate: float = number(0.96, low=0, high=1, doc="exponential: factor for every `decay_steps` steps")
     decay_steps: float = number(2000.0, low=1, doc="exponential: steps")
     floor: float = number(1e-6, low=0, doc="least learning rate")
     warmup: float = number(0.0, low=0, high=0.9, doc="part of all steps in which the learning rate rises from 0")
+    weight_decay: float = number(
+        0.0, low=0, doc="of all but biases and other vectors, each step by this times the learning rate (AdamW)"
+    )
     average: float = choice(0.0, low=0, doc="judge and keep the mean over about so many last epochs; 0: the last step")
     frozen: str = choice("none", doc="layers that stay as they start, joined by +, as conv1+primary")
 

@@ -20,7 +20,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from capsnet_jax import models, partition
+from capsnet_jax import models, optimizer, partition
 from capsnet_jax.across import over_runs, stack
 from capsnet_jax.compiled import compile_now
 from capsnet_jax.config import Config
@@ -36,7 +36,7 @@ class TrainState(NamedTuple):
 
     Attributes:
         params: the model's parameters.
-        opt_state: Adam's moments, of the parameters that are trained.
+        opt_state: the optimizer's moments, of the parameters that are trained.
         sums: each metric summed over the examples of the current epoch so far.
         diverged: the first step whose loss or result was not finite, else -1. From then on the state stands still,
           so it always holds finite numbers.
@@ -83,7 +83,7 @@ def init_state(config: Config, seed: Int[Array, ""], image_shape: tuple[int, ...
     trained, _ = partition.split(params, config.train.frozen)
     sums = {name: jnp.zeros(()) for name in METRICS}
     average = jax.tree.map(jnp.zeros_like, (params, stats)) if config.train.average else ()
-    return TrainState(params, optax.scale_by_adam().init(trained), sums, jnp.int32(-1), stats, average)
+    return TrainState(params, optimizer.directions(config.train).init(trained), sums, jnp.int32(-1), stats, average)
 
 
 def train_step(
@@ -96,7 +96,7 @@ def train_step(
     classes: int,
     total: int,
 ) -> TrainState:
-    """One step of Adam on a batch of uint8 images, augmented here.
+    """One step on a batch of uint8 images, augmented here.
 
     Args:
         config: settings; its leaves may be traced.
@@ -132,7 +132,8 @@ def train_step(
         return loss, (parts, stats)
 
     (loss, (parts, stats)), gradient = jax.value_and_grad(loss_of, has_aux=True)(trained)
-    direction, opt_state = optax.scale_by_adam().update(gradient, state.opt_state)
+    direction, opt_state = optimizer.directions(config.train).update(gradient, state.opt_state)
+    direction = optimizer.decayed(direction, trained, config.train.weight_decay)
     if config.transfer.source != "none":
         slower = partition.scale_taken(config.transfer, trained)
         direction, _ = slower.update(direction, slower.init(trained))
@@ -145,7 +146,7 @@ def train_step(
         average = optax.incremental_update((params, stats), state.average, weight)
 
     moved = TrainState(params, opt_state, sums, state.diverged, stats, average)
-    # Adam moves a parameter by a few rates at most, so with these everything in `moved` is finite, and the choice
+    # A step moves a parameter by a few rates at most, so with these everything in `moved` is finite, and the choice
     # below is made while the update is computed instead of in another pass over the state. Stacked, because XLA writes
     # a chain of sums into every leaf's update again, which for nets of a hundred layers takes gigabytes to compile.
     squares = jnp.stack([jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves((gradient, stats))])

@@ -5,11 +5,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from PIL import Image
 
-from capsnet_jax import checkpoint, config, evaluation, models, partition, records, sweep, train
+from capsnet_jax import checkpoint, config, evaluation, models, optimizer, partition, records, sweep, train
 from capsnet_jax.data import Dataset
 from capsnet_jax.models.vgg import VGG
 from capsnet_jax.predict import predict
@@ -99,7 +98,7 @@ def test_evaluation_goes_by_them(whole):
 def test_they_stand_still_in_a_frozen_layer(whole):
     state = run_of(whole[0])
     trained, _ = partition.split(state.params, "stage1")
-    state = state._replace(opt_state=optax.scale_by_adam().init(trained))
+    state = state._replace(opt_state=optimizer.directions(NET.train).init(trained))
     _, after = step(state, config.override(NET, {"train.frozen": "stage1"}))
     assert_equal(after.stats["stage1"], state.stats["stage1"])
     assert_equal(after.params["stage1"], state.params["stage1"])

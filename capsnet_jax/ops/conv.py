@@ -1,9 +1,10 @@
 """Two-dimensional convolution: one function for every platform.
 
-On GPU and TPU it lowers to the native convolution. On CPU, XLA's native form loses two orders of magnitude on some
-gradients (the input gradient of a strided 9×9 convolution reaches 1 % of a matrix product's rate), so there the form
-is chosen by `cpu_form` from static shapes alone. All forms (see `forms`, `fourier` and `winograd`) are differentiated
-in reverse, any number of times, and agree to float32 rounding.
+On TPU it lowers to the native convolution, and on GPU but for large windows that move by more than one pixel, which go
+through Fourier space. On CPU, XLA's native form loses two orders of magnitude on some gradients (the input gradient of
+a strided 9×9 convolution reaches 1 % of a matrix product's rate), so there the form is chosen by `cpu_form` from static
+shapes alone. All forms (see `forms`, `fourier` and `winograd`) are differentiated in reverse, any number of times, and
+agree to the rounding of products: float32 on a CPU, TF32 on a GPU unless `JAX_DEFAULT_MATMUL_PRECISION=highest`.
 """
 
 from collections.abc import Callable, Sequence
@@ -66,7 +67,7 @@ def conv2d(
     if form is native_conv:
         return native(x, kernel)
 
-    def on_cpu(x: Array, kernel: Array) -> Array:
+    def formed(x: Array, kernel: Array) -> Array:
         """The forms' sums need float32, which is also what a CPU is fastest at."""
         wide = jnp.promote_types(x.dtype, jnp.float32)
         x, kernel, narrow = x.astype(wide), kernel.astype(wide), x.dtype
@@ -75,7 +76,9 @@ def conv2d(
         parts = zip(jnp.split(x, groups, axis=3), jnp.split(kernel, groups, axis=3), strict=True)
         return jnp.concatenate([form(*part, strides=moves, pads=pads) for part in parts], axis=3).astype(narrow)
 
-    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=native)
+    # On an H100, 9×9 by twos, 256 channels and filters, batch 64, with both gradients: native 1.86 ms, Fourier 0.73.
+    on_gpu = formed if form is fourier_conv and groups == 1 else native
+    return lax.platform_dependent(x, kernel, cpu=formed, cuda=on_gpu, default=native)
 
 
 def cpu_form(

@@ -308,7 +308,7 @@ def test_what_each_platform_gets(platform, x_shape, kernel_shape, strides):
         (text.count("stablehlo.convolution") for text in (forward, backward)),
         (text.count("stablehlo.dot_general") for text in (forward, backward)),
     )
-    if platform == "cpu":
+    if platform == "cpu" or (platform == "cuda" and strides == 2):
         assert tuple(native) == (0, 0)
         assert min(products) > 0
     else:
