@@ -6,6 +6,7 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 
 # Compiling is most of what tests do. At this level XLA computes the same, in half the time for code as small as here.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
@@ -24,6 +25,13 @@ def pytest_configure(config: pytest.Config) -> None:
     if "CAPSNET_JAX_TESTS" not in os.environ:
         os.environ["CAPSNET_JAX_TESTS"] = tempfile.mkdtemp(prefix="capsnet_jax-tests-")
         config.add_cleanup(lambda: shutil.rmtree(os.environ.pop("CAPSNET_JAX_TESTS")))
+
+
+@pytest.fixture
+def on_cpu() -> Iterator[None]:
+    """For claims that are about the CPU alone, on whichever platform tests run."""
+    with jax.default_device(jax.devices("cpu")[0]):
+        yield
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

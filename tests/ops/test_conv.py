@@ -84,6 +84,7 @@ def test_winograd(x_shape, filters, pads, cached, monkeypatch):
         assert error(got, wanted) < 1e-5
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_winograd_loses_little_to_rounding():
     """Of sums over 64 channels, less than a third of what the usual points 0, ±1, ±2 lose (3e-6)."""
     x, kernel = case((2, 16, 16, 64), (3, 3, 64, 16))

@@ -105,6 +105,7 @@ def test_the_temperature_has_a_gradient():
     np.testing.assert_allclose(found, wanted, rtol=1e-4)
 
 
+@pytest.mark.usefixtures("on_cpu")  # others sum in another order for several runs
 def test_runs_with_weights_of_their_own_are_mapped_over():
     (primary, weights, _), _ = problem()
     several = jnp.stack([weights, 2 * weights])
@@ -114,6 +115,7 @@ def test_runs_with_weights_of_their_own_are_mapped_over():
         np.testing.assert_allclose(found.capsules[run], layer.route(primary, own, settings).capsules, rtol=1e-5)
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_memory_does_not_grow_with_the_iterations():
     """What the compiled gradient of a batch holds at once: with 7 iterations as much as with 2, but for 2 %."""
     shapes = (32, 200, 8), (200, 10, 8, 16)
