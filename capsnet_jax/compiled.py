@@ -1,7 +1,5 @@
 """Compiling, without leaving memory behind, and once for all starts: compiled programs are kept on disk."""
 
-import contextlib
-import ctypes
 import hashlib
 import os
 import platform
@@ -12,6 +10,7 @@ from typing import Any
 
 import jax
 
+from capsnet_jax import heap
 from capsnet_jax.data.cache import default_dir
 
 
@@ -37,9 +36,7 @@ def compile_now(function: Callable, *arguments: Any, donate: tuple[int, ...] = (
     """
     clock = time.perf_counter()
     program = jax.jit(function, donate_argnums=donate).lower(*arguments).compile()
-    # The compiler's scratch memory, some 300 MB, is free by now, but glibc would keep it for the process.
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
+    heap.give_back()  # the compiler's scratch memory, some 300 MB
     return program, time.perf_counter() - clock
 
 
