@@ -39,6 +39,7 @@ AMOUNTS: dict[str, tuple[float, ...]] = {
     "elastic": (0, 0.5, 1, 1.5, 2, 3),
 }
 BATCH = 500
+DEAD = 1e-2  # features that vary less than so much of the others say nothing: a unit that is dead in the fitted images
 
 
 def observe(trained: Trained) -> dict[str, np.ndarray]:
@@ -82,7 +83,8 @@ def read_off(features: np.ndarray, amounts: np.ndarray, labels: np.ndarray, *, r
     for label in np.unique(labels):
         own = features[:, np.asarray(labels) == label].astype(np.float64)
         fitted, held = own[:, ::2], own[:, 1::2]
-        mean, std = fitted.mean(axis=(0, 1)), fitted.std(axis=(0, 1)) + 1e-9
+        mean, std = fitted.mean(axis=(0, 1)), fitted.std(axis=(0, 1))
+        std = np.maximum(std, DEAD * np.sqrt(np.mean(std**2)) + 1e-9)
         x, y = ((part - mean) / std for part in (fitted, held))
         wanted = np.broadcast_to((amounts - amounts.mean())[:, None], x.shape[:2]).ravel()
         x = x.reshape(-1, x.shape[-1])

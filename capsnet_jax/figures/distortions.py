@@ -11,7 +11,7 @@ import capsnet_jax.figures.style as style
 from capsnet_jax.figures.curves import draw_curve
 from capsnet_jax.figures.groups import Curve
 from capsnet_jax.figures.labels import dataset_label, interval_label, seeds_label
-from capsnet_jax.statistics import describe, mean_interval
+from capsnet_jax.statistics import mean_interval
 
 UNITS = {
     "shift": "shift [pixels]",
@@ -32,6 +32,8 @@ def distortion_curves(
 ) -> Figure:
     """Draws the error and the relative change of the features against each distortion, one colour a network.
 
+    Below stands how well the amount of distortion can be read off the features.
+
     Args:
         seen: (network, arrays) of each run; the arrays are "kind/amounts", "kind/error" and "kind/change" [amounts],
             and "kind/read", one number.
@@ -45,32 +47,33 @@ def distortion_curves(
     if not seen:
         raise ValueError("no runs to draw")
     networks = list(dict.fromkeys(name for name, _ in seen))
-    figure = style.new_figure(5.6 + 0.2 * len(networks))
-    panels = figure.subplots(2, len(kinds), squeeze=False, sharex="col", sharey="row")
+    figure = style.new_figure(7.0 + 0.2 * len(networks))
+    panels = figure.subplots(3, len(kinds), squeeze=False, sharey="row", height_ratios=(2, 2, 1))
     counts = [sum(name == own for name, _ in seen) for own in networks]
     for column, kind in zip(panels.T, kinds, strict=True):
         for index, network in enumerate(networks):
             runs = [arrays for name, arrays in seen if name == network]
             colour = style.series_style(index)["color"]
-            for axes, quantity in zip(column, ("error", "change"), strict=True):
+            for axes, quantity in zip(column[:2], ("error", "change"), strict=True):
                 values = np.stack([run[f"{kind}/{quantity}"] for run in runs])
                 estimates = [mean_interval(at, level) for at in values.T]
                 mean, half = (np.array([getattr(e, n) for e in estimates]) for n in ("mean", "half_width"))
                 draw_curve(axes, Curve(runs[0][f"{kind}/amounts"], mean, half), label=network, color=colour)
+            read = mean_interval([float(run[f"{kind}/read"]) for run in runs], level)
+            column[2].errorbar(index, read.mean, read.half_width, fmt="o", capsize=3, color=colour)
+        for axes in column[:2]:
+            axes.set_xticks(seen[0][1][f"{kind}/amounts"][::2])
+            if kind == "scale":
+                axes.invert_xaxis()
+        column[0].tick_params(labelbottom=False)
         column[1].set_xlabel(UNITS.get(kind, kind))
-        if kind == "scale":
-            column[0].invert_xaxis()
+        column[2].set_xticks([])
+        column[2].set_xlim(-0.7, len(networks) - 0.3)
     panels[0, 0].set_ylabel("test error [%]")
-    panels[1, 0].set_ylabel("relative change of the features")
-    style.legend(figure, panels.flat)
-    read = "; ".join(
-        f"{kind}: "
-        + ", ".join(
-            f"{network} {describe(mean_interval([float(a[f'{kind}/read']) for n, a in seen if n == network]))}"
-            for network in networks
-        )
-        for kind in kinds
-    )
+    panels[1, 0].set_ylabel("relative change\nof the features")
+    panels[2, 0].set_ylabel("R² of reading\nthe amount off")
+    style.legend(figure, panels[:2].flat)
     text = f"{dataset_label(dataset)}, test images; line: mean of {seeds_label(counts)}"
-    style.caption(figure, f"{text}; {interval_label(counts, level, 'band')}. R² of reading the amount off: {read}")
+    how = "the amount is read off by a linear fit for each class, on images that were not fitted"
+    style.caption(figure, f"{text}; {interval_label(counts, level, 'band or bar')}; {how}")
     return figure

@@ -61,6 +61,15 @@ def test_reading_off_is_of_images_that_were_not_fitted():
     assert invariance.read_off(told, amounts, labels) > 0.99
 
 
+def test_a_unit_that_is_dead_in_the_fitted_images_spoils_nothing():
+    rng = np.random.default_rng(0)
+    labels, amounts = np.repeat([0], 400), np.array([0.0, 1.0, 2.0])
+    features = rng.normal(size=(3, 400, 8))
+    features[:, :, 3] = amounts[:, None]
+    features[:, ::2, 5] = 1e-12 * rng.normal(size=(3, 200))
+    assert invariance.read_off(features, amounts, labels) > 0.99
+
+
 def test_the_curves_are_drawn():
     from capsnet_jax.figures import distortion_curves
 
@@ -75,8 +84,9 @@ def test_the_curves_are_drawn():
                 arrays |= {f"{kind}/error": amounts + seed, f"{kind}/change": amounts / 10}
             runs.append((name, arrays))
     figure = distortion_curves(runs, kinds, dataset="mnist")
-    panels = np.array(figure.axes).reshape(2, 5)
+    panels = np.array(figure.axes).reshape(3, 5)
     assert [axes.get_xlabel() for axes in panels[1]][:2] == ["shift [pixels]", "rotation [degrees]"]
     np.testing.assert_allclose(panels[0, 0].lines[0].get_ydata(), np.array(invariance.AMOUNTS["shift"]) + 0.5)
+    assert [float(y) for line in panels[2, 0].lines[:1] for y in line.get_ydata()] == [0.5]
     assert panels[0, 2].xaxis_inverted()  # smaller is further from what was seen
     assert "n = 2 seeds" in figure.get_supxlabel()
