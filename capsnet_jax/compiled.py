@@ -1,5 +1,7 @@
 """Compiling, without leaving memory behind, and once for all starts: compiled programs are kept on disk."""
 
+import contextlib
+import ctypes
 import hashlib
 import os
 import platform
@@ -10,7 +12,6 @@ from typing import Any
 
 import jax
 
-from capsnet_jax import heap
 from capsnet_jax.data.cache import default_dir
 
 
@@ -36,7 +37,9 @@ def compile_now(function: Callable, *arguments: Any, donate: tuple[int, ...] = (
     """
     clock = time.perf_counter()
     program = jax.jit(function, donate_argnums=donate).lower(*arguments).compile()
-    heap.give_back()  # the compiler's scratch memory, some 300 MB
+    # The compiler's scratch memory, some 300 MB, is free by now, but glibc would keep it for the process.
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
     return program, time.perf_counter() - clock
 
 

@@ -61,7 +61,7 @@ def _task(options: flags.FlagValues) -> int:
 
 def _run(options: flags.FlagValues) -> None:
     """Train or measure what is not yet done, then draw."""
-    from capsnet_jax import heap, records, sweep, trained
+    from capsnet_jax import records, sweep, trained
     from capsnet_jax.compiled import keep_compiled
     from capsnet_jax.interrupt import stop_requested
     from capsnet_jax.lock import exclusive
@@ -73,7 +73,6 @@ def _run(options: flags.FlagValues) -> None:
             experiment.measure(settings, workdir, stop)
             _draw(name, experiment, workdir)
         return
-    heap.keep_freed()
     keep_compiled()
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     cells = [records.Cell(setting, seed) for setting in settings for seed in seeds]

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from capsnet_jax import config, heap, models, train
+from capsnet_jax import config, models, train
 from capsnet_jax.across import chosen, stack
 from capsnet_jax.bench import memory
 from capsnet_jax.bench.workload import Workload
@@ -22,7 +22,6 @@ _TOTAL = 1_000_000  # steps that the learning rate's schedule spans: more than a
 
 def build(workload: Workload) -> Training | Inference:
     """The subject at a workload."""
-    heap.keep_freed()  # as launch.py does
     return Training(workload) if workload.phase == "training" else Inference(workload)
 
 
