@@ -15,9 +15,9 @@ EXPERIMENT = "throughput_nets"
 PEERS = ("torchvision", "torchvision_channels_last")
 PACKAGES = {"torch": "pytorch", "torchvision": "torchvision"}  # that peers need, and what the environment calls them
 LIBRARY = "torchvision"
-EFFORT = Effort(seconds=2.0)
+EFFORT = Effort(seconds=6.0)  # several steps of the slowest, as `train.fit` takes at a time
 SIDE, CLASSES = 224, 1000
-IMAGES = 64  # a step takes so long that more would not be seen
+IMAGES = 256  # a step takes so long that more would not be seen
 
 _SIZES = [path for path, field in config.paths().items() if path.startswith("model.") and field.default is None]
 _ALIKE: dict[str, object] = dict.fromkeys(_SIZES) | {"train.frozen": "none", "transfer.source": "none"}

@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from capsnet_jax.models.layers import BatchNorm, Conv, is_small
+from capsnet_jax.ops.normalization import Moments, moments
 from capsnet_jax.ops.pooling import average_pool, global_average, max_pool
 
 
@@ -64,12 +66,12 @@ class DenseNet(nn.Module):
             x = out["pool1"] = max_pool(x, 3, strides=2, padding=1)
         for index, depth in enumerate(self.depths, 1):
             name = f"block{index}"
-            x, added = DenseBlock(depth, self.growth, self.precision, name=name)(x, train=train)
+            x, batch, added = DenseBlock(depth, self.growth, self.precision, name=name)(x, train=train)
             out |= {f"{name}.{layer}": value for layer, value in added.items()} | {name: x}
             if index < len(self.depths):
                 name = f"transition{index}"
-                x = out[name] = Transition(self.precision, name=name)(x, train=train)
-        x = nn.relu(BatchNorm(name="norm2")(x, train=train))
+                x = out[name] = Transition(self.precision, name=name)(x, train=train, batch=batch)
+        x = nn.relu(BatchNorm(name="norm2")(x, train=train, batch=batch))
         x = out["average"] = global_average(x)
         out["logits"] = nn.Dense(self.classes, name="classes")(x)
         return out
@@ -85,14 +87,18 @@ class DenseBlock(nn.Module):
     @nn.compact
     def __call__(
         self, x: Float[Array, "batch height width channels"], *, train: bool
-    ) -> tuple[Float[Array, "batch height width filters"], dict[str, Array]]:
-        """The block's input with all that was added behind it, and what each layer added by its name."""
-        out = {}
+    ) -> tuple[Float[Array, "batch height width filters"], tuple[Float[Array, "filters"], ...], dict[str, Array]]:
+        """The block's input with all that was added behind it, its moments, and what each layer added by its name.
+
+        All layers normalise the same channels by the same moments, so each channel's are taken once.
+        """
+        out, batch = {}, moments(x)
         for index in range(self.depth):
             name = f"layer{index + 1}"
-            added = out[name] = DenseLayer(self.growth, self.precision, name=name)(x, train=train)
+            added = out[name] = DenseLayer(self.growth, self.precision, name=name)(x, train=train, batch=batch)
             x = jnp.concatenate([x, added], axis=-1)
-        return x, out
+            batch = jax.tree.map(lambda *parts: jnp.concatenate(parts), batch, moments(added))
+        return x, batch, out
 
 
 class DenseLayer(nn.Module):
@@ -103,11 +109,11 @@ class DenseLayer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch height width channels"], *, train: bool
+        self, x: Float[Array, "batch height width channels"], *, train: bool, batch: Moments | None = None
     ) -> Float[Array, "batch height width growth"]:
-        """All channels so far to the layer's own."""
+        """All channels so far, with the batch's moments of each if known, to the layer's own."""
         form = {"bias": False, "precision": self.precision}
-        x = nn.relu(BatchNorm(name="norm1")(x, train=train))
+        x = nn.relu(BatchNorm(name="norm1")(x, train=train, batch=batch))
         x = Conv(4 * self.growth, 1, name="conv1", **form)(x)
         x = nn.relu(BatchNorm(name="norm2")(x, train=train))
         return Conv(self.growth, 3, padding=1, name="conv2", **form)(x)
@@ -120,9 +126,9 @@ class Transition(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch height width channels"], *, train: bool
+        self, x: Float[Array, "batch height width channels"], *, train: bool, batch: Moments | None = None
     ) -> Float[Array, "batch out_height out_width filters"]:
-        """One block's output to the next one's input."""
-        x = nn.relu(BatchNorm(name="norm")(x, train=train))
+        """One block's output, with the batch's moments of its channels if known, to the next one's input."""
+        x = nn.relu(BatchNorm(name="norm")(x, train=train, batch=batch))
         x = Conv(x.shape[-1] // 2, 1, bias=False, precision=self.precision, name="conv")(x)
         return average_pool(x, 2)

@@ -6,7 +6,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from capsnet_jax.ops.conv import Pads, conv2d
-from capsnet_jax.ops.normalization import batch_norm, moments, running_moments
+from capsnet_jax.ops.normalization import Moments, batch_norm, moments, running_moments
 
 SMALL = 64  # pixels; images with a shorter side than this get a net's small form
 
@@ -61,9 +61,15 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch height width channels"], *, train: bool
+        self, x: Float[Array, "batch height width channels"], *, train: bool, batch: Moments | None = None
     ) -> Float[Array, "batch height width channels"]:
-        """Normalise by the batch, which moves the running statistics, in training; by these otherwise."""
+        """Normalise by the batch, which moves the running statistics, in training; by these otherwise.
+
+        Args:
+            x: activations.
+            train: which of the two.
+            batch: the batch's mean and variance where they are known; not looked at if not training.
+        """
         shape = x.shape[-1:]
         scale = self.param("scale", jax.nn.initializers.constant(0.0 if self.zero else 1.0), shape)
         bias = self.param("bias", jax.nn.initializers.zeros, shape)
@@ -71,7 +77,7 @@ class BatchNorm(nn.Module):
         var = self.variable("batch_stats", "var", jnp.ones, shape)
         if not train:
             return batch_norm(x, mean.value, var.value, scale, bias, epsilon=self.epsilon)
-        batch = moments(x)
+        batch = batch or moments(x)
         if self.is_mutable_collection("batch_stats") and not self.is_initializing():
             count = x.size // x.shape[-1]
             old = mean.value, var.value

@@ -4,6 +4,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+Moments = tuple[Float[Array, "channels"], Float[Array, "channels"]]  # mean and variance of every channel
+
 
 def local_response_norm(
     x: Float[Array, "batch height width channels"],
@@ -42,9 +44,7 @@ def local_response_norm(
     return x * (k + alpha * near) ** -beta
 
 
-def moments(
-    x: Float[Array, "batch height width channels"],
-) -> tuple[Float[Array, "channels"], Float[Array, "channels"]]:
+def moments(x: Float[Array, "batch height width channels"]) -> Moments:
     """Mean and (biased) variance of every channel over the batch and all positions."""
     mean = jnp.mean(x, axis=(0, 1, 2))
     return mean, jnp.mean((x - mean[None, None, None]) ** 2, axis=(0, 1, 2))
@@ -75,13 +75,7 @@ def batch_norm(
     return (x - mean[None, None, None]) * factor[None, None, None] + bias[None, None, None]
 
 
-def running_moments(
-    old: tuple[Float[Array, "channels"], Float[Array, "channels"]],
-    new: tuple[Float[Array, "channels"], Float[Array, "channels"]],
-    count: int,
-    *,
-    momentum: float,
-) -> tuple[Float[Array, "channels"], Float[Array, "channels"]]:
+def running_moments(old: Moments, new: Moments, count: int, *, momentum: float) -> Moments:
     """Running mean and variance moved towards a batch's: momentum · old + (1 − momentum) · new.
 
     Args:

@@ -14,6 +14,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from capsnet_jax.ops.forms import held
+
 
 def max_pool(
     x: Float[Array, "batch height width channels"],
@@ -146,7 +148,7 @@ def _gathered(gradient: Array, window: int, strides: int, place: Array | None = 
     as sums of shifted views; adding up what every place of a window gives its pixels, zeros lying between these, has
     XLA compute the gradient anew for each of the places.
     """
-    gradient = _held(gradient)
+    gradient = held(gradient)
     reach = (window - 1) // strides
     around = ((0, 0), (reach, reach), (reach, reach), (0, 0))
     gradient = jnp.pad(gradient, around)
@@ -166,24 +168,6 @@ def _gathered(gradient: Array, window: int, strides: int, place: Array | None = 
 
     phases = [jnp.stack([phase(row, column) for column in range(strides)], axis=3) for row in range(strides)]
     return jnp.stack(phases, axis=2).reshape(batch, rows * strides, columns * strides, channels)
-
-
-def _held(gradient: Array) -> Array:
-    """The same, made once. Phases have XLA compute it anew for each, with all that it fuses with it.
-
-    In DenseNet-121 that is the sum over all layers of a block, and a fifth of a step on a CPU. No barrier keeps its
-    fusions apart, but loops do: this one copies the images, half of them at a time.
-    """
-    batch = len(gradient)
-    if batch % 2:
-        return gradient
-
-    def copied(gradient: Array) -> Array:
-        halves = gradient.reshape(2, batch // 2, *gradient.shape[1:])
-        # Without the barrier JAX leaves the loop out, as it only copies.
-        return lax.map(lax.optimization_barrier, halves).reshape(gradient.shape)
-
-    return lax.platform_dependent(gradient, cpu=copied, default=lambda gradient: gradient)
 
 
 def _layout(x: Array, window: int, strides: int, padding: int, ceil: bool) -> tuple[list, list[int]]:

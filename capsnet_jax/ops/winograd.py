@@ -19,7 +19,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from capsnet_jax.ops.forms import CACHED, Pads, along_first, divisor, padded
+from capsnet_jax.ops.forms import CACHED, Pads, along_first, divisor, held, padded
 
 TILE, TAPS = 4, 3
 POINTS = (0.0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5))  # and infinity
@@ -91,9 +91,10 @@ def _forward(x: Array, kernel: Array, pads: Pads) -> tuple[Array, tuple[Array, A
     return _winograd(x, kernel, pads), (x, kernel)
 
 
-def _backward(pads: Pads, held: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+def _backward(pads: Pads, kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     """The images' gradient is a convolution with the filters turned around; the filters' a sum over tiles."""
-    x, kernel = held
+    x, kernel = kept
+    gradient = held(gradient)
     vertical, horizontal = ((TAPS - 1 - low, TAPS - 1 - high) for low, high in pads)
     to_x = _winograd(gradient, kernel[::-1, ::-1].swapaxes(2, 3), (vertical, horizontal))
 
@@ -104,12 +105,17 @@ def _backward(pads: Pads, held: tuple[Array, Array], gradient: Array) -> tuple[A
     def some(images: Array, gradient: Array) -> Array:
         tiles = gradient.reshape(len(images), height // TILE, TILE, width // TILE, TILE, -1)
         tiles = tiles.transpose(4, 2, 0, 1, 3, 5).reshape(TILE * TILE, -1, gradient.shape[-1])
-        return _image_values(images).swapaxes(1, 2) @ along_first(ON_OUTPUT, tiles)
+        values = _image_values(images), along_first(ON_OUTPUT, tiles)
+        first, second = values[::-1] if turned else values
+        return first.swapaxes(1, 2) @ second
 
+    channels, filters = kernel.shape[2:]
+    turned = channels > filters  # the narrower one is transposed faster
     parts = lots, filled.reshape(*lots.shape[:2], height, width, -1)
-    total = jnp.zeros((len(ON_KERNEL), *kernel.shape[2:]), x.dtype)
+    total = jnp.zeros((len(ON_KERNEL), *((filters, channels) if turned else (channels, filters))), x.dtype)
     total, _ = lax.scan(lambda total, part: (total + some(*part), None), total, parts)
-    return to_x, along_first(ON_KERNEL.T, total).reshape(kernel.shape).swapaxes(0, 1)
+    to_kernel = along_first(ON_KERNEL.T, total.swapaxes(1, 2) if turned else total)
+    return to_x, to_kernel.reshape(kernel.shape).swapaxes(0, 1)
 
 
 _winograd.defvjp(_forward, _backward)

@@ -54,8 +54,10 @@ def test_a_block_keeps_its_input_and_adds_to_it():
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 5, 4, 6)), jnp.float32)
     block = DenseBlock(3, growth=4)
     variables = jax.jit(lambda key: block.init(key, x, train=False))(jax.random.key(0))
-    out, added = jax.jit(lambda v: block.apply(v, x, train=False))(variables)
+    out, (mean, variance), added = jax.jit(lambda v: block.apply(v, x, train=False))(variables)
     np.testing.assert_array_equal(out[..., :6], x)
+    np.testing.assert_allclose(mean, np.mean(out, axis=(0, 1, 2)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(variance, np.var(out, axis=(0, 1, 2)), rtol=1e-5)
     for index in range(3):
         np.testing.assert_array_equal(out[..., 6 + 4 * index : 10 + 4 * index], added[f"layer{index + 1}"])
         kernel = variables["params"][f"layer{index + 1}"]["conv1"]["kernel"]
