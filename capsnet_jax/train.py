@@ -152,7 +152,12 @@ def train_step(
     squares = jnp.stack([jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves((gradient, stats))])
     finite = jnp.all(jnp.isfinite(squares)) & jnp.isfinite(loss) & jnp.isfinite(1e3 * rate) & (state.diverged < 0)
     stays = state._replace(diverged=jnp.where(state.diverged < 0, step, state.diverged))
-    return jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, stays)
+    params = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved.params, state.params)
+    # The rest is replaced after the parameters, which it moves, and which are finite; else XLA copies all moments.
+    firsts = jnp.stack([leaf.ravel()[0] for leaf in jax.tree.leaves(params)])
+    then = finite & jnp.all(jnp.isfinite(firsts))
+    replaced = jax.tree.map(lambda new, old: jnp.where(then, new, old), moved, stays)
+    return replaced._replace(params=params)
 
 
 def train_steps(
