@@ -130,7 +130,8 @@ def _windows_times(gradient: Array, padded: Array, shape: tuple[int, ...], strid
 
     parts = [whole.reshape(-1, images, *whole.shape[1:]) for whole in (padded, gradient)]
     total = jnp.zeros((filters, height * width * padded.shape[3]), gradient.dtype)
-    return lax.scan(lambda total, part: (total + some(*part), None), total, parts)[0].T.reshape(shape)
+    total, _ = lax.scan(lambda total, part: (total + some(*part), None), total, parts)
+    return held(total.T).reshape(shape)
 
 
 def images_at_a_time(batch: int, positions: tuple[int, ...], kernel_shape: tuple[int, ...]) -> int:

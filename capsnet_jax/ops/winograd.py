@@ -114,7 +114,9 @@ def _backward(pads: Pads, kept: tuple[Array, Array], gradient: Array) -> tuple[A
     parts = lots, filled.reshape(*lots.shape[:2], height, width, -1)
     total = jnp.zeros((len(ON_KERNEL), *((filters, channels) if turned else (channels, filters))), x.dtype)
     total, _ = lax.scan(lambda total, part: (total + some(*part), None), total, parts)
-    to_kernel = along_first(ON_KERNEL.T, total.swapaxes(1, 2) if turned else total)
+    to_kernel = along_first(ON_KERNEL.T, total)
+    if turned:
+        to_kernel = to_kernel.swapaxes(1, 2)
     return to_x, to_kernel.reshape(kernel.shape).swapaxes(0, 1)
 
 

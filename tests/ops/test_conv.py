@@ -20,6 +20,7 @@ WITH_STRIDES = [*((form, (2, 2)) for form in FORMS), (winograd_conv, (1, 1))]
 # Image [batch, height, width, channels], kernel [height, width, channels, filters], strides, pads.
 CASES = {
     "1x1": ((2, 3, 4, 3), (1, 1, 3, 2), (1, 1), NONE),
+    "1x1, more filters than channels": ((2, 3, 4, 2), (1, 1, 2, 5), (1, 1), NONE),
     "3x3": ((2, 5, 7, 3), (3, 3, 3, 4), (1, 1), NONE),
     "3x3, padded beyond the kernel": ((2, 4, 5, 2), (3, 3, 2, 3), (1, 1), ((3, 0), (1, 4))),
     "3x3/2, a pixel unused": ((2, 8, 10, 2), (3, 3, 2, 3), (2, 2), NONE),
@@ -82,6 +83,24 @@ def test_winograd(x_shape, filters, pads, cached, monkeypatch):
         strict=True,
     ):
         assert error(got, wanted) < 1e-5
+
+
+@pytest.mark.usefixtures("on_cpu")
+@pytest.mark.parametrize(("hold", "times"), [(forms.held, 1), (lambda x: x, 2)])
+def test_what_is_held_is_computed_once(hold, times):
+    """However it is viewed; else XLA computes it for each view."""
+
+    def views(x):
+        x = hold(jnp.tan(x))
+        return jnp.pad(x, ((0, 0), (1, 1), (0, 0))), jnp.pad(x, ((0, 0), (0, 0), (2, 1)))
+
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((3, 4, 5)), jnp.float32)
+    compiled = jax.jit(views).lower(x).compile()
+    assert compiled.as_text().count(" tan(") == times
+    for got, wanted in zip(
+        compiled(x), (np.pad(np.tan(x), p) for p in ([(0, 0), (1, 1), (0, 0)], [(0, 0), (0, 0), (2, 1)])), strict=True
+    ):
+        np.testing.assert_allclose(got, wanted, rtol=1e-6)
 
 
 @pytest.mark.usefixtures("on_cpu")
