@@ -42,7 +42,7 @@ def test_both_phases_of_every_subject_at_imagenets_sizes():
 def test_images_are_as_the_workload_says():
     given = nets.groups(setting(), [], nets.EFFORT)[0].workloads[0]
     images, labels = given.images()
-    assert (images.shape, images.dtype) == ((64, 224, 224, 3), "uint8")
+    assert (images.shape, images.dtype) == ((nets.IMAGES, 224, 224, 3), "uint8")
     assert 500 < labels.max() < 1000
     data = ours.dataset(dataclasses.replace(given, side=9, count=5))
     assert (data.train.images.shape, data.image_shape, data.classes) == ((5, 9, 9, 3), (9, 9, 3), 1000)
@@ -59,7 +59,7 @@ def test_images_are_as_the_workload_says():
         ({"train__frozen": "conv1"}, "train.frozen=none"),
         ({"transfer__source": "mnist"}, "transfer.source=none"),
         ({"data__dataset": "cifar10"}, "images are synthetic"),
-        ({"train__batch_size": 65}, "lower train.batch_size"),
+        ({"train__batch_size": nets.IMAGES + 1}, "lower train.batch_size"),
     ],
 )
 def test_settings_that_torchvision_does_not_share(changes, told):

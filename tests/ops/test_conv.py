@@ -92,15 +92,14 @@ def test_what_is_held_is_computed_once(hold, times):
 
     def views(x):
         x = hold(jnp.tan(x))
-        return jnp.pad(x, ((0, 0), (1, 1), (0, 0))), jnp.pad(x, ((0, 0), (0, 0), (2, 1)))
+        return [jnp.pad(x, pads) for pads in around]
 
-    x = jnp.asarray(np.random.default_rng(0).standard_normal((3, 4, 5)), jnp.float32)
+    around = [((0, 0), (1, 1), (0, 0)), ((0, 0), (0, 0), (2, 1))]
+    x = np.random.default_rng(0).standard_normal((3, 4, 5)).astype(np.float32)
     compiled = jax.jit(views).lower(x).compile()
     assert compiled.as_text().count(" tan(") == times
-    for got, wanted in zip(
-        compiled(x), (np.pad(np.tan(x), p) for p in ([(0, 0), (1, 1), (0, 0)], [(0, 0), (0, 0), (2, 1)])), strict=True
-    ):
-        np.testing.assert_allclose(got, wanted, rtol=1e-6)
+    for got, pads in zip(compiled(x), around, strict=True):
+        np.testing.assert_allclose(got, np.pad(np.tan(x), pads), rtol=1e-6)
 
 
 @pytest.mark.usefixtures("on_cpu")
