@@ -169,7 +169,7 @@ def held(x: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
     """
 
     def touched(image: Array, x: Array) -> Array:
-        place = (image, *[0] * (x.ndim - 1))
+        place = [image] + [jnp.zeros_like(image)] * (x.ndim - 1)
         value = lax.dynamic_slice(x, place, [1] * x.ndim)
         return lax.dynamic_update_slice(x, lax.optimization_barrier(value), place)
 
