@@ -18,7 +18,7 @@ LIBRARY = "torchvision"
 EFFORT = Effort(seconds=2.0)
 LONGER = 5  # that much a block of training takes: several steps of the slowest nets, as `train.fit` goes
 SIDE, CLASSES = 224, 1000
-IMAGES = 256  # a step takes so long that more would not be seen
+IMAGES = 256  # 32 steps, so that an epoch's end, which ends a call too, seldom falls into a block
 
 _SIZES = [path for path, field in config.paths().items() if path.startswith("model.") and field.default is None]
 _ALIKE: dict[str, object] = dict.fromkeys(_SIZES) | {"train.frozen": "none", "transfer.source": "none"}
