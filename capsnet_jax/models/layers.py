@@ -76,13 +76,13 @@ class BatchNorm(nn.Module):
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         var = self.variable("batch_stats", "var", jnp.ones, shape)
         if not train:
-            return batch_norm(x, mean.value, var.value, scale, bias, epsilon=self.epsilon)
+            return batch_norm(x, mean.value, var.value, scale, bias, self.epsilon)
         batch = batch or moments(x)
         if self.is_mutable_collection("batch_stats") and not self.is_initializing():
             count = x.size // x.shape[-1]
             old = mean.value, var.value
             mean.value, var.value = running_moments(old, batch, count, momentum=self.momentum)
-        return batch_norm(x, *batch, scale, bias, epsilon=self.epsilon)
+        return batch_norm(x, *batch, scale, bias, self.epsilon)
 
 
 def fully_connected(

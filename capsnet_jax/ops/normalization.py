@@ -1,5 +1,8 @@
 """Normalisation: of an activation by its neighbouring channels, and of a channel by its batch."""
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
@@ -44,22 +47,39 @@ def local_response_norm(
     return x * (k + alpha * near) ** -beta
 
 
+@jax.custom_vjp
 def moments(x: Float[Array, "batch height width channels"]) -> Moments:
-    """Mean and (biased) variance of every channel over the batch and all positions."""
+    """Mean and (biased) variance of every channel over the batch and all positions. Differentiated in reverse only."""
     mean = jnp.mean(x, axis=(0, 1, 2))
-    return mean, jnp.mean((x - mean[None, None, None]) ** 2, axis=(0, 1, 2))
+    variance = jnp.mean((x - _each(mean)) ** 2, axis=(0, 1, 2))
+    return lax.optimization_barrier((mean, variance))  # else x - mean is kept for who normalises, a pass over memory
 
 
+def _moments_forward(x: Array) -> tuple[Moments, tuple[Array, Array]]:
+    mean, variance = moments(x)
+    return (mean, variance), (x, mean)
+
+
+def _moments_backward(kept: tuple[Array, Array], gradient: Moments) -> tuple[Array]:
+    """Autodiff does not see that deviations from the mean add up to nothing, so the mean does not move the variance."""
+    x, mean = kept
+    to_mean, to_variance = (g / (x.size // x.shape[-1]) for g in gradient)
+    return ((x - _each(mean)) * _each(2 * to_variance) + _each(to_mean),)
+
+
+moments.defvjp(_moments_forward, _moments_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(5,))
 def batch_norm(
     x: Float[Array, "batch height width channels"],
     mean: Float[Array, "channels"],
     variance: Float[Array, "channels"],
     scale: Float[Array, "channels"],
     bias: Float[Array, "channels"],
-    *,
     epsilon: float,
 ) -> Float[Array, "batch height width channels"]:
-    """γ (x − μ) / √(σ² + ε) + β, with a μ and σ² of every channel.
+    """γ (x − μ) / √(σ² + ε) + β, with a μ and σ² of every channel. Differentiated in reverse only.
 
     Args:
         x: activations, NHWC.
@@ -71,8 +91,26 @@ def batch_norm(
 
     Source: Ioffe and Szegedy 2015 (arXiv:1502.03167), algorithms 1 and 2.
     """
-    factor = scale * lax.rsqrt(variance + epsilon)
-    return (x - mean[None, None, None]) * factor[None, None, None] + bias[None, None, None]
+    return (x - _each(mean)) * _each(scale * lax.rsqrt(variance + epsilon)) + _each(bias)
+
+
+def _batch_norm_forward(
+    x: Array, mean: Array, variance: Array, scale: Array, bias: Array, epsilon: float
+) -> tuple[Array, tuple[Array, ...]]:
+    return batch_norm(x, mean, variance, scale, bias, epsilon), (x, mean, variance, scale)
+
+
+def _batch_norm_backward(epsilon: float, kept: tuple[Array, ...], gradient: Array) -> tuple[Array, ...]:
+    """Two sums over a channel are all that it takes; autodiff makes the deviations anew for each."""
+    x, mean, variance, scale = kept
+    inverse = lax.rsqrt(variance + epsilon)
+    total = jnp.sum(gradient, axis=(0, 1, 2))
+    along = jnp.sum(gradient * x, axis=(0, 1, 2)) - mean * total
+    to_x = gradient * _each(scale * inverse)
+    return to_x, -total * scale * inverse, -along * scale * inverse**3 / 2, along * inverse, total
+
+
+batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
 
 
 def running_moments(old: Moments, new: Moments, count: int, *, momentum: float) -> Moments:
@@ -87,3 +125,7 @@ def running_moments(old: Moments, new: Moments, count: int, *, momentum: float) 
     """
     mean, variance = new[0], new[1] * (count / max(count - 1, 1))
     return momentum * old[0] + (1 - momentum) * mean, momentum * old[1] + (1 - momentum) * variance
+
+
+def _each(of_channels: Float[Array, "channels"]) -> Float[Array, "1 1 1 channels"]:
+    return of_channels[None, None, None]

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float
 from capsnet_jax.ops.forms import CACHED, Pads, along_first, divisor, held, padded
 
 TILE, TAPS = 4, 3
+LOTS = 4  # taken together: XLA multiplies many small matrices on one core, but several such products at once
 POINTS = (0.0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5))  # and infinity
 
 
@@ -76,7 +77,7 @@ def winograd_conv(
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _winograd(x: Array, kernel: Array, pads: Pads) -> Array:
-    lots, out = _lots(x, kernel.shape, pads)
+    lots, out = _lots(x, kernel.shape, pads, LOTS)
     filters = along_first(ON_KERNEL, kernel.swapaxes(0, 1).reshape(TAPS * TAPS, *kernel.shape[2:]))
 
     def some(images: Array) -> Array:
@@ -84,7 +85,11 @@ def _winograd(x: Array, kernel: Array, pads: Pads) -> Array:
         down, across = (n // TILE for n in images.shape[1:3])
         return tiles.reshape(TILE, TILE, len(images), down, across, -1).transpose(2, 3, 1, 4, 0, 5)
 
-    return lax.map(some, lots).reshape(len(x), *_whole(out), -1)[:, : out[0], : out[1]]
+    def several(lots: Array) -> Array:
+        return jnp.stack([some(images) for images in lots])
+
+    fours = lots.reshape(-1, divisor(len(lots), LOTS), *lots.shape[1:])
+    return lax.map(several, fours).reshape(len(x), *_whole(out), -1)[:, : out[0], : out[1]]
 
 
 def _forward(x: Array, kernel: Array, pads: Pads) -> tuple[Array, tuple[Array, Array]]:
@@ -132,15 +137,16 @@ def _image_values(images: Float[Array, "images height width channels"]) -> Float
     return tiles.reshape(size * size, -1, channels)
 
 
-def _lots(x: Array, kernel_shape: tuple[int, ...], pads: Pads) -> tuple[Array, tuple[int, int]]:
+def _lots(x: Array, kernel_shape: tuple[int, ...], pads: Pads, together: int = 1) -> tuple[Array, tuple[int, int]]:
     """Padded images [lots, images, height, width, channels], whole ones or bands of one, and the size of the output.
 
-    A lot has as many tiles as fit the cache, but no fewer than filters, which every product reads.
+    A lot has as many tiles as fit the cache with those taken together, but no fewer than filters, which every product
+    reads.
     """
     batch, _, _, channels = x.shape
     out = (x.shape[1] + sum(pads[0]) - TAPS + 1, x.shape[2] + sum(pads[1]) - TAPS + 1)
     height, width = _whole(out)
-    most = max(CACHED // (x.dtype.itemsize * len(ON_IMAGE) ** 2 * channels), kernel_shape[3])
+    most = max(CACHED // together // (x.dtype.itemsize * len(ON_IMAGE) ** 2 * channels), kernel_shape[3])
     wider = [(low, high + whole - n) for (low, high), whole, n in zip(pads, (height, width), out, strict=True)]
     filled = padded(x, wider)
     images = divisor(batch, most * TILE**2 // (height * width))
