@@ -222,8 +222,7 @@ def fit(
         seeds: one seed a run.
         data: train and validation are used, test is not looked at.
         across: "vmap" or "map".
-        chunk_seconds: how long the device is left to itself; five times as long where that is for eight steps at most,
-            as a program's memory is new to it in its first step, which costs a CPU a quarter of a conv net's.
+        chunk_seconds: how long the device is left to itself, about (see `next_chunk`).
         start: (step, states, history) to go on from; None starts anew.
 
     Yields:
@@ -258,8 +257,7 @@ def fit(
         seconds = time.perf_counter() - clock
         done, busy = done + end - step, busy + seconds
         rate = len(configs) * config.train.batch_size * done / busy
-        fitting = chunk_seconds * (end - step) / seconds
-        chunk = max(1, round(fitting), min(8, round(5 * fitting)))
+        chunk = next_chunk(end - step, seconds, chunk_seconds)
         step = end
         if step % steps == 0:
             metrics = {f"train_{n}": v for n, v in means(states.sums, steps * config.train.batch_size).items()}
@@ -269,6 +267,16 @@ def fit(
             history = [*history, {"epoch": step // steps, "images_per_second": rate} | row]
             done, busy = 0, 0.0
         yield Progress(step, total, states, history, rate, compile_seconds)
+
+
+def next_chunk(steps: int, seconds: float, chunk_seconds: float) -> int:
+    """Steps to leave the device to itself for, when the last `steps` took `seconds`.
+
+    As many as take `chunk_seconds`, and if these are few, up to eight in up to five times as long: a program's memory
+    is new to it in its first step, which costs a CPU a quarter of a conv net's.
+    """
+    fitting = chunk_seconds * steps / seconds
+    return max(1, round(fitting), min(8, round(5 * fitting)))
 
 
 def compile_steps(

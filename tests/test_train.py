@@ -161,6 +161,14 @@ def test_chunks_do_not_matter_to_the_bit():
     assert_equal(solo(TINY, 0, 1, 2, 3, 4, 5, 6), whole)
 
 
+@pytest.mark.parametrize(
+    ("seconds_a_step", "expected"),
+    [(0.01, 200), (0.25, 8), (0.5, 8), (1.25, 8), (2.0, 5), (4.0, 2), (10.0, 1), (60.0, 1)],
+)
+def test_a_chunk_of_two_seconds_has_up_to_eight_steps_if_these_take_ten(seconds_a_step, expected):
+    assert train.next_chunk(3, 3 * seconds_a_step, 2.0) == expected
+
+
 def test_seeds_differ_in_initial_weights_and_in_order():
     first, second = solo(TINY, 0), solo(TINY, 1)
     assert float(jnp.abs(first.params["digit"]["W"] - second.params["digit"]["W"]).max()) > 0.01

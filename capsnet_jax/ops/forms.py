@@ -181,7 +181,7 @@ def held(x: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
 
 def _windows(padded: Array, window: tuple[int, int], strides: Strides) -> Array:
     """Copies of all windows [batch, out_height, out_width, window·channels]."""
-    if padded.shape[3] == 1 and min(window) > 1:  # rows of windows first, for copying single pixels takes twice as long
+    if padded.shape[3] <= 4 and min(window) > 1:  # rows of windows first, for copying so few values takes twice as long
         rows = _windows(padded, (1, window[1]), (1, strides[1]))
         return _windows(rows, (window[0], 1), (strides[0], 1))
     last = [(size - k) // s * s + 1 for size, k, s in zip(padded.shape[1:3], window, strides, strict=True)]
