@@ -101,7 +101,10 @@ def _batch_norm_forward(
 
 
 def _batch_norm_backward(epsilon: float, kept: tuple[Array, ...], gradient: Array) -> tuple[Array, ...]:
-    """Two sums over a channel are all that it takes; autodiff makes the deviations anew for each."""
+    """Two sums over a channel are all that it takes; autodiff makes the deviations anew for each.
+
+    The mean is taken off the second sum, as its factors less the mean would be a pass over memory of their own.
+    """
     x, mean, variance, scale = kept
     inverse = lax.rsqrt(variance + epsilon)
     total = jnp.sum(gradient, axis=(0, 1, 2))
