@@ -3,7 +3,7 @@
 All take images NHWC and kernels HWIO, `strides` (vertical, horizontal) and `pads` ((top, bottom), (left, right)).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -16,6 +16,7 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 Strides = tuple[int, int]
 
 CACHED = 2**22  # bytes of windows or tiles copied out at a time; half or twice as many are slower on 32 MB of cache
+LOTS = 4  # of these in one turn of a loop: XLA does what is small on one core, but several such things at once
 
 
 def native_conv(
@@ -116,7 +117,7 @@ def _windows_put_back(gradient: Array, kernel: Array, shape: tuple[int, ...], st
     def some(gradient: Array) -> Array:
         return put_back(gradient @ kernel.reshape(-1, filters).T)[0]
 
-    return lax.map(some, gradient.reshape(-1, images, *gradient.shape[1:])).reshape(shape)
+    return mapped(some, gradient.reshape(-1, images, *gradient.shape[1:])).reshape(shape)
 
 
 def _windows_times(gradient: Array, padded: Array, shape: tuple[int, ...], strides: Strides) -> Array:
@@ -129,9 +130,8 @@ def _windows_times(gradient: Array, padded: Array, shape: tuple[int, ...], strid
         return gradient.reshape(-1, filters).T @ patches.reshape(-1, patches.shape[-1])
 
     parts = [whole.reshape(-1, images, *whole.shape[1:]) for whole in (padded, gradient)]
-    total = jnp.zeros((filters, height * width * padded.shape[3]), gradient.dtype)
-    total, _ = lax.scan(lambda total, part: (total + some(*part), None), total, parts)
-    return held(total.T).reshape(shape)
+    start = jnp.zeros((filters, height * width * padded.shape[3]), gradient.dtype)
+    return held(summed(some, start, *parts).T).reshape(shape)
 
 
 def images_at_a_time(batch: int, positions: tuple[int, ...], kernel_shape: tuple[int, ...]) -> int:
@@ -142,6 +142,23 @@ def images_at_a_time(batch: int, positions: tuple[int, ...], kernel_shape: tuple
     height, width, channels, filters = kernel_shape
     window = 4 * height * width * channels
     return divisor(batch, max(CACHED, 2 * window * filters) // (positions[0] * positions[1] * window))
+
+
+def mapped(some: Callable[[Array], Array], lots: Float[Array, "lots ..."]) -> Float[Array, "lots ..."]:
+    """What comes of every lot, some lots together."""
+    together = divisor(len(lots), LOTS)
+    turns = lax.map(lambda lots: jnp.stack([some(lot) for lot in lots]), lots.reshape(-1, together, *lots.shape[1:]))
+    return turns.reshape(-1, *turns.shape[2:])
+
+
+def summed(some: Callable[..., Array], start: Array, *parts: Float[Array, "lots ..."]) -> Array:
+    """What comes of every lot, added to the start, some lots together."""
+    together = divisor(len(parts[0]), LOTS)
+
+    def turn(total: Array, lots: Sequence[Array]) -> tuple[Array, None]:
+        return sum((some(*lot) for lot in zip(*lots, strict=True)), start=total), None
+
+    return lax.scan(turn, start, [part.reshape(-1, together, *part.shape[1:]) for part in parts])[0]
 
 
 def divisor(whole: int, most: int) -> int:

@@ -16,13 +16,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float
 
-from capsnet_jax.ops.forms import CACHED, Pads, along_first, divisor, held, padded
+from capsnet_jax.ops.forms import CACHED, LOTS, Pads, along_first, divisor, held, mapped, padded, summed
 
 TILE, TAPS = 4, 3
-LOTS = 4  # taken together: XLA multiplies many small matrices on one core, but several such products at once
 POINTS = (0.0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5))  # and infinity
 
 
@@ -77,7 +75,7 @@ def winograd_conv(
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _winograd(x: Array, kernel: Array, pads: Pads) -> Array:
-    lots, out = _lots(x, kernel.shape, pads, LOTS)
+    lots, out = _lots(x, kernel.shape, pads)
     filters = along_first(ON_KERNEL, kernel.swapaxes(0, 1).reshape(TAPS * TAPS, *kernel.shape[2:]))
 
     def some(images: Array) -> Array:
@@ -85,11 +83,7 @@ def _winograd(x: Array, kernel: Array, pads: Pads) -> Array:
         down, across = (n // TILE for n in images.shape[1:3])
         return tiles.reshape(TILE, TILE, len(images), down, across, -1).transpose(2, 3, 1, 4, 0, 5)
 
-    def several(lots: Array) -> Array:
-        return jnp.stack([some(images) for images in lots])
-
-    fours = lots.reshape(-1, divisor(len(lots), LOTS), *lots.shape[1:])
-    return lax.map(several, fours).reshape(len(x), *_whole(out), -1)[:, : out[0], : out[1]]
+    return mapped(some, lots).reshape(len(x), *_whole(out), -1)[:, : out[0], : out[1]]
 
 
 def _forward(x: Array, kernel: Array, pads: Pads) -> tuple[Array, tuple[Array, Array]]:
@@ -117,9 +111,8 @@ def _backward(pads: Pads, kept: tuple[Array, Array], gradient: Array) -> tuple[A
     channels, filters = kernel.shape[2:]
     turned = channels > filters  # the narrower one is transposed faster
     parts = lots, filled.reshape(*lots.shape[:2], height, width, -1)
-    total = jnp.zeros((len(ON_KERNEL), *((filters, channels) if turned else (channels, filters))), x.dtype)
-    total, _ = lax.scan(lambda total, part: (total + some(*part), None), total, parts)
-    to_kernel = along_first(ON_KERNEL.T, total)
+    start = jnp.zeros((len(ON_KERNEL), *((filters, channels) if turned else (channels, filters))), x.dtype)
+    to_kernel = along_first(ON_KERNEL.T, summed(some, start, *parts))
     if turned:
         to_kernel = to_kernel.swapaxes(1, 2)
     return to_x, to_kernel.reshape(kernel.shape).swapaxes(0, 1)
@@ -137,7 +130,7 @@ def _image_values(images: Float[Array, "images height width channels"]) -> Float
     return tiles.reshape(size * size, -1, channels)
 
 
-def _lots(x: Array, kernel_shape: tuple[int, ...], pads: Pads, together: int = 1) -> tuple[Array, tuple[int, int]]:
+def _lots(x: Array, kernel_shape: tuple[int, ...], pads: Pads) -> tuple[Array, tuple[int, int]]:
     """Padded images [lots, images, height, width, channels], whole ones or bands of one, and the size of the output.
 
     A lot has as many tiles as fit the cache with those taken together, but no fewer than filters, which every product
@@ -146,7 +139,7 @@ def _lots(x: Array, kernel_shape: tuple[int, ...], pads: Pads, together: int = 1
     batch, _, _, channels = x.shape
     out = (x.shape[1] + sum(pads[0]) - TAPS + 1, x.shape[2] + sum(pads[1]) - TAPS + 1)
     height, width = _whole(out)
-    most = max(CACHED // together // (x.dtype.itemsize * len(ON_IMAGE) ** 2 * channels), kernel_shape[3])
+    most = max(CACHED // LOTS // (x.dtype.itemsize * len(ON_IMAGE) ** 2 * channels), kernel_shape[3])
     wider = [(low, high + whole - n) for (low, high), whole, n in zip(pads, (height, width), out, strict=True)]
     filled = padded(x, wider)
     images = divisor(batch, most * TILE**2 // (height * width))
