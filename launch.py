@@ -6,6 +6,7 @@ python launch.py --describe=capsnet       a model's layers, parameters and FLOPs
 python launch.py --predict=digit.png      what the workdir's best run says of a picture
 """
 
+import os
 import shlex
 import sys
 
@@ -27,6 +28,17 @@ flags.DEFINE_bool("settings", False, "every setting with its value, what it take
 flags.DEFINE_string("describe", None, "a model to describe, and stop")
 flags.DEFINE_string("predict", None, "a picture to classify with the workdir's best run, and stop")
 flags.DEFINE_bool("invert", False, "with --predict: the picture is dark on light")
+
+
+def take_large_pages() -> None:
+    """Start this very process anew with memory in pages of 2 MB, which glibc only asks for if told beforehand.
+
+    ResNet-18's step on a CPU took 0.47 s instead of 0.53, as the system clears 400 MB of pages of 4 kB at every call of
+    a program otherwise, and looks up many more addresses. Where the variable is set already, it stays as it is.
+    """
+    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
+        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def main(_: list[str]) -> None:
@@ -56,4 +68,5 @@ def _refuse(message: str) -> int:
 
 
 if __name__ == "__main__":
+    take_large_pages()
     app.run(main, flags_parser=parse)

@@ -1,5 +1,6 @@
 import csv
 import math
+import os
 import re
 import shutil
 import socket
@@ -24,6 +25,21 @@ def imports(*arguments: str) -> tuple[subprocess.CompletedProcess[str], set[str]
     line = [sys.executable, "-X", "importtime", "launch.py", *arguments]
     done = subprocess.run(line, cwd=tiny.ROOT, capture_output=True, text=True, timeout=60, check=False)
     return done, {row.rsplit("|", 1)[-1].strip().split(".")[0] for row in done.stderr.splitlines() if "|" in row}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="large pages are asked for as glibc wants it")
+@pytest.mark.parametrize("already", [None, "glibc.malloc.check=0"])
+def test_the_same_process_starts_anew_with_large_pages(already):
+    start = "import launch, os, sys; print(os.getpid()); launch.take_large_pages()"
+    code = f"{start}; print(os.environ['GLIBC_TUNABLES'], *sys.argv)"
+    environment = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
+    environment |= {} if already is None else {"GLIBC_TUNABLES": already}
+    line = [sys.executable, "-u", "-c", code, "--seeds=2", "a b"]
+    done = subprocess.run(line, cwd=tiny.ROOT, capture_output=True, text=True, timeout=60, check=True, env=environment)
+    *numbers, last = done.stdout.splitlines()
+    assert len(numbers) == (2 if already is None else 1)
+    assert len(set(numbers)) == 1
+    assert last == f"{already or 'glibc.malloc.hugetlb=1'} -c --seeds=2 a b"
 
 
 def test_help():
