@@ -29,6 +29,9 @@ class Block(NamedTuple):
 def interleave(timers: Sequence[Timer], rounds: int, seconds: float, slow_rounds: int) -> Iterator[Block]:
     """Warm every timer up, then measure a block of each in every round.
 
+    Before a block there is a step that is not measured, but for the slow: memory that was freed must be got anew after
+    a pause, which costs a virtual machine seconds a gigabyte, and caches filled. Training makes no pauses.
+
     Args:
         timers: the subjects.
         rounds: blocks of each.
@@ -38,14 +41,16 @@ def interleave(timers: Sequence[Timer], rounds: int, seconds: float, slow_rounds
     Yields:
         The blocks in the order measured; warm-up is not among them.
     """
-    sizes, turns = [], []
+    sizes, slow = [], []
     for timer in timers:
         steps, took = warm_up(timer, seconds)
         sizes.append(max(1, round(steps * seconds / took)) if took > 0 else steps)
-        turns.append(min(rounds, slow_rounds) if took / steps > _SLOW * seconds else rounds)
+        slow.append(took / steps > _SLOW * seconds)
     for number in range(rounds):
         for index, timer in enumerate(timers):
-            if number < turns[index]:
+            if not slow[index]:
+                timer(1)
+            if not slow[index] or number < slow_rounds:
                 yield Block(number, index, sizes[index], timer(sizes[index]))
 
 

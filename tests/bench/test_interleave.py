@@ -22,9 +22,9 @@ def run(timers, rounds=3, seconds=1.0, slow_rounds=2):
 def test_blocks_take_turns_after_all_are_warm():
     log = []
     blocks = run([Fake("A", 0.25, log), Fake("B", 0.5, log)])
-    warm, measured = log[:-6], log[-6:]
+    warm, measured = log[:-12], log[-12:]
     assert [name for name, _ in warm] == sorted(name for name, _ in warm)
-    assert measured == [("A", 4), ("B", 2)] * 3
+    assert measured == [("A", 1), ("A", 4), ("B", 1), ("B", 2)] * 3  # the first step after a pause does not count
     assert blocks == [Block(k, i, n, 1.0) for k in range(3) for i, n in ((0, 4), (1, 2))]
 
 

@@ -9,7 +9,8 @@ error is the greatest difference from torchvision's net in float64 over the grea
 Ours in float64 must be within 1e-8, which tells a mistake from rounding. In float32 a gradient is not continuous:
 rounding decides which side of a ReLU, or which pixel of a pooling's window, it passes; and a batch norm of few values
 grows rounding from layer to layer. So ours in float32 must be within 1e-4 in evaluation, and in training within 1e-4
-or three times what torchvision's own float32 is off, on the line below it. Where a bound is passed, the exit code is 1.
+or three times what torchvision's own float32 is off, on the line below it: at worst of nine runs, all but the first
+with weights that are rounded anew, since one run may be lucky. Where a bound is passed, the exit code is 1.
 """
 
 import copy
@@ -41,6 +42,7 @@ WITHOUT_DROPOUT = {
     "googlenet": {"dropout": 0.0, "dropout_aux": 0.0},
 }
 CLASSES, BATCH = 10, 2
+ROUNDINGS = 8  # of torchvision's weights, beside the weights themselves
 COLUMNS = ["evaluation", "training", "statistics", "gradients"]
 # What was found, by column: arrays by name.
 Found = dict[str, Mapping[str, Any]]
@@ -49,7 +51,7 @@ Found = dict[str, Mapping[str, Any]]
 def compare(
     name: str, side: int | None = None, precisions: Sequence[str] = ("float64", "float32")
 ) -> dict[str, dict[str, float]]:
-    """Errors by column, of ours in `precisions` and of "theirs" in float32, from theirs in float64."""
+    """Errors by column, of ours in `precisions` and, with float32 among them, of "theirs", from theirs in float64."""
     ours, usual = NETS[name]
     generator = torch.Generator().manual_seed(0)
     net = _random_net(name, generator)
@@ -61,8 +63,12 @@ def compare(
     start = _ours(net.state_dict())
     assert (start.model, start.classes) == (ours, CLASSES)
     found = {precision: _of_ours(start, images.numpy(), weights, precision) for precision in precisions}
-    found["theirs"] = _of_theirs(net, images, weights)
-    return {whose: {column: _error(of[column], exact[column]) for column in COLUMNS} for whose, of in found.items()}
+    errors = {whose: _errors(of, exact) for whose, of in found.items()}
+    if "float32" in precisions:
+        rounded = [net, *(_rounded_anew(net, generator) for _ in range(ROUNDINGS))]
+        theirs = [_errors(_of_theirs(each, images, weights), exact) for each in rounded]
+        errors["theirs"] = {column: max(each[column] for each in theirs) for column in COLUMNS}
+    return errors
 
 
 def allowed(errors: dict[str, dict[str, float]], precision: str) -> dict[str, float]:
@@ -118,6 +124,16 @@ def _random_net(name: str, generator: torch.Generator) -> torch.nn.Module:
     return net
 
 
+def _rounded_anew(net: torch.nn.Module, generator: torch.Generator) -> torch.nn.Module:
+    """A copy whose weights are each as they are or one of float32's two neighbours, by chance."""
+    made = copy.deepcopy(net)
+    with torch.no_grad():
+        for leaf in made.parameters():
+            step = torch.randint(-1, 2, leaf.shape, generator=generator)
+            leaf.copy_(torch.where(step == 0, leaf, torch.nextafter(leaf, step * torch.inf)))
+    return made
+
+
 def _ours(state: Mapping[str, torch.Tensor]) -> transfer.Weights:
     """A state dictionary by way of a file."""
     with tempfile.TemporaryDirectory() as folder:
@@ -135,6 +151,11 @@ def _heads(out: Any) -> dict[str, torch.Tensor]:
 
 def _no_dropout(call: Any, arguments: Any, keywords: Any, context: nn.module.InterceptorContext) -> Any:
     return arguments[0] if isinstance(context.module, nn.Dropout) else call(*arguments, **keywords)
+
+
+def _errors(found: Found, exact: Found) -> dict[str, float]:
+    """Errors by column."""
+    return {column: _error(found[column], exact[column]) for column in COLUMNS}
 
 
 def _error(found: Mapping[str, Any], expected: Mapping[str, Any]) -> float:
