@@ -130,8 +130,7 @@ def _windows_times(gradient: Array, padded: Array, shape: tuple[int, ...], strid
         return gradient.reshape(-1, filters).T @ patches.reshape(-1, patches.shape[-1])
 
     parts = [whole.reshape(-1, images, *whole.shape[1:]) for whole in (padded, gradient)]
-    start = jnp.zeros((filters, height * width * padded.shape[3]), gradient.dtype)
-    return held(summed(some, start, *parts).T).reshape(shape)
+    return held(summed(some, *parts).T).reshape(shape)
 
 
 def images_at_a_time(batch: int, positions: tuple[int, ...], kernel_shape: tuple[int, ...]) -> int:
@@ -151,9 +150,11 @@ def mapped(some: Callable[[Array], Array], lots: Float[Array, "lots ..."]) -> Fl
     return turns.reshape(-1, *turns.shape[2:])
 
 
-def summed(some: Callable[..., Array], start: Array, *parts: Float[Array, "lots ..."]) -> Array:
-    """What comes of every lot, added to the start, some lots together."""
+def summed(some: Callable[..., Array], *parts: Float[Array, "lots ..."]) -> Array:
+    """The sum of what comes of every lot, some lots together."""
     together = divisor(len(parts[0]), LOTS)
+    one = jax.eval_shape(some, *(jax.ShapeDtypeStruct(part.shape[1:], part.dtype) for part in parts))
+    start = jnp.zeros(one.shape, one.dtype)
 
     def turn(total: Array, lots: Sequence[Array]) -> tuple[Array, None]:
         return sum((some(*lot) for lot in zip(*lots, strict=True)), start=total), None

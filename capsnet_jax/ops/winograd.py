@@ -111,8 +111,7 @@ def _backward(pads: Pads, kept: tuple[Array, Array], gradient: Array) -> tuple[A
     channels, filters = kernel.shape[2:]
     turned = channels > filters  # the narrower one is transposed faster
     parts = lots, filled.reshape(*lots.shape[:2], height, width, -1)
-    start = jnp.zeros((len(ON_KERNEL), *((filters, channels) if turned else (channels, filters))), x.dtype)
-    to_kernel = along_first(ON_KERNEL.T, summed(some, start, *parts))
+    to_kernel = along_first(ON_KERNEL.T, summed(some, *parts))
     if turned:
         to_kernel = to_kernel.swapaxes(1, 2)
     return to_x, to_kernel.reshape(kernel.shape).swapaxes(0, 1)
