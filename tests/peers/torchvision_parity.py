@@ -14,6 +14,7 @@ with weights that are rounded anew, since one run may be lucky. Where a bound is
 """
 
 import copy
+import itertools
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -65,7 +66,7 @@ def compare(
     found = {precision: _of_ours(start, images.numpy(), weights, precision) for precision in precisions}
     errors = {whose: _errors(of, exact) for whose, of in found.items()}
     if "float32" in precisions:
-        rounded = [net, *(_rounded_anew(net, generator) for _ in range(ROUNDINGS))]
+        rounded = itertools.chain([net], (_rounded_anew(net, generator) for _ in range(ROUNDINGS)))  # one at a time
         theirs = [_errors(_of_theirs(each, images, weights), exact) for each in rounded]
         errors["theirs"] = {column: max(each[column] for each in theirs) for column in COLUMNS}
     return errors
