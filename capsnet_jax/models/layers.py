@@ -1,5 +1,7 @@
 """The layers that the conv nets here are built from."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -7,6 +9,7 @@ from jaxtyping import Array, Float
 
 from capsnet_jax.ops.conv import Pads, conv2d
 from capsnet_jax.ops.normalization import Moments, batch_norm, moments, running_moments
+from capsnet_jax.ops.product import dense_product
 
 SMALL = 64  # pixels; images with a shorter side than this get a net's small form
 
@@ -94,10 +97,11 @@ def fully_connected(
         "fc1" and "fc2" activations [batch, width] and "logits" [batch, classes].
     """
     out, wide = {}, x.dtype
+    dense = partial(nn.Dense, dot_general=dense_product)
     for name in ("fc1", "fc2"):
-        x = out[name] = nn.relu(nn.Dense(width, dtype=precision, name=name)(x))
+        x = out[name] = nn.relu(dense(width, dtype=precision, name=name)(x))
         x = nn.Dropout(dropout, deterministic=not train)(x)
-    return out | {"logits": nn.Dense(classes, name="classes")(x.astype(wide))}
+    return out | {"logits": dense(classes, name="classes")(x.astype(wide))}
 
 
 def is_small(stem: str | None, images: Float[Array, "batch height width channels"]) -> bool:

@@ -12,11 +12,14 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from capsnet_jax.ops.product import product
+
 Pads = tuple[tuple[int, int], tuple[int, int]]
 Strides = tuple[int, int]
 
 CACHED = 2**22  # bytes of windows or tiles copied out at a time; half or twice as many are slower on 32 MB of cache
 LOTS = 4  # of these in one turn of a loop: XLA does what is small on one core, but several such things at once
+ABREAST = 1024  # columns that are computed together, of images side by side; fewer keep some cores idle
 
 
 def native_conv(
@@ -39,30 +42,34 @@ def im2col_conv(
     """A matrix product of all windows [images·positions, window] with all filters [window, filters]."""
     height, width, _, filters = kernel.shape
     patches = _windows(padded(x, pads), (height, width), strides)
-    return _product(patches.reshape(-1, patches.shape[-1]), kernel.reshape(-1, filters)).reshape(
+    return product(patches.reshape(-1, patches.shape[-1]), kernel.reshape(-1, filters)).reshape(
         *patches.shape[:3], filters
     )
 
 
-@jax.custom_vjp
-def _product(rows: Float[Array, "rows terms"], matrix: Float[Array, "terms columns"]) -> Float[Array, "rows columns"]:
-    return rows @ matrix
+def abreast_conv(
+    x: Array, kernel: Array, *, strides: Strides, pads: Pads
+) -> Float[Array, "batch out_height out_width filters"]:
+    """The platform's own convolution, of images that stand side by side with zeros between them.
 
-
-def _product_backward(kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
-    """On a CPU a product with the first factor transposed takes up to twice as long where that is the wider one.
-
-    Then the other is transposed, and the result, which is small; without the barrier XLA would undo it.
+    On a CPU XLA shares a convolution among cores in blocks of 64 filters and of 64 to 1024 pixels across, but never by
+    images or rows: 64 filters of 7×7×3 pixels on images of 224×224 keep one core busy, 192 of 5×5×64 on 27×27 one and a
+    half. Multiples of 128 filters are enough blocks, so then images stay apart. And without any padding XLA takes 1.8
+    times as long, so there a column more than is asked for is computed, and cut off.
     """
-    rows, matrix = kept
-    if rows.shape[1] > gradient.shape[1]:
-        to_matrix = lax.optimization_barrier(gradient.T @ rows).T
-    else:
-        to_matrix = rows.T @ gradient
-    return gradient @ matrix.T, to_matrix
-
-
-_product.defvjp(lambda rows, matrix: (rows @ matrix, (rows, matrix)), _product_backward)
+    (height, width), (window, horizontal), (left, right) = x.shape[1:3], (kernel.shape[1], strides[1]), pads[1]
+    columns = (width + left + right - window) // horizontal + 1
+    many = 1 if kernel.shape[3] % 128 == 0 else divisor(len(x), -(-ABREAST // columns))
+    if window == 1 or left < 0 or (many == 1 and any(map(any, pads))):
+        return native_conv(x, kernel, strides=strides, pads=pads)
+    # Each image begins a whole number of steps behind the one before it; the next one's zeros are also its own.
+    steps = -(-max(width + left, (columns - 1) * horizontal + window - left) // horizontal)
+    spaced = padded(x, [(0, 0), (0, steps * horizontal - width)])
+    rows = spaced.reshape(-1, many, *spaced.shape[1:]).swapaxes(1, 2)
+    rows = rows.reshape(-1, height, many * spaced.shape[2], x.shape[3])
+    out = native_conv(rows, kernel, strides=strides, pads=(pads[0], (left, window - horizontal - left)))
+    out = out.reshape(len(rows), -1, many, steps, kernel.shape[3])[:, :, :, :columns]
+    return out.swapaxes(1, 2).reshape(len(x), -1, columns, kernel.shape[3])
 
 
 def direct_conv(
@@ -79,7 +86,7 @@ def direct_conv(
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _direct(x: Array, kernel: Array, strides: Strides, pads: Pads) -> Array:
-    return native_conv(x, kernel, strides=strides, pads=pads)
+    return abreast_conv(x, kernel, strides=strides, pads=pads)
 
 
 def _direct_forward(x: Array, kernel: Array, strides: Strides, pads: Pads) -> tuple[Array, tuple[Array, Array]]:

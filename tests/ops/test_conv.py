@@ -10,6 +10,7 @@ from capsnet_jax.ops import forms, winograd
 from capsnet_jax.ops.conv import conv2d, cpu_form
 from capsnet_jax.ops.forms import direct_conv, im2col_conv, native_conv
 from capsnet_jax.ops.fourier import fourier_conv
+from capsnet_jax.ops.product import product
 from capsnet_jax.ops.winograd import winograd_conv
 from tests.ops.loops import case, error, loop_conv, loop_gradients
 
@@ -83,6 +84,44 @@ def test_winograd(x_shape, filters, pads, cached, monkeypatch):
         strict=True,
     ):
         assert error(got, wanted) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("batch", "width", "filters", "size", "strides", "padding", "shape"),
+    [
+        (8, 224, 64, 7, 2, 3, (1, 12, 8 * 114, 64)),  # three pixels between images, and one for a whole step
+        (8, 27, 192, 5, 1, 2, (1, 24, 8 * 29, 192)),
+        (12, 300, 32, 3, 1, 1, (3, 24, 4 * 301, 32)),  # four of 300 are wide enough
+        (8, 27, 256, 5, 1, 2, (8, 24, 27, 256)),  # enough filters for all cores
+        (2, 27, 256, 5, 1, 0, (2, 20, 27, 256)),  # 23 columns are asked for: no convolution is without padding
+        (2, 27, 16, 5, 1, 0, (1, 20, 2 * 27, 16)),
+    ],
+)
+def test_images_stand_side_by_side(batch, width, filters, size, strides, padding, shape):
+    x, kernel = case((batch, 24, width, 2), (size, size, 2, filters))
+    settings = {"strides": (strides, strides), "pads": ((padding, padding),) * 2}
+    run = jax.jit(partial(forms.abreast_conv, **settings))
+    (inner,) = [e for e in jax.make_jaxpr(run)(x, kernel).eqns[0].params["jaxpr"].eqns if "conv" in e.primitive.name]
+    assert inner.outvars[0].aval.shape == shape
+    assert error(run(x, kernel), jax.jit(partial(native_conv, **settings))(x, kernel)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("rows", "terms", "columns"),
+    [(2, 16, 24), (2, 24, 16), (3, 16, 24), (40, 9, 4), (40, 4, 9)],  # few rows of a large matrix, then many
+)
+def test_product_and_its_gradients(rows, terms, columns):
+    generator = np.random.default_rng(0)
+    x, matrix, cotangent = (generator.standard_normal(s) for s in [(rows, terms), (terms, columns), (rows, columns)])
+
+    @jax.jit
+    def run(x, matrix, cotangent):
+        out, pull = jax.vjp(product, x, matrix)
+        return out, *pull(cotangent)
+
+    got = run(*(jnp.asarray(a, jnp.float32) for a in (x, matrix, cotangent)))
+    for mine, expected in zip(got, (x @ matrix, cotangent @ matrix.T, x.T @ cotangent), strict=True):
+        assert error(mine, expected) < 1e-6
 
 
 @pytest.mark.usefixtures("on_cpu")
@@ -228,10 +267,10 @@ def test_gradient_of_gradient(form, strides):
     def energy(x):
         return 0.5 * jnp.sum(form(x, kernel, strides=strides, pads=NONE) ** 2)
 
-    product = jax.jit(jax.grad(lambda x: jnp.vdot(jax.grad(energy)(x), vector)))(x)
+    applied = jax.jit(jax.grad(lambda x: jnp.vdot(jax.grad(energy)(x), vector)))(x)
     image = loop_conv(vector, kernel, strides, NONE)
     expected, _ = loop_gradients(x, kernel, image, strides, NONE)
-    assert error(product, expected) < 1e-5
+    assert error(applied, expected) < 1e-5
 
 
 @pytest.mark.parametrize(
