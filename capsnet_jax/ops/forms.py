@@ -3,6 +3,7 @@
 All take images NHWC and kernels HWIO, `strides` (vertical, horizontal) and `pads` ((top, bottom), (left, right)).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -54,14 +55,17 @@ def abreast_conv(
 
     On a CPU XLA shares a convolution among cores in blocks of 64 filters and of 64 to 1024 pixels across, but never by
     images or rows: 64 filters of 7×7×3 pixels on images of 224×224 keep one core busy, 192 of 5×5×64 on 27×27 one and a
-    half. Multiples of 128 filters are enough blocks, so then images stay apart. And without any padding XLA takes 1.8
-    times as long, so there a column more than is asked for is computed, and cut off.
+    half. Multiples of 128 filters are enough blocks if each sums over 1024 pixels and channels (blocks of less are
+    larger), so then images stay apart. And without any padding XLA takes 1.8 times as long, so there a column more than
+    is asked for is computed, and cut off.
     """
     (height, width), (window, horizontal), (left, right) = x.shape[1:3], (kernel.shape[1], strides[1]), pads[1]
     columns = (width + left + right - window) // horizontal + 1
-    many = 1 if kernel.shape[3] % 128 == 0 else divisor(len(x), -(-ABREAST // columns))
-    if window == 1 or left < 0 or (many == 1 and any(map(any, pads))):
-        return native_conv(x, kernel, strides=strides, pads=pads)
+    apart = kernel.shape[3] % 128 == 0 and math.prod(kernel.shape[:3]) >= 1024
+    many = 1 if apart or window == 1 or left < 0 else divisor(len(x), -(-ABREAST // columns))
+    if many == 1:
+        some = pads if any(map(any, pads)) else (pads[0], (0, horizontal))
+        return native_conv(x, kernel, strides=strides, pads=some)[:, :, :columns]
     # Each image begins a whole number of steps behind the one before it; the next one's zeros are also its own.
     steps = -(-max(width + left, (columns - 1) * horizontal + window - left) // horizontal)
     spaced = padded(x, [(0, 0), (0, steps * horizontal - width)])

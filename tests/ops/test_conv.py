@@ -87,18 +87,19 @@ def test_winograd(x_shape, filters, pads, cached, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("batch", "width", "filters", "size", "strides", "padding", "shape"),
+    ("x_shape", "kernel_shape", "strides", "padding", "shape"),
     [
-        (8, 224, 64, 7, 2, 3, (1, 12, 8 * 114, 64)),  # three pixels between images, and one for a whole step
-        (8, 27, 192, 5, 1, 2, (1, 24, 8 * 29, 192)),
-        (12, 300, 32, 3, 1, 1, (3, 24, 4 * 301, 32)),  # four of 300 are wide enough
-        (8, 27, 256, 5, 1, 2, (8, 24, 27, 256)),  # enough filters for all cores
-        (2, 27, 256, 5, 1, 0, (2, 20, 27, 256)),  # 23 columns are asked for: no convolution is without padding
-        (2, 27, 16, 5, 1, 0, (1, 20, 2 * 27, 16)),
+        ((8, 24, 224, 3), (7, 7, 3, 64), 2, 3, (1, 12, 8 * 114, 64)),  # three pixels between, and one for a whole step
+        ((8, 24, 27, 4), (5, 5, 4, 192), 1, 2, (1, 24, 8 * 29, 192)),
+        ((12, 24, 300, 2), (3, 3, 2, 32), 1, 1, (3, 24, 4 * 301, 32)),  # four of 300 are wide enough
+        ((8, 9, 12, 41), (5, 5, 41, 128), 1, 2, (8, 9, 12, 128)),  # blocks of filters are enough
+        ((8, 9, 12, 40), (5, 5, 40, 128), 1, 2, (1, 9, 8 * 14, 128)),  # too little in each of them
+        ((2, 9, 12, 41), (5, 5, 41, 128), 1, 0, (2, 5, 9, 128)),  # 8 columns are asked for: none is without padding
+        ((2, 9, 12, 2), (5, 5, 2, 16), 1, 0, (1, 5, 2 * 12, 16)),
     ],
 )
-def test_images_stand_side_by_side(batch, width, filters, size, strides, padding, shape):
-    x, kernel = case((batch, 24, width, 2), (size, size, 2, filters))
+def test_images_stand_side_by_side(x_shape, kernel_shape, strides, padding, shape):
+    x, kernel = case(x_shape, kernel_shape)
     settings = {"strides": (strides, strides), "pads": ((padding, padding),) * 2}
     run = jax.jit(partial(forms.abreast_conv, **settings))
     (inner,) = [e for e in jax.make_jaxpr(run)(x, kernel).eqns[0].params["jaxpr"].eqns if "conv" in e.primitive.name]
