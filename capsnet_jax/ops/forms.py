@@ -20,7 +20,7 @@ Strides = tuple[int, int]
 
 CACHED = 2**22  # bytes of windows or tiles copied out at a time; half or twice as many are slower on 32 MB of cache
 LOTS = 4  # of these in one turn of a loop: XLA does what is small on one core, but several such things at once
-ABREAST = 1024  # columns that are computed together, of images side by side; fewer keep some cores idle
+BLOCKS = 8  # into which a convolution falls, so that few cores wait for the last one
 
 
 def native_conv(
@@ -53,16 +53,20 @@ def abreast_conv(
 ) -> Float[Array, "batch out_height out_width filters"]:
     """The platform's own convolution, of images that stand side by side with zeros between them.
 
-    On a CPU XLA shares a convolution among cores in blocks of 64 filters and of 64 to 1024 pixels across, but never by
-    images or rows: 64 filters of 7×7×3 pixels on images of 224×224 keep one core busy, 192 of 5×5×64 on 27×27 one and a
-    half. Multiples of 128 filters are enough blocks if each sums over 1024 pixels and channels (blocks of less are
-    larger), so then images stay apart. And without any padding XLA takes 1.8 times as long, so there a column more than
-    is asked for is computed, and cut off.
+    On a CPU XLA shares a convolution among cores in blocks of 64 filters and of 64 to 1024 columns, the more the less
+    each number is a sum of, but never by images or rows: 64 filters of 7×7×3 on images of 224×224 keep one core busy,
+    192 of 5×5×64 on 27×27 one and a half. So images stand side by side until there are `BLOCKS` of columns, but where
+    filters are blocks enough, or copying takes longer than it saves. And without any padding XLA takes 1.8 times as
+    long: then one column more than is asked for is computed.
     """
     (height, width), (window, horizontal), (left, right) = x.shape[1:3], (kernel.shape[1], strides[1]), pads[1]
     columns = (width + left + right - window) // horizontal + 1
-    apart = kernel.shape[3] % 128 == 0 and math.prod(kernel.shape[:3]) >= 1024
-    many = 1 if apart or window == 1 or left < 0 else divisor(len(x), -(-ABREAST // columns))
+    channels, filters = kernel.shape[2:]
+    terms = kernel.size // filters
+    copied = channels * math.prod(strides) + filters  # numbers, for every `kernel.size` products
+    apart = (filters % 128 == 0 and terms >= 1024) or kernel.size < 90 * copied or window == 1 or left < 0
+    block = min(max(64, 2**16 // terms), 1024)
+    many = 1 if apart else divisor(len(x), -(-BLOCKS * block // columns))
     if many == 1:
         some = pads if any(map(any, pads)) else (pads[0], (0, horizontal))
         return native_conv(x, kernel, strides=strides, pads=some)[:, :, :columns]
@@ -70,10 +74,10 @@ def abreast_conv(
     steps = -(-max(width + left, (columns - 1) * horizontal + window - left) // horizontal)
     spaced = padded(x, [(0, 0), (0, steps * horizontal - width)])
     rows = spaced.reshape(-1, many, *spaced.shape[1:]).swapaxes(1, 2)
-    rows = rows.reshape(-1, height, many * spaced.shape[2], x.shape[3])
+    rows = rows.reshape(-1, height, many * spaced.shape[2], channels)
     out = native_conv(rows, kernel, strides=strides, pads=(pads[0], (left, window - horizontal - left)))
-    out = out.reshape(len(rows), -1, many, steps, kernel.shape[3])[:, :, :, :columns]
-    return out.swapaxes(1, 2).reshape(len(x), -1, columns, kernel.shape[3])
+    out = out.reshape(len(rows), -1, many, steps, filters)[:, :, :, :columns]
+    return out.swapaxes(1, 2).reshape(len(x), -1, columns, filters)
 
 
 def direct_conv(

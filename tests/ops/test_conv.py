@@ -90,12 +90,13 @@ def test_winograd(x_shape, filters, pads, cached, monkeypatch):
     ("x_shape", "kernel_shape", "strides", "padding", "shape"),
     [
         ((8, 24, 224, 3), (7, 7, 3, 64), 2, 3, (1, 12, 8 * 114, 64)),  # three pixels between, and one for a whole step
-        ((8, 24, 27, 4), (5, 5, 4, 192), 1, 2, (1, 24, 8 * 29, 192)),
-        ((12, 24, 300, 2), (3, 3, 2, 32), 1, 1, (3, 24, 4 * 301, 32)),  # four of 300 are wide enough
+        ((8, 9, 27, 12), (5, 5, 12, 192), 1, 2, (1, 9, 8 * 29, 192)),
+        ((12, 4, 400, 12), (5, 5, 12, 192), 1, 2, (3, 4, 4 * 402, 192)),  # 218 columns a block: four of 400 are eight
+        ((12, 9, 27, 4), (3, 3, 4, 192), 1, 1, (12, 9, 27, 192)),  # copying would take longer
         ((8, 9, 12, 41), (5, 5, 41, 128), 1, 2, (8, 9, 12, 128)),  # blocks of filters are enough
         ((8, 9, 12, 40), (5, 5, 40, 128), 1, 2, (1, 9, 8 * 14, 128)),  # too little in each of them
         ((2, 9, 12, 41), (5, 5, 41, 128), 1, 0, (2, 5, 9, 128)),  # 8 columns are asked for: none is without padding
-        ((2, 9, 12, 2), (5, 5, 2, 16), 1, 0, (1, 5, 2 * 12, 16)),
+        ((2, 9, 12, 5), (7, 7, 5, 16), 1, 0, (1, 3, 2 * 12, 16)),
     ],
 )
 def test_images_stand_side_by_side(x_shape, kernel_shape, strides, padding, shape):
