@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from capsnet_jax.ops.product import product
 
@@ -193,7 +193,7 @@ def along_first(matrix: np.ndarray, x: Float[Array, "a ..."]) -> Float[Array, "b
 
 
 @jax.custom_jvp
-def held(x: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
+def held(x: Shaped[Array, "batch ..."]) -> Shaped[Array, "batch ..."]:
     """The same, made once before it is used several times.
 
     Where XLA pads, cuts or views an array in several ways, it computes it anew for each, with all that it fuses with

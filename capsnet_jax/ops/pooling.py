@@ -146,14 +146,14 @@ def _gathered(gradient: Array, window: int, strides: int, place: Array | None = 
 
     Pixel strides · q + phase has place phase + strides · m in window q − m. All pixels of a phase are computed alike,
     as sums of shifted views; adding up what every place of a window gives its pixels, zeros lying between these, has
-    XLA compute the gradient anew for each of the places.
+    XLA compute the gradient anew for each of the places, as it would the place for each phase, were it not held.
     """
     gradient = held(gradient)
     reach = (window - 1) // strides
     around = ((0, 0), (reach, reach), (reach, reach), (0, 0))
     gradient = jnp.pad(gradient, around)
     if place is not None:
-        place = jnp.pad(place, around, constant_values=window**2)  # which is no place
+        place = jnp.pad(held(place), around, constant_values=window**2)  # which is no place
     batch, rows, columns, channels = (n - reach * (axis in (1, 2)) for axis, n in enumerate(gradient.shape))
 
     def phase(row: int, column: int) -> Array:
