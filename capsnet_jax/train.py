@@ -154,7 +154,7 @@ def train_step(
     # A step moves a parameter by a few rates at most, so with these everything in `moved` is finite, and the choice
     # below is made while the update is computed instead of in another pass over the state. Stacked, because XLA writes
     # a chain of sums into every leaf's update again, which for nets of a hundred layers takes gigabytes to compile.
-    # Apart from the optimiser's squares, which XLA would write out once for both: a sixth of AlexNet's step.
+    # Apart from the optimiser's squares, which XLA would write out once for both: a fifth of AlexNet's step.
     squares = jnp.stack([jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves((_apart(again), stats))])
     finite = jnp.all(jnp.isfinite(squares)) & jnp.isfinite(loss) & jnp.isfinite(1e3 * rate) & (state.diverged < 0)
     stays = state._replace(diverged=jnp.where(state.diverged < 0, step, state.diverged))
