@@ -66,7 +66,8 @@ def _measure_groups(case: str, groups: Sequence[Group], bench: Bench, ledger: Le
         if ledger.finished(case, group.name, group.digest):
             print(f"{title}: measured already", flush=True)
             continue
-        print(f"{title}: {len(group.workloads)} in turn, {group.rounds} rounds", flush=True)
+        starts = f", by {group.starts} processes each" if group.starts > 1 else ""
+        print(f"{title}: {len(group.workloads)} in turn, {group.rounds} rounds{starts}", flush=True)
         rows = [row._replace(case=case) for row in bench.measure(group)]
         ledger.add(case, group.name, group.digest, rows)
 
@@ -131,21 +132,30 @@ class Bench:
         return Process(name, self._scratch / "logs", self._stop, cache=cache)
 
     def _blocks(self, group: Group) -> Iterator[tuple[Workload, str, int, float, str]]:
-        """Speed, block by block in turn; then each process's peak memory; cold compilation times by the way."""
+        """Speed, block by block in turn, by every start's processes; more of the first start's by the way."""
         workloads = [self._with_weights(workload) for workload in group.workloads]
-        with contextlib.ExitStack() as stack:
-            seats = [stack.enter_context(_Seat(self, workload, self._folder())) for workload in workloads]
-            if self.backend != "tpu":
-                self._settle(seats, timed=group.name == "training")
-            timers = [seat.seconds for seat in seats]
-            for block in interleave(timers, group.rounds, group.seconds, plan.EFFORT.slow_rounds):
-                workload = workloads[block.subject]
-                images = block.steps * workload.batch * workload.runs
-                yield workload, workload.phase, block.round, images / block.seconds, "images/s"
-            for workload, seat in zip(workloads, seats, strict=True):
-                yield workload, f"{workload.phase}_memory", 0, seat.peak() / 1e6, "MB"
-                if group.name == "training" and seat.compiled is not None:
-                    yield workload, "compile_cold", 0, seat.compiled, "s"
+        folders = [self._folder() for _ in workloads]  # where later processes find what the first ones compiled
+        for start in range(group.starts):
+            with contextlib.ExitStack() as stack:
+                pairs = zip(workloads, folders, strict=True)
+                seats = [stack.enter_context(_Seat(self, workload, folder)) for workload, folder in pairs]
+                if self.backend != "tpu":
+                    self._settle(seats, timed=start == 0 and group.name == "training")
+                timers = [seat.seconds for seat in seats]
+                for block in interleave(timers, group.rounds, group.seconds, plan.EFFORT.slow_rounds):
+                    workload = workloads[block.subject]
+                    images = block.steps * workload.batch * workload.runs
+                    number = start * group.rounds + block.round
+                    yield workload, workload.phase, number, images / block.seconds, "images/s"
+                if start == 0:
+                    for workload, seat in zip(workloads, seats, strict=True):
+                        yield from self._costs(workload, seat, timed=group.name == "training")
+
+    def _costs(self, of: Workload, seat: _Seat, *, timed: bool) -> Iterator[tuple[Workload, str, int, float, str]]:
+        """A process's peak memory, and the time that it took to compile."""
+        yield of, f"{of.phase}_memory", 0, seat.peak() / 1e6, "MB"
+        if timed and seat.compiled is not None:
+            yield of, "compile_cold", 0, seat.compiled, "s"
 
     def _compilations(self, group: Group) -> Iterator[tuple[Workload, str, int, float, str]]:
         """Compilation by a new process without, then with what another one compiled."""

@@ -66,6 +66,7 @@ class Group(NamedTuple):
         workloads: to be measured; for "fits", the one that all runs train together.
         rounds: how often.
         seconds: that a block takes.
+        starts: how often new processes do all that: which memory a process gets may decide its speed for good.
     """
 
     name: str
@@ -73,11 +74,13 @@ class Group(NamedTuple):
     workloads: tuple[Workload, ...]
     rounds: int
     seconds: float = 0.0
+    starts: int = 1
 
     @property
     def digest(self) -> str:
         """A name for exactly these measurements."""
         asked = [self.kind, [dataclasses.asdict(w) for w in self.workloads], self.rounds, self.seconds]
+        asked += [self.starts] if self.starts > 1 else []
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
 

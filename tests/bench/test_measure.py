@@ -46,6 +46,17 @@ def test_blocks_in_turn_then_memory_and_compilation(bench):
     assert asked("run")[-12:] == [(s, n) for s in STEP for n in (1, steps[s])] * 2
 
 
+def test_new_processes_go_on_with_the_rounds_and_find_what_was_compiled(bench):
+    once, thrice = group(), group()._replace(starts=3)
+    assert once.digest != thrice.digest
+    found = told(bench.measure(thrice))
+    rounds = [number for quantity, subject, number, *_ in found if (quantity, subject) == ("training", "pytorch")]
+    assert rounds == list(range(6))
+    assert [row[0] for row in found].count("training_memory") == 3
+    assert {row[3] for row in found if row[0] == "compile_cold"} == {8.0}
+    assert len(asked("open")) == 9 == len([s for (s,) in asked("close") if s])
+
+
 @pytest.mark.parametrize(
     ("name", "backend", "in_turn"), [("training", "cpu", True), ("batch", "cpu", False), ("batch", "gpu", True)]
 )
