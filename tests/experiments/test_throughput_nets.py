@@ -24,7 +24,8 @@ def test_cut_finished_and_drawn_again(tmp_path, capsys, monkeypatch):
     ask = FakeProcess.ask
 
     def fail(self, do, **arguments):
-        if do == "run" and len([entry for entry in LOG if entry[0] == "open"]) == 15:  # second of four groups, second start
+        opened = len([entry for entry in LOG if entry[0] == "open"])
+        if do == "run" and opened == 15:  # by the second start of the second of four groups
             raise WorkerError("torchvision: no memory left")
         return ask(self, do, **arguments)
 
