@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 from capsnet_jax.models.layers import BatchNorm, Conv, is_small
@@ -90,13 +91,20 @@ class DenseBlock(nn.Module):
     ) -> tuple[Float[Array, "batch height width filters"], tuple[Float[Array, "filters"], ...], dict[str, Array]]:
         """The block's input with all that was added behind it, its moments, and what each layer added by its name.
 
-        All layers normalise the same channels by the same moments, so each channel's are taken once.
+        All layers normalise the same channels by the same moments, so each channel's are taken once. Where nothing is
+        kept for a gradient, layers write into one array, which spares copying all channels at each.
         """
-        out, batch = {}, moments(x)
+        out, batch, known = {}, moments(x), x.shape[-1]
+        whole = jnp.pad(x, [(0, 0), (0, 0), (0, 0), (0, self.depth * self.growth)])
         for index in range(self.depth):
             name = f"layer{index + 1}"
             added = out[name] = DenseLayer(self.growth, self.precision, name=name)(x, train=train, batch=batch)
-            x = jnp.concatenate([x, added], axis=-1)
+            if train:
+                x = jnp.concatenate([x, added], axis=-1)
+            else:
+                whole = lax.dynamic_update_slice_in_dim(whole, added, known, axis=3)
+                known += self.growth
+                x = whole[..., :known]
             batch = jax.tree.map(lambda *parts: jnp.concatenate(parts), batch, moments(added))
         return x, batch, out
 

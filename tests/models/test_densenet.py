@@ -50,11 +50,14 @@ def test_the_nets_for_cifar_are_counted_by_hand_and_as_published(name, depths, g
     assert count in (None, for_cifar(depths, growth))
 
 
-def test_a_block_keeps_its_input_and_adds_to_it():
+@pytest.mark.parametrize("train", [False, True])
+def test_a_block_keeps_its_input_and_adds_to_it(train):
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 5, 4, 6)), jnp.float32)
     block = DenseBlock(3, growth=4)
     variables = jax.jit(lambda key: block.init(key, x, train=False))(jax.random.key(0))
-    out, (mean, variance), added = jax.jit(lambda v: block.apply(v, x, train=False))(variables)
+    applied = jax.jit(lambda v: block.apply(v, x, train=train, mutable=["batch_stats"])[0])
+    out, (mean, variance), added = applied(variables)
+    assert out.shape == (2, 5, 4, 18)
     np.testing.assert_array_equal(out[..., :6], x)
     np.testing.assert_allclose(mean, np.mean(out, axis=(0, 1, 2)), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(variance, np.var(out, axis=(0, 1, 2)), rtol=1e-5)
