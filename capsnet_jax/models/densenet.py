@@ -94,7 +94,7 @@ class DenseBlock(nn.Module):
         All layers normalise the same channels by the same moments, so each channel's are taken once. Where nothing is
         kept for a gradient, layers write into one array, which spares copying all channels at each.
         """
-        out, batch, known = {}, moments(x), x.shape[-1]
+        out, batch = {}, moments(x)
         whole = jnp.pad(x, [(0, 0), (0, 0), (0, 0), (0, self.depth * self.growth)])
         for index in range(self.depth):
             name = f"layer{index + 1}"
@@ -102,9 +102,8 @@ class DenseBlock(nn.Module):
             if train:
                 x = jnp.concatenate([x, added], axis=-1)
             else:
-                whole = lax.dynamic_update_slice_in_dim(whole, added, known, axis=3)
-                known += self.growth
-                x = whole[..., :known]
+                whole = lax.dynamic_update_slice_in_dim(whole, added, x.shape[-1], axis=3)
+                x = whole[..., : x.shape[-1] + self.growth]
             batch = jax.tree.map(lambda *parts: jnp.concatenate(parts), batch, moments(added))
         return x, batch, out
 

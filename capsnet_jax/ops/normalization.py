@@ -66,7 +66,7 @@ def _moments_backward(kept: tuple[Array, Array], gradient: Moments) -> tuple[Arr
     """Autodiff does not see that deviations from the mean add up to nothing, so the mean does not move the variance.
 
     A channel's two numbers are sums over all who normalise it, 48 layers in a block of DenseNet-201: unless they are
-    held, XLA adds them up anew for every position, a twentieth of that net's step on a CPU.
+    held, XLA adds them up anew for every position: a tenth of a second more in that net's operations, by a profile.
     """
     x, mean = kept
     to_mean, to_variance = held(jnp.stack(gradient) / (x.size // x.shape[-1]))
