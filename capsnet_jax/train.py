@@ -132,43 +132,31 @@ def train_step(
         return loss, (parts, stats)
 
     (loss, (parts, stats)), gradient = jax.value_and_grad(loss_of, has_aux=True)(trained)
-    directions = optimizer.directions(config.train)
-    direction, _ = directions.update(gradient, state.opt_state)
-    # On a CPU what the optimiser keeps is computed once more, apart, so that XLA chooses between it and the old in the
-    # same pass over memory, and not in another one after the parameters moved: 7 % of AlexNet's step.
-    again = _apart(gradient)
-    _, opt_state = directions.update(again, state.opt_state)
-    direction = optimizer.decayed(direction, trained, config.train.weight_decay)
-    if config.transfer.source != "none":
-        slower = partition.scale_taken(config.transfer, trained)
-        direction, _ = slower.update(direction, slower.init(trained))
     rate = learning_rate(config.train, step, total)
-    params = jax.tree.map(lambda p, d: p - rate * d, trained, direction) | fixed
-    sums = {name: state.sums[name] + jnp.sum(parts[name]) for name in METRICS}
-    average = ()
-    if config.train.average:
-        weight = averaging_weight(config.train, step, total)
-        average = optax.incremental_update((params, stats), state.average, weight)
-
-    moved = TrainState(params, opt_state, sums, state.diverged, stats, average)
-    # A step moves a parameter by a few rates at most, so with these everything in `moved` is finite, and the choice
-    # below is made while the update is computed instead of in another pass over the state. Stacked, because XLA writes
-    # a chain of sums into every leaf's update again, which for nets of a hundred layers takes gigabytes to compile.
-    # Apart from the optimiser's squares, which XLA would write out once for both: a fifth of AlexNet's step.
-    squares = jnp.stack([jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves((_apart(again), stats))])
+    # A step moves a parameter by a few rates at most, so with these everything in the next state is finite.
+    squares = jnp.stack([jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves((gradient, stats))])
     finite = jnp.all(jnp.isfinite(squares)) & jnp.isfinite(loss) & jnp.isfinite(1e3 * rate) & (state.diverged < 0)
-    stays = state._replace(diverged=jnp.where(state.diverged < 0, step, state.diverged))
-    params = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved.params, state.params)
-    # The rest is replaced after the parameters, which it moves, and which are finite; else XLA copies all moments.
-    firsts = jnp.stack([leaf.ravel()[0] for leaf in jax.tree.leaves(params)])
-    then = finite & jnp.all(jnp.isfinite(firsts))
-    replaced = jax.tree.map(lambda new, old: jnp.where(then, new, old), moved, stays)
-    return replaced._replace(params=params)
 
+    def moves() -> TrainState:
+        directions = optimizer.directions(config.train)
+        direction, opt_state = directions.update(gradient, state.opt_state)
+        direction = optimizer.decayed(direction, trained, config.train.weight_decay)
+        if config.transfer.source != "none":
+            slower = partition.scale_taken(config.transfer, trained)
+            direction, _ = slower.update(direction, slower.init(trained))
+        params = jax.tree.map(lambda p, d: p - rate * d, trained, direction) | fixed
+        sums = {name: state.sums[name] + jnp.sum(parts[name]) for name in METRICS}
+        average = ()
+        if config.train.average:
+            weight = averaging_weight(config.train, step, total)
+            average = optax.incremental_update((params, stats), state.average, weight)
+        return TrainState(params, opt_state, sums, state.diverged, stats, average)
 
-def _apart(tree: PyTree) -> PyTree:
-    """The same, which XLA on a CPU takes for another, so that it does not share what is computed of both."""
-    return jax.lax.platform_dependent(tree, cpu=jax.lax.optimization_barrier, default=lambda tree: tree)
+    def stays() -> TrainState:
+        return state._replace(diverged=jnp.where(state.diverged < 0, step, state.diverged))
+
+    # A choice between the two states' numbers instead would cost a CPU another pass over some of them.
+    return jax.lax.cond(finite, moves, stays)
 
 
 def train_steps(

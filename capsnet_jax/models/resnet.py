@@ -7,7 +7,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from capsnet_jax.models.layers import BatchNorm, Conv, is_small
-from capsnet_jax.ops.forms import held
+from capsnet_jax.ops.held import held
 from capsnet_jax.ops.pooling import global_average, max_pool
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from capsnet_jax.ops.forms import held
+from capsnet_jax.ops.held import held
 
 Moments = tuple[Float[Array, "channels"], Float[Array, "channels"]]  # mean and variance of every channel
 

@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from capsnet_jax.ops.forms import held
+from capsnet_jax.ops.held import held
 
 
 def max_pool(

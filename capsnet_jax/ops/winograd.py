@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from capsnet_jax.ops.forms import CACHED, LOTS, Pads, along_first, divisor, held, mapped, padded, summed
+from capsnet_jax.ops.forms import CACHED, LOTS, Pads, along_first, divisor, mapped, padded, summed
+from capsnet_jax.ops.held import held
 
 TILE, TAPS = 4, 3
 POINTS = (0.0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5))  # and infinity

@@ -10,6 +10,7 @@ from capsnet_jax.ops import forms, winograd
 from capsnet_jax.ops.conv import conv2d, cpu_form
 from capsnet_jax.ops.forms import direct_conv, im2col_conv, native_conv
 from capsnet_jax.ops.fourier import fourier_conv
+from capsnet_jax.ops.held import held
 from capsnet_jax.ops.product import product
 from capsnet_jax.ops.winograd import winograd_conv
 from tests.ops.loops import case, error, loop_conv, loop_gradients
@@ -127,7 +128,7 @@ def test_product_and_its_gradients(rows, terms, columns):
 
 
 @pytest.mark.usefixtures("on_cpu")
-@pytest.mark.parametrize(("hold", "times"), [(forms.held, 1), (lambda x: x, 2)])
+@pytest.mark.parametrize(("hold", "times"), [(held, 1), (lambda x: x, 2)])
 def test_what_is_held_is_computed_once(hold, times):
     """However it is viewed; else XLA computes it for each view."""
 
