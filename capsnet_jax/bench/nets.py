@@ -15,10 +15,9 @@ EXPERIMENT = "throughput_nets"
 PEERS = ("torchvision", "torchvision_channels_last")
 PACKAGES = {"torch": "pytorch", "torchvision": "torchvision"}  # that peers need, and what the environment calls them
 LIBRARY = "torchvision"
-EFFORT = Effort(rounds=2, seconds=2.0)
+EFFORT = Effort(rounds=4, seconds=2.0)
 STARTS = 3
 LONGER = 5  # that much a block of training takes: several steps of the slowest nets, as `train.fit` goes
-OFTENER = 2  # times as many rounds for inference, whose blocks are as short as what disturbs a virtual machine
 SIDE, CLASSES = 224, 1000
 IMAGES = 256  # 32 steps, so that an epoch's end, which ends a call too, seldom falls into a block
 
@@ -36,7 +35,7 @@ def groups(setting: Config, peers: Sequence[str], effort: Effort) -> list[Group]
     training = tuple(dataclasses.replace(ours, subject=subject) for subject in ("capsnet_jax", *peers))
     inference = tuple(dataclasses.replace(workload, phase="inference") for workload in training)
     return [
-        Group("inference", "blocks", inference, OFTENER * effort.rounds, effort.seconds, STARTS),
+        Group("inference", "blocks", inference, effort.rounds, effort.seconds, STARTS),
         Group("training", "blocks", training, effort.rounds, LONGER * effort.seconds, STARTS),
     ]
 

@@ -26,7 +26,7 @@ def test_both_phases_of_every_subject_at_imagenets_sizes():
     inference, training = nets.groups(setting(), nets.PEERS, plan.Effort(rounds=4, seconds=3.0))
     assert (training.name, inference.name) == ("training", "inference")
     assert (inference.seconds, training.seconds) == (3.0, 15.0)
-    assert (inference.rounds, training.rounds) == (8, 4)
+    assert (inference.rounds, training.rounds) == (4, 4)
     for group in (training, inference):
         assert (group.kind, group.starts) == ("blocks", 3)
         assert [w.subject for w in group.workloads] == ["capsnet_jax", "torchvision", "torchvision_channels_last"]
