@@ -10,10 +10,11 @@ network that torchvision has too. Goal: none to be slower than the faster of tor
 Three processes a network and phase: ours, torchvision's in PyTorch's own layout, and with channels last in memory, both
 run eagerly (`torch.compile` is not compared). They do blocks of steps on 256 synthetic images in turns, 10 seconds each
 in training and 2 in inference, so that ratios are of neighbours in time: four rounds, and these three times with new
-processes, as which memory a process happens to get may decide its speed for good. All three are in memory at once: VGG's parameters, gradients and Adam's moments alone are 2.3 GB a process. Our training
-steps of the nets with many layers take a minute and 2 to 3 GB to compile (GoogLeNet, DenseNet-121), which peak memory
-includes; a network that fails is told, and the others are measured. All three get memory in large pages, as `launch.py`
-asks for them, which makes torchvision's nets faster too. The machine should do nothing else.
+processes, as which memory a process happens to get may decide its speed for good. All three are in memory at once:
+VGG's parameters, gradients and Adam's moments alone are 2.3 GB a process. Our training steps of the nets with many
+layers take a minute and 2 to 3 GB to compile (GoogLeNet, DenseNet-121), which peak memory includes; a network that
+fails is told, and the others are measured. All three get memory in large pages, as `launch.py` asks for them, which
+makes torchvision's nets faster too. The machine should do nothing else.
 
 torchvision is compared where it is installed (`pip install -e '.[peers]'`); it computes in float32 whatever is set. Our
 step also counts errors and looks whether all is finite, as it does for users. An interrupted measurement goes on at the
