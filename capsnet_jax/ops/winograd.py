@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from capsnet_jax.ops.forms import CACHED, LOTS, Pads, along_first, divisor, mapped, padded, summed
+from capsnet_jax.ops.forms import CACHED, Pads, along_first, divisor, mapped, padded, summed
 from capsnet_jax.ops.held import held
 
 TILE, TAPS = 4, 3
@@ -76,7 +76,7 @@ def winograd_conv(
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _winograd(x: Array, kernel: Array, pads: Pads) -> Array:
-    lots, out = _lots(x, kernel.shape, pads, CACHED)
+    lots, out = _lots(x, kernel.shape, pads)
     filters = along_first(ON_KERNEL, kernel.swapaxes(0, 1).reshape(TAPS * TAPS, *kernel.shape[2:]))
 
     def some(images: Array) -> Array:
@@ -98,7 +98,7 @@ def _backward(pads: Pads, kept: tuple[Array, Array], gradient: Array) -> tuple[A
     vertical, horizontal = ((TAPS - 1 - low, TAPS - 1 - high) for low, high in pads)
     to_x = _winograd(gradient, kernel[::-1, ::-1].swapaxes(2, 3), (vertical, horizontal))
 
-    lots, out = _lots(x, kernel.shape, pads, CACHED // LOTS)
+    lots, out = _lots(x, kernel.shape, pads)
     height, width = (n // TILE * TILE for n in lots.shape[2:4])
     filled = padded(gradient, [(0, whole - n) for whole, n in zip(_whole(out), out, strict=True)])
 
@@ -130,17 +130,17 @@ def _image_values(images: Float[Array, "images height width channels"]) -> Float
     return tiles.reshape(size * size, -1, channels)
 
 
-def _lots(x: Array, kernel_shape: tuple[int, ...], pads: Pads, most_bytes: int) -> tuple[Array, tuple[int, int]]:
+def _lots(x: Array, kernel_shape: tuple[int, ...], pads: Pads) -> tuple[Array, tuple[int, int]]:
     """Padded images [lots, images, height, width, channels], whole ones or bands of one, and the size of the output.
 
-    A lot's values at all points take at most so many bytes, but it has no fewer tiles than there are filters, which
-    every product reads. The forward pass gives all of `CACHED` to each lot, though some are in one turn, for products
-    of few tiles run on one core (DenseNet-121's inference is 8 % faster); the kernel's gradient shares it among them.
+    A lot's values at all points take at most `CACHED` bytes, but it has no fewer tiles than there are filters, which
+    every product reads. Lots of one turn do not share these bytes, for products of few tiles run on one core: else
+    DenseNet-121's inference takes 8 % longer, and by the kernels' gradients its step 3 to 7 %.
     """
     batch, _, _, channels = x.shape
     out = (x.shape[1] + sum(pads[0]) - TAPS + 1, x.shape[2] + sum(pads[1]) - TAPS + 1)
     height, width = _whole(out)
-    most = max(most_bytes // (x.dtype.itemsize * len(ON_IMAGE) ** 2 * channels), kernel_shape[3])
+    most = max(CACHED // (x.dtype.itemsize * len(ON_IMAGE) ** 2 * channels), kernel_shape[3])
     wider = [(low, high + whole - n) for (low, high), whole, n in zip(pads, (height, width), out, strict=True)]
     filled = padded(x, wider)
     images = divisor(batch, most * TILE**2 // (height * width))
