@@ -270,7 +270,8 @@ def _title(group: list[Cell], cells: Sequence[Cell]) -> str:
         for path in own
         if any(flat[path] != own[path] for flat in flats) and all(flat[path] == own[path] for flat in shared)
     ]
-    return " ".join([*apart, f"× {len(group)} runs"])
+    runs = f"{len(group)} runs"
+    return f"{' '.join(apart)} × {runs}" if apart else runs
 
 
 def _digest(names: list[str]) -> str:

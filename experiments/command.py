@@ -37,25 +37,36 @@ def main(options: flags.FlagValues) -> int:
 
 def _task(options: flags.FlagValues) -> int:
     """The tasks that need the whole package, which takes a second to import."""
-    from capsnet_jax import checkpoint, data, describe, interrupt, lock, predict, sweep
+    from capsnet_jax import checkpoint, data, describe, interrupt, lock, sweep
     from capsnet_jax.bench.process import WorkerError
 
     try:
         if options.describe is not None:
             print(describe.describe(options.describe))
         elif options.predict is not None:
-            text, figure = predict.predict(Path(options.predict), _workdir(options), invert=options.invert)
-            print(f"{text}\n{figure}")
+            return _predict(Path(options.predict), _workdir(options), options.invert)
         elif options.figures_only:
             _draw(options.experiment, _experiment(options), _workdir(options))
         else:
             _run(options)
-    except (data.DataError, lock.LockedError, checkpoint.CheckpointError, predict.PredictError) as mistake:
+    except (data.DataError, lock.LockedError, checkpoint.CheckpointError) as mistake:
         return _complain(mistake)
     except (sweep.Diverged, WorkerError) as outcome:
         return _complain(outcome, 1)
     except interrupt.Interrupted as signal:
         return _complain(signal, signal.exit_code)
+    return 0
+
+
+def _predict(picture: Path, workdir: Path, invert: bool) -> int:
+    """Say what a picture shows. Only this task and figures import matplotlib."""
+    from capsnet_jax import predict
+
+    try:
+        text, figure = predict.predict(picture, workdir, invert=invert)
+    except predict.PredictError as mistake:
+        return _complain(mistake)
+    print(f"{text}\n{figure}")
     return 0
 
 

@@ -3,6 +3,7 @@
 `capsnet_jax.config` is left out of the checking: it takes whole numbers for floats, which beartype does not.
 """
 
+import gc
 import os
 import shutil
 import tempfile
@@ -15,6 +16,14 @@ import jax
 import pytest
 from jaxtyping import install_import_hook
 
+# JAX 0.10's older way to write loops is compiled in half the time again, to the same but for rounding. Commands that
+# tests start have the newer one, as users have.
+NEWER_LOOPS = "xla_cpu_use_fusion_emitters"
+HAS_OLDER = jax.__version__.startswith("0.10.")
+if HAS_OLDER:  # read when the first program is compiled
+    os.environ["XLA_FLAGS"] += f" --{NEWER_LOOPS}=false"
+
+gc.set_threshold(100_000)  # tracing makes many small objects that live: looking for rubbish often takes a tenth of it
 jax.config.update("jax_numpy_rank_promotion", "raise")
 CHECKED = [f"capsnet_jax.{name}" for name in ("data", "evaluation", "losses", "models", "ops", "routing", "train")]
 install_import_hook(CHECKED, "beartype.beartype")
@@ -32,6 +41,14 @@ def on_cpu() -> Iterator[None]:
     """For claims that are about the CPU alone, on whichever platform tests run."""
     with jax.default_device(jax.devices("cpu")[0]):
         yield
+
+
+@pytest.fixture
+def as_compiled_for_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For claims that different programs are equal to the bit, which the older loops do not keep."""
+    compile_ = jax.stages.Lowered.compile
+    if HAS_OLDER:
+        monkeypatch.setattr(jax.stages.Lowered, "compile", lambda lowered: compile_(lowered, {NEWER_LOOPS: True}))
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

@@ -263,6 +263,7 @@ def test_run_i_of_many_is_run_i_alone(across):
     assert np.abs(run_of(states, 1).params["digit"]["W"] - other).max() > 0.01
 
 
+@pytest.mark.usefixtures("as_compiled_for_users")
 @pytest.mark.parametrize(
     "settings",
     [TINY, override(Config(), {"model.name": "cnn_small", "train.batch_size": 16, "train.epochs": 1})],

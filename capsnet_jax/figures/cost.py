@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import ScaledTranslation
-from scipy.optimize import isotonic_regression
 
 import capsnet_jax.figures.style as style
 from capsnet_jax.figures.groups import Record, Setting, by_dataset, results
@@ -99,6 +98,8 @@ def _draw(
 
 def _moved_apart(costs: Mapping[Setting, float]) -> dict[Setting, float]:
     """Points by which each mark is moved to the right: as little as leaves room for it between its neighbours."""
+    from scipy.optimize import isotonic_regression  # here alone, for it takes as long to import as matplotlib
+
     order = sorted(costs, key=lambda key: costs[key])
     places = np.log10([costs[key] for key in order])
     span = np.ptp(places) if len(order) > 1 else 0.0
