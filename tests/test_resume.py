@@ -63,10 +63,10 @@ def start(*arguments: object) -> subprocess.Popen[str]:
 
 
 def test_stopped_by_signals_and_continued(tmp_path):
-    """SIGTERM from outside while the program compiles; SIGINT in the last moments of its training."""
+    """SIGTERM from outside while the first program compiles; SIGINT in the last moments of its training."""
     tiny.study()  # has compiled the programs
-    with start(*tiny.FIRST, f"--workdir={tmp_path}") as process:
-        assert "[1/1] 2 runs: compiling" in process.stdout.readline()
+    with start(*tiny.STUDY, f"--workdir={tmp_path}") as process:
+        assert "[1/2] routing.iterations=1 × 2 runs: compiling" in process.stdout.readline()
         process.send_signal(signal.SIGTERM)
         _, error = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
@@ -80,15 +80,15 @@ def test_stopped_by_signals_and_continued(tmp_path):
     assert 0 < int(at) < tiny.STEPS
 
     # The sixth row of metrics is the second run's third epoch: all steps are done, no result is written.
-    done = tiny.run(*tiny.FIRST, f"--workdir={tmp_path}", fault="capsnet_jax.sweep.CellWriter.epoch:6:SIGINT")
+    done = tiny.run(*tiny.STUDY, f"--workdir={tmp_path}", fault="capsnet_jax.sweep.CellWriter.epoch:6:SIGINT")
     assert done.returncode == 128 + signal.SIGINT
     assert done.stderr.endswith("stopped by SIGINT; the same command continues\n")
     assert f"going on from step {at}" in done.stdout
     assert not tiny.cells(tmp_path)
 
-    printed = tiny.succeed(*tiny.FIRST, f"--workdir={tmp_path}")
+    printed = tiny.succeed(*tiny.STUDY, f"--workdir={tmp_path}")
     assert f"going on from step {tiny.STEPS}" in printed
-    assert_same(tmp_path, unhurt(iterations=1))
+    assert_same(tmp_path, unhurt())
     assert not list((tmp_path / "programs").glob("*"))
 
 
@@ -118,21 +118,30 @@ def times(workdir: Path) -> dict[str, int]:
     return {str(p.relative_to(workdir)): p.stat().st_mtime_ns for p in workdir.glob("cells/*/*") if p.is_file()}
 
 
-def test_only_what_is_new_is_run(tmp_path):
-    """Of seeds and of values."""
+@pytest.mark.parametrize(
+    ("arguments", "settings"),
+    [
+        (["--seeds=4"], [(0.01, seed) for seed in range(4)]),
+        (
+            ["--seeds=2", "--sweep=train.learning_rate=0.002,0.01"],
+            [(rate, s) for rate in (0.002, 0.01) for s in (0, 1)],
+        ),
+    ],
+    ids=["seeds", "values"],
+)
+def test_only_what_is_new_is_run(arguments, settings, tmp_path):
     folder = tmp_path / "work"
     shutil.copytree(tiny.study().folder, folder)
     before = times(folder)
-    more = ("--seeds=3", "--sweep=train.learning_rate=0.002,0.01")
-    printed = tiny.succeed(*tiny.FIRST, *more, f"--workdir={folder}")
+    printed = tiny.succeed(*tiny.FIRST, *arguments, f"--workdir={folder}")
     after = times(folder)
     assert {path: after[path] for path in before} == before
-    assert "2 of 6 runs are finished already" in printed
-    assert "4 runs in 1 compiled training programs" in printed
+    assert "2 of 4 runs are finished already" in printed
+    assert "[1/1] 2 runs: compiling" in printed
+    assert "2 runs in 1 compiled training programs" in printed
     cells = [c.record for n, c in tiny.cells(folder).items() if c.record["config"]["routing.iterations"] == 1]
-    made = sorted((c["config"]["train.learning_rate"], c["seed"]) for c in cells)
-    assert made == [(rate, seed) for rate in (0.002, 0.01) for seed in range(3)]
-    assert (folder / "routing_iterations.csv").read_text().count("\n") == 1 + 6 + 2  # all the workdir knows
+    assert sorted((c["config"]["train.learning_rate"], c["seed"]) for c in cells) == settings
+    assert (folder / "routing_iterations.csv").read_text().count("\n") == 1 + 4 + 2  # all the workdir knows
 
 
 def test_a_finished_command_trains_nothing(tmp_path):

@@ -74,8 +74,9 @@ def shared() -> Path:
 
 def environment() -> dict[str, str]:
     """With a cache of compiled programs: the first run of a kind compiles, those that repeat or continue it do not."""
+    flags = [flag for flag in os.environ["XLA_FLAGS"].split() if "fusion_emitters" not in flag]  # see conftest.py
     cache = {
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "XLA_FLAGS": " ".join(flags),
         "JAX_COMPILATION_CACHE_DIR": f"{shared()}/programs",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
