@@ -119,17 +119,18 @@ def times(workdir: Path) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "settings"),
+    ("arguments", "settings", "new"),
     [
-        (["--seeds=4"], [(0.01, seed) for seed in range(4)]),
+        (["--seeds=4"], [(0.01, seed) for seed in range(4)], "2 runs"),
         (
             ["--seeds=2", "--sweep=train.learning_rate=0.002,0.01"],
             [(rate, s) for rate in (0.002, 0.01) for s in (0, 1)],
+            "train.learning_rate=0.002 × 2 runs",
         ),
     ],
     ids=["seeds", "values"],
 )
-def test_only_what_is_new_is_run(arguments, settings, tmp_path):
+def test_only_what_is_new_is_run(arguments, settings, new, tmp_path):
     folder = tmp_path / "work"
     shutil.copytree(tiny.study().folder, folder)
     before = times(folder)
@@ -137,7 +138,7 @@ def test_only_what_is_new_is_run(arguments, settings, tmp_path):
     after = times(folder)
     assert {path: after[path] for path in before} == before
     assert "2 of 4 runs are finished already" in printed
-    assert "[1/1] 2 runs: compiling" in printed
+    assert f"[1/1] {new}: compiling\n" in printed
     assert "2 runs in 1 compiled training programs" in printed
     cells = [c.record for n, c in tiny.cells(folder).items() if c.record["config"]["routing.iterations"] == 1]
     assert sorted((c["config"]["train.learning_rate"], c["seed"]) for c in cells) == settings
