@@ -43,7 +43,7 @@ def take_large_pages() -> None:
 
 def main(_: list[str]) -> None:
     """Hand the flags on."""
-    from experiments import command
+    from experiments import cli as command
 
     logging.set_verbosity(logging.WARNING)  # app.run lets through what libraries say about themselves
     sys.exit(command.main(FLAGS))

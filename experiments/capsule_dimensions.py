@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
-    from capsnet_jax.records import Record
-    from capsnet_jax.trained import Trained
+    from capsnet_jax.interpret.restore import Trained
+    from capsnet_jax.sweeps.records import Record
 
 CONFIG: dict[str, object] = {"routing.probe": 7}
 
@@ -81,7 +81,7 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
     import numpy as np
 
     from capsnet_jax import figures as draw
-    from capsnet_jax.trained import observed
+    from capsnet_jax.interpret.restore import observed
 
     drawn = {}
     for record in sorted(records, key=lambda record: -record.seed):  # the least seed comes last, and stays

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from capsnet_jax.config import Config
-    from capsnet_jax.records import Record
+    from capsnet_jax.sweeps.records import Record
 
 CONFIG: dict[str, object] = {"routing.probe": 7}  # so that CapsNets are the very runs of routing_iterations
 
@@ -85,7 +85,7 @@ def count(record: Record) -> dict[str, float]:
 
 @functools.cache
 def _work(settings: Config, image_shape: tuple[int, int, int], classes: int) -> int:
-    from capsnet_jax.describe import work
+    from capsnet_jax.models.summary import work
 
     return work(settings, image_shape, classes)
 
@@ -103,7 +103,7 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
 
 def _settings(records: Sequence[Record]) -> list[str]:
     """The model, and whatever was varied with one model; that each has its own learning rate says nothing."""
-    from capsnet_jax.records import compared
+    from capsnet_jax.sweeps.records import compared
 
     models: dict[object, list[Record]] = {}
     for record in records:

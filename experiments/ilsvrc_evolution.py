@@ -45,9 +45,9 @@ def measure(settings: Sequence[Config], workdir: Path, stop: Callable[[], int | 
     """Count what the workdir does not yet hold."""
     import json
 
-    from capsnet_jax.describe import outline
-    from capsnet_jax.interrupt import Interrupted
-    from capsnet_jax.records import write_json
+    from capsnet_jax.models.summary import outline
+    from capsnet_jax.sweeps.interrupt import Interrupted
+    from capsnet_jax.sweeps.records import write_json
 
     path = _counts(workdir)
     found = json.loads(path.read_text()) if path.exists() else {}
@@ -68,8 +68,8 @@ def report(workdir: Path) -> tuple[str, list[dict[str, Any]]]:
     import io
     import json
 
-    from capsnet_jax.records import write_text
-    from capsnet_jax.tables import align
+    from capsnet_jax.report.tables import align
+    from capsnet_jax.sweeps.records import write_text
 
     if not _counts(workdir).exists():
         return "", []

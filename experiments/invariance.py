@@ -17,14 +17,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from capsnet_jax.settings import grid
+from capsnet_jax.overrides import grid
 
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
-    from capsnet_jax.records import Record
-    from capsnet_jax.trained import Trained
+    from capsnet_jax.interpret.restore import Trained
+    from capsnet_jax.sweeps.records import Record
 
 CONFIG: dict[str, object] = {"routing.probe": 7}  # so that CapsNets are the very runs of routing_iterations
 
@@ -127,8 +127,8 @@ def _features(trained: Trained, kind: str, amount: float) -> tuple[np.ndarray, f
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Of each data set: error, change of the features and what can be read off them, against each distortion."""
     from capsnet_jax import figures as draw
-    from capsnet_jax.records import by_dataset
-    from capsnet_jax.trained import observed
+    from capsnet_jax.interpret.restore import observed
+    from capsnet_jax.sweeps.records import by_dataset
 
     drawn = {}
     for dataset, own in by_dataset(records).items():

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from capsnet_jax.records import Record
+    from capsnet_jax.sweeps.records import Record
 
 CONFIG: dict[str, object] = {"routing.probe": 7, "routing.iterations": 3}
 
@@ -44,7 +44,7 @@ SWEEP = [
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Test error of the forms of the loss, and of each softmax against the scale of W."""
     from capsnet_jax import figures as draw
-    from capsnet_jax.records import compared
+    from capsnet_jax.sweeps.records import compared
 
     loss, routing = ["loss.form", "loss.reconstruction_weight"], ["routing.softmax_over", "model.weight_scale"]
     usual = records[0].settings

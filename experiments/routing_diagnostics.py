@@ -13,14 +13,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from capsnet_jax.settings import grid
+from capsnet_jax.overrides import grid
 
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
-    from capsnet_jax.records import Record
-    from capsnet_jax.trained import Trained
+    from capsnet_jax.interpret.restore import Trained
+    from capsnet_jax.sweeps.records import Record
 
 CONFIG: dict[str, object] = {"routing.probe": 7}
 
@@ -75,8 +75,8 @@ def observe(trained: Trained) -> dict[str, np.ndarray]:
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Every quantity through training, and single images' couplings."""
     from capsnet_jax import figures as draw
-    from capsnet_jax.records import by_dataset, compared
-    from capsnet_jax.trained import observed
+    from capsnet_jax.interpret.restore import observed
+    from capsnet_jax.sweeps.records import by_dataset, compared
 
     drawn = {}
     by = compared(records, ["routing.iterations"])

@@ -17,12 +17,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from capsnet_jax.settings import grid
+from capsnet_jax.overrides import grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from capsnet_jax.records import Record
+    from capsnet_jax.sweeps.records import Record
 
 CONFIG: dict[str, object] = {"routing.probe": 7}
 
@@ -32,7 +32,7 @@ SWEEP = grid({"routing.iterations": (1, 2, 3, 5, 7)})
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Learning curves, and test error against iterations."""
     from capsnet_jax import figures as draw
-    from capsnet_jax.records import by_dataset, compared
+    from capsnet_jax.sweeps.records import by_dataset, compared
 
     path = "routing.iterations"
     others = [other for other in compared(records) if other != path]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from capsnet_jax.records import Record
+    from capsnet_jax.sweeps.records import Record
 
 CONFIG: dict[str, object] = {"routing.probe": 7}
 
@@ -47,7 +47,7 @@ SWEEP = [
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Test error of each arm, learning curves, and the slide's figure where both of its arms were run."""
     from capsnet_jax import figures as draw
-    from capsnet_jax.records import compared
+    from capsnet_jax.sweeps.records import compared
 
     arms = list(SWEEP[0])
     by = compared(records, arms)

@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from capsnet_jax.settings import grid
+from capsnet_jax.overrides import grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from capsnet_jax.records import Record
+    from capsnet_jax.sweeps.records import Record
 
 CONFIG: dict[str, object] = {"train.epochs": 5}
 
@@ -48,7 +48,7 @@ SWEEP = [
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """The grid of learning rate and temperature as a map, and each other setting against the validation error."""
     from capsnet_jax import figures as draw
-    from capsnet_jax.records import compared
+    from capsnet_jax.sweeps.records import compared
 
     paths = compared(records)
     usual = {path: max(values := [r.settings[path] for r in records], key=values.count) for path in paths}

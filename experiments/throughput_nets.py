@@ -52,7 +52,7 @@ def measure(settings: Sequence[Config], workdir: Path, stop: Callable[[], int | 
 def report(workdir: Path) -> tuple[str, list[Row]]:
     """The table for the terminal, and the rows that figures are drawn from; writes throughput_nets.csv."""
     from capsnet_jax.bench import ledger, net_ratios, nets
-    from capsnet_jax.records import write_text
+    from capsnet_jax.sweeps.records import write_text
 
     rows = ledger.Ledger(workdir, nets.EXPERIMENT).rows()
     if not rows:

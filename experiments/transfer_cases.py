@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from capsnet_jax.records import Record
+    from capsnet_jax.sweeps.records import Record
 
 CONFIG: dict[str, object] = {
     "model.name": "cnn_small",

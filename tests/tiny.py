@@ -18,9 +18,10 @@ from filelock import FileLock
 from tensorboardX.proto.event_pb2 import Event
 
 import launch
-from capsnet_jax import checkpoint, config, models
-from capsnet_jax.settings import spell
-from experiments import command
+from capsnet_jax import config, models
+from capsnet_jax.overrides import spell
+from capsnet_jax.sweeps import checkpoint
+from experiments import cli as command
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = {
@@ -45,7 +46,7 @@ FAULTY = """
 import os, pkgutil, signal, sys
 from absl import app
 import launch
-from capsnet_jax import sweep
+from capsnet_jax.sweeps import run as sweep
 
 sweep.CHECKPOINT_SECONDS = -1.0
 target, count, name = sys.argv.pop(1).split(":")

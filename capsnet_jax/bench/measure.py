@@ -13,7 +13,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from capsnet_jax import records
 from capsnet_jax.bench import plan
 from capsnet_jax.bench.interleave import interleave
 from capsnet_jax.bench.ledger import Ledger, Row
@@ -21,6 +20,7 @@ from capsnet_jax.bench.plan import Group
 from capsnet_jax.bench.process import Process, WorkerError
 from capsnet_jax.bench.workload import FRESH, Workload
 from capsnet_jax.config import Config
+from capsnet_jax.sweeps import records
 
 
 def measure(

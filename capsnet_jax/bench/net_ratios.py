@@ -10,7 +10,7 @@ from capsnet_jax.bench.ledger import Row
 from capsnet_jax.bench.nets import PEERS
 from capsnet_jax.bench.ratios import OURS, Spread, by_round, fastest, ratio, select, spread
 from capsnet_jax.bench.workload import NETS
-from capsnet_jax.tables import align
+from capsnet_jax.report.tables import align
 
 PHASES = ("training", "inference")
 

@@ -9,7 +9,7 @@ from capsnet_jax import config
 from capsnet_jax.bench.plan import Effort, Group
 from capsnet_jax.bench.workload import NETS, Workload
 from capsnet_jax.config import Config, ConfigError
-from capsnet_jax.settings import spell
+from capsnet_jax.overrides import spell
 
 EXPERIMENT = "throughput_nets"
 PEERS = ("torchvision", "torchvision_channels_last")

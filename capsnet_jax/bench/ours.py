@@ -8,13 +8,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from capsnet_jax import config, models, train
-from capsnet_jax.across import chosen, stack
+from capsnet_jax import config, models
 from capsnet_jax.bench import memory
 from capsnet_jax.bench.workload import Workload
-from capsnet_jax.compiled import compile_now
 from capsnet_jax.data import Dataset, Examples
 from capsnet_jax.data.augment import take, to_float
+from capsnet_jax.training import step as train
+from capsnet_jax.training.compile import compile_now
+from capsnet_jax.training.parallel import chosen, stack
 
 FIT_IMAGES = (4500, 500)  # training and validation split of mnist_5k
 _TOTAL = 1_000_000  # steps that the learning rate's schedule spans: more than are ever timed

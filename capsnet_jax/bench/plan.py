@@ -11,7 +11,7 @@ from typing import NamedTuple
 from capsnet_jax import config
 from capsnet_jax.bench.workload import IMAGES, Workload
 from capsnet_jax.config import Config, ConfigError
-from capsnet_jax.settings import spell
+from capsnet_jax.overrides import spell
 
 EXPERIMENT = "throughput"
 PEERS = ("pytorch", "pytorch_compiled", "plain_jax")

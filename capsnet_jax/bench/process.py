@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from capsnet_jax.interrupt import Interrupted
+from capsnet_jax.sweeps.interrupt import Interrupted
 
 _POLL = 0.2  # seconds between looks at whether to stop
 

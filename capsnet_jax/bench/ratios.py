@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from capsnet_jax.bench.ledger import Row
-from capsnet_jax.tables import align
+from capsnet_jax.report.tables import align
 
 OURS = "capsnet_jax"
 

@@ -59,7 +59,7 @@ class Worker:
 
     def about(self) -> dict[str, Any]:
         """Versions and device, as a run's record has them."""
-        from capsnet_jax import records
+        from capsnet_jax.sweeps import records
 
         return records.environment()
 

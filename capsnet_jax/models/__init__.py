@@ -15,15 +15,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from capsnet_jax import config
-from capsnet_jax.models.alexnet import AlexNet
 from capsnet_jax.models.capsnet import CapsNet
-from capsnet_jax.models.densenet import DenseNet
-from capsnet_jax.models.googlenet import GoogLeNet
+from capsnet_jax.models.convnets.alexnet import AlexNet
+from capsnet_jax.models.convnets.densenet import DenseNet
+from capsnet_jax.models.convnets.googlenet import GoogLeNet
+from capsnet_jax.models.convnets.resnet import ResNet
+from capsnet_jax.models.convnets.vgg import VGG
 from capsnet_jax.models.layers import BatchNorm
-from capsnet_jax.models.resnet import ResNet
 from capsnet_jax.models.sabour_cnn import SabourCNN
 from capsnet_jax.models.small_cnn import SmallCNN
-from capsnet_jax.models.vgg import VGG
 
 # The nets of the ImageNet challenge; images under 64 pixels get their small forms.
 IMAGENET: dict[str, Callable[..., nn.Module]] = {

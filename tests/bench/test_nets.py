@@ -2,10 +2,11 @@ import dataclasses
 
 import pytest
 
-from capsnet_jax import config, transfer
+from capsnet_jax import config
 from capsnet_jax.bench import nets, ours, plan
 from capsnet_jax.bench.workload import NETS
 from capsnet_jax.config import Config, ConfigError
+from capsnet_jax.models import pretrained as transfer
 from experiments import throughput_nets
 
 

@@ -2,11 +2,12 @@ import jax
 import numpy as np
 import pytest
 
-from capsnet_jax import evaluation, train
-from capsnet_jax.across import chosen
 from capsnet_jax.bench import ours, workload
 from capsnet_jax.bench.workload import load_weights
 from capsnet_jax.data.augment import to_float
+from capsnet_jax.training import evaluation
+from capsnet_jax.training import step as train
+from capsnet_jax.training.parallel import chosen
 from tests.bench import small
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from capsnet_jax.bench.process import Process, WorkerError
-from capsnet_jax.interrupt import Interrupted
+from capsnet_jax.sweeps.interrupt import Interrupted
 
 
 def never():

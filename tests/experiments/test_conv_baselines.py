@@ -7,9 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from capsnet_jax import config, models, records
-from capsnet_jax.records import Cell, CellWriter, Record
-from experiments import command, conv_baselines, routing_iterations
+from capsnet_jax import config, models
+from capsnet_jax.sweeps import records
+from capsnet_jax.sweeps.records import Cell, CellWriter, Record
+from experiments import cli as command
+from experiments import conv_baselines, routing_iterations
 from tests import tiny
 from tests.figures.synthetic import fake_record
 

@@ -32,8 +32,9 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict
 from safetensors.torch import save_file
 
-from capsnet_jax import models, transfer
+from capsnet_jax import models
 from capsnet_jax.bench import workload
+from capsnet_jax.models import pretrained as transfer
 
 # torchvision's name → ours, and the side of the images.
 NETS = {

@@ -1,0 +1,1 @@
+"""The classic conv nets, one paper a file."""

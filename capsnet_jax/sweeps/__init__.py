@@ -1,0 +1,1 @@
+"""Many runs, safely: planned, trained in the fewest programs, recorded, continued."""

@@ -1,0 +1,86 @@
+"""Every number of `probe` against loops over images and the plain routing of `tests/routing/loops.py`."""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from capsnet_jax import models
+from capsnet_jax.config import override
+from capsnet_jax.interpret import routing_diagnostics as diagnostics
+from tests.routing.loops import loop_routing
+from tests.training.test_step import CLASSES, TINY, make_examples
+
+T = 3
+SETTINGS = override(TINY, {"routing.probe": T, "routing.iterations": 2, "model.weight_scale": 1.0})
+EXAMPLES = make_examples(7, 3)
+
+
+@cache
+def net():
+    model = models.build(SETTINGS, CLASSES)
+    params = models.init(model, jax.random.key(0), (8, 9, 1))
+    # Untrained biases are 0 and a bias of its own gives capsules that never live.
+    params["primary"]["bias"] = jnp.linspace(-0.5, 0.5, params["primary"]["bias"].size)
+    return model, params
+
+
+def probed(settings=SETTINGS, examples=EXAMPLES):
+    run = jax.jit(lambda params, examples: diagnostics.probe(settings, params, examples, classes=CLASSES))
+    return {name: float(value) for name, value in run(net()[1], jax.device_put(examples)).items()}
+
+
+def looped() -> dict[str, float]:
+    model, params = net()
+    primary = np.asarray(model.apply({"params": params}, jnp.asarray(EXAMPLES.images) / 255)["primary"], np.float64)
+    weights = np.asarray(params["digit"]["W"], np.float64)
+    rows = []
+    for u, label in zip(primary, EXAMPLES.labels, strict=True):
+        votes = np.einsum("ik,iokd->iod", u, weights)
+        row, before = {}, None
+        for t in range(1, T + 1):
+            capsules, couplings, logits = loop_routing(votes, t)
+            guess = int(np.argmax(np.sqrt(np.sum(capsules**2, axis=1))))
+            row[f"error_at_{t}"] = 100.0 * (guess != label)
+            row[f"entropy_at_{t}"] = -np.mean(np.sum(couplings * np.log(couplings), axis=1)) / np.log(CLASSES)
+            if before is not None:
+                agreement = np.einsum("iod,od->io", votes, before[0])
+                row[f"logit_change_at_{t}"] = np.mean(np.abs(logits - before[2]))
+                row[f"logit_drift_at_{t}"] = np.mean(logits - before[2])
+                row[f"coupling_change_at_{t}"] = np.mean(np.abs(couplings - before[3]))
+                row[f"capsule_change_at_{t}"] = np.mean(np.linalg.norm(capsules - before[0], axis=1))
+                row[f"flips_at_{t}"] = 100.0 * (guess != before[1])
+                row[f"agreement_at_{t - 1}"] = np.mean(agreement[:, before[1]] - np.mean(agreement, axis=1))
+            before = capsules, guess, logits, couplings
+        rows.append(row)
+    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    longest = np.max(np.linalg.norm(primary, axis=-1), axis=0)
+    return means | {"dead_capsules": 100 * float(np.mean(longest < 0.1))}
+
+
+@pytest.mark.parametrize("batch", [3, 250])
+def test_is_what_the_loops_say(batch, monkeypatch):
+    monkeypatch.setattr(diagnostics, "BATCH", batch)
+    expected = looped()
+    assert len({round(value, 4) for value in expected.values()}) > 8  # numbers that could be told apart
+    got = probed()
+    assert got.keys() == expected.keys()
+    for name, value in expected.items():
+        assert got[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
+
+
+def test_one_iteration_has_no_before():
+    assert set(probed(override(SETTINGS, {"routing.probe": 1}))) == {"error_at_1", "entropy_at_1", "dead_capsules"}
+
+
+@pytest.mark.parametrize(
+    "changes", [{"routing.probe": 0}, {"routing.name": "uniform"}, {"routing.name": "learned"}], ids=str
+)
+def test_nothing_where_nothing_iterates(changes):
+    assert probed(override(SETTINGS, changes)) == {}
+
+
+def test_nothing_of_no_examples():
+    assert probed(examples=make_examples(0, 0)) == {}

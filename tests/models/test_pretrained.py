@@ -1,0 +1,222 @@
+"""State dictionaries made of random numbers, name by name as torchvision has them."""
+
+import sys
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from safetensors.numpy import save_file
+
+from capsnet_jax import models
+from capsnet_jax.models import pretrained as transfer
+from capsnet_jax.models.convnets.googlenet import INCEPTIONS
+from capsnet_jax.models.pretrained import TransferError, imagenet_normalized, load_torchvision
+
+RNG = np.random.default_rng(0)
+
+
+def array(*shape):
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def norm(name, width):
+    kinds = ("weight", "bias", "running_mean", "running_var")
+    return {f"{name}.{kind}": array(width) for kind in kinds} | {f"{name}.num_batches_tracked": np.array(7)}
+
+
+def resnet18(classes=3):
+    state = {"conv1.weight": array(64, 3, 7, 7), **norm("bn1", 64)}
+    width = 64
+    for layer, wide in enumerate((64, 128, 256, 512), 1):
+        for block in (0, 1):
+            at = f"layer{layer}.{block}"
+            state |= {f"{at}.conv1.weight": array(wide, width, 3, 3), **norm(f"{at}.bn1", wide)}
+            state |= {f"{at}.conv2.weight": array(wide, wide, 3, 3), **norm(f"{at}.bn2", wide)}
+            if width != wide:
+                state |= {f"{at}.downsample.0.weight": array(wide, width, 1, 1), **norm(f"{at}.downsample.1", wide)}
+            width = wide
+    return state | {"fc.weight": array(classes, 512), "fc.bias": array(classes)}
+
+
+def googlenet(classes=3, heads=True):
+    def unit(name, wide, width, size):
+        return {f"{name}.conv.weight": array(wide, width, size, size), **norm(f"{name}.bn", wide)}
+
+    state = unit("conv1", 64, 3, 7) | unit("conv2", 64, 64, 1) | unit("conv3", 192, 64, 3)
+    width = 192
+    for place, (one, reduce3, three, reduce5, five, pool) in INCEPTIONS.items():
+        if heads and place in ("4b", "4e"):
+            aux = "aux1" if place == "4b" else "aux2"
+            state |= unit(f"{aux}.conv", 128, width, 1)
+            state |= {f"{aux}.fc1.weight": array(1024, 2048), f"{aux}.fc1.bias": array(1024)}
+            state |= {f"{aux}.fc2.weight": array(classes, 1024), f"{aux}.fc2.bias": array(classes)}
+        at = f"inception{place}"
+        state |= unit(f"{at}.branch1", one, width, 1)
+        state |= unit(f"{at}.branch2.0", reduce3, width, 1) | unit(f"{at}.branch2.1", three, reduce3, 3)
+        state |= unit(f"{at}.branch3.0", reduce5, width, 1) | unit(f"{at}.branch3.1", five, reduce5, 3)
+        state |= unit(f"{at}.branch4.1", pool, width, 1)
+        width = one + three + five + pool
+    return state | {"fc.weight": array(classes, 1024), "fc.bias": array(classes)}
+
+
+@pytest.fixture(scope="module")
+def residual(tmp_path_factory):
+    state, path = resnet18(), tmp_path_factory.mktemp("weights") / "resnet18.safetensors"
+    save_file(state, path)
+    return state, path
+
+
+def test_every_array_lands_where_it_belongs(residual):
+    state, path = residual
+    weights = load_torchvision(path)
+    assert (weights.model, weights.classes) == ("resnet18", 3)
+    kernel, theirs = weights.params["stage2"]["block1"]["conv1"]["kernel"], state["layer2.0.conv1.weight"]
+    for o, i, row, column in [(0, 0, 0, 0), (5, 3, 0, 2), (127, 63, 2, 1), (70, 9, 1, 0)]:
+        assert kernel[row, column, i, o] == theirs[o, i, row, column]
+    shortcut = weights.params["stage3"]["block1"]["shortcut"]
+    np.testing.assert_array_equal(shortcut["conv"]["kernel"][0, 0], state["layer3.0.downsample.0.weight"][:, :, 0, 0].T)
+    np.testing.assert_array_equal(shortcut["norm"]["scale"], state["layer3.0.downsample.1.weight"])
+    np.testing.assert_array_equal(weights.params["norm1"]["bias"], state["bn1.bias"])
+    moments = weights.stats["stage4"]["block2"]["norm2"]
+    np.testing.assert_array_equal(moments["mean"], state["layer4.1.bn2.running_mean"])
+    np.testing.assert_array_equal(moments["var"], state["layer4.1.bn2.running_var"])
+    assert weights.params["classes"]["kernel"][500, 2] == state["fc.weight"][2, 500]
+    sums = sum(float(np.abs(leaf).sum(dtype=np.float64)) for leaf in jax.tree.leaves((weights.params, weights.stats)))
+    wanted = sum(float(np.abs(leaf).sum(dtype=np.float64)) for key, leaf in state.items() if leaf.ndim)
+    assert sums == pytest.approx(wanted, rel=1e-9)  # each once
+    like = jax.eval_shape(partial(models.init_all, models.IMAGENET["resnet18"](3), jax.random.key(0), (224, 224, 3)))
+    assert jax.tree.structure(like) == jax.tree.structure((weights.params, weights.stats))
+
+
+@pytest.mark.parametrize("heads", [True, False])
+def test_a_layer_that_flattens_sees_pixels_before_channels(heads, tmp_path):
+    state, path = googlenet(heads=heads), tmp_path / "googlenet.safetensors"
+    save_file(state, path)
+    weights = load_torchvision(path)
+    assert weights.model == "googlenet_bn"
+    assert {"aux1", "aux2"} & set(weights.params) == ({"aux1", "aux2"} if heads else set())
+    if heads:
+        ours, theirs = weights.params["aux2"]["fc"]["kernel"], state["aux2.fc1.weight"]
+        for unit, channel, row, column in [(0, 0, 0, 0), (1, 127, 3, 3), (1023, 5, 0, 2), (60, 70, 2, 1)]:
+            assert ours[(row * 4 + column) * 128 + channel, unit] == theirs[unit, channel * 16 + row * 4 + column]
+    project = weights.params["inception4c"]["project"]["conv"]["kernel"]
+    np.testing.assert_array_equal(project[0, 0], state["inception4c.branch4.1.conv.weight"][:, :, 0, 0].T)
+
+
+# By hand from the papers' tables: places of convolutions among torchvision's features, with poolings and ReLUs between.
+VGG = {
+    ("vgg_a", False): ((0,), (3,), (6, 8), (11, 13), (16, 18)),
+    ("vgg_a_bn", True): ((0,), (4,), (8, 11), (15, 18), (22, 25)),
+    ("vgg_d", False): ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28)),
+    ("vgg_e_bn", True): ((0, 3), (7, 10), (14, 17, 20, 23), (27, 30, 33, 36), (40, 43, 46, 49)),
+}
+
+
+@pytest.mark.parametrize(("name", "normed"), VGG)
+def test_vgg_is_told_by_the_gaps_between_its_convolutions(name, normed):
+    """Names and shapes only: broadcast arrays take no memory."""
+    blank = partial(np.broadcast_to, np.float32(0))
+    state = {f"classifier.{n}.weight": blank((1, 1)) for n in (0, 3, 6)}
+    for place in (place for stage in VGG[name, normed] for place in stage):
+        state[f"features.{place}.weight"] = blank((1, 1, 3, 3))
+        if normed:
+            state |= {key.replace("x", f"features.{place + 1}"): blank((1,)) for key in norm("x", 1)}
+    assert transfer._recognize(state) == name
+    rules = transfer._rules(name, state)
+    for stage, places in enumerate(VGG[name, normed], 1):
+        for number, place in enumerate(places, 1):
+            leaf = (f"stage{stage}", f"conv{number}", "kernel")
+            assert transfer._torch_name(leaf, rules) == f"features.{place}.weight"
+            if normed:
+                leaf = (f"stage{stage}", f"norm{number}", "var")
+                assert transfer._torch_name(leaf, rules) == f"features.{place + 1}.running_var"
+
+
+def test_alexnet_and_densenet_have_torchvisions_names():
+    alexnet = transfer._rules("alexnet_single", {})
+    names = [transfer._torch_name((f"conv{n}", "bias"), alexnet) for n in range(1, 6)]
+    assert names == [f"features.{place}.bias" for place in (0, 3, 6, 8, 10)]
+    layers = [transfer._torch_name((layer, "kernel"), alexnet) for layer in ("fc1", "fc2", "classes")]
+    assert layers == ["classifier.1.weight", "classifier.4.weight", "classifier.6.weight"]
+    net = models.IMAGENET["densenet121"]()
+    params, stats = jax.eval_shape(partial(models.init_all, net, jax.random.key(0), (32, 32, 3)))
+    rules = transfer._rules("densenet121", {})
+    names = {transfer._torch_name(leaf, rules) for tree in (params, stats) for leaf in flatten_dict(tree)}
+    # 120 convolutions; 121 batch norms of four arrays; weight and bias of the classifier.
+    assert len(names) == 120 + 4 * 121 + 2
+    assert "features.norm5.running_var" in names
+    assert "features.denseblock4.denselayer16.conv2.weight" in names
+    assert "features.transition3.norm.bias" in names
+    assert transfer._modern("features.denseblock1.denselayer2.norm.1.weight") in names
+
+
+def broken(state, **changes):
+    return {key: leaf for key, leaf in (state | changes).items() if leaf is not None}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layer3.1.bn1.bias": None}, r"looks like torchvision's resnet18, but has no layer3\.1\.bn1\.bias; save"),
+        ({"extra.weight": array(1)}, r"looks like torchvision's resnet18, but also has extra\.weight; only"),
+        (
+            {"layer2.0.conv1.weight": array(96, 64, 3, 3)},
+            r"its layer2\.0\.conv1\.weight is \[96, 64, 3, 3\], which does not make our \[3, 3, 64, 128\]; only",
+        ),
+        ({"layer1.0.conv1.weight": None}, r"is of no net known here; load_torchvision reads alexnet_single, vgg_a, "),
+        ({"fc.weight": None}, r"is of no net known here"),
+    ],
+)
+def test_other_arrays_are_named(change, message, residual, tmp_path):
+    path = tmp_path / "net.safetensors"
+    save_file(broken(residual[0], **change), path)
+    with pytest.raises(TransferError, match=message) as raised:
+        load_torchvision(path)
+    assert str(raised.value).startswith(str(path))
+    assert "\n" not in str(raised.value)
+
+
+def test_files_that_are_none(residual, tmp_path, monkeypatch):
+    with pytest.raises(TransferError, match=r"^there is no file .*missing\.safetensors; name a state dictionary"):
+        load_torchvision(tmp_path / "missing.safetensors")
+    cut = tmp_path / "cut.safetensors"
+    for data in (residual[1].read_bytes()[:-1000], b"not weights at all"):
+        cut.write_bytes(data)
+        with pytest.raises(TransferError, match=r"cut\.safetensors is no whole safetensors file \(.*\); download"):
+            load_torchvision(cut)
+    (tmp_path / "net.pth").write_bytes(b"pickled")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(TransferError, match=r"net\.pth can be read where PyTorch is installed; install it, or save"):
+        load_torchvision(tmp_path / "net.pth")
+
+
+def test_images_are_normalized_by_colour():
+    images = np.zeros((2, 1, 1, 3), np.float32)
+    images[1] = 1
+    expected = [[-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225], [0.515 / 0.229, 0.544 / 0.224, 0.594 / 0.225]]
+    np.testing.assert_allclose(imagenet_normalized(jax.numpy.asarray(images))[:, 0, 0], expected, rtol=1e-6)
+
+
+def test_a_pth_file_is_read_by_pytorchs_safe_loader(residual, tmp_path):
+    torch = pytest.importorskip("torch", reason="PyTorch is an optional peer: pip install -e '.[peers]'")
+    path = tmp_path / "resnet18.pth"
+    torch.save({key: torch.tensor(leaf) for key, leaf in residual[0].items()}, path)
+    loaded = jax.tree.leaves(load_torchvision(path).params)
+    for got, expected in zip(loaded, jax.tree.leaves(load_torchvision(residual[1]).params), strict=True):
+        np.testing.assert_array_equal(got, expected)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(TransferError, match=r"resnet18\.pth is no state dictionary \(.*\); save a module's"):
+        load_torchvision(path)
+
+
+@pytest.mark.parametrize(("name", "side"), [("resnet18", 64), ("densenet121", 64)])
+def test_outputs_statistics_and_gradients_are_torchvisions(name, side):
+    """`tests/peers/torchvision_parity.py` compares all of them, larger and in float32 too."""
+    pytest.importorskip("torchvision", reason="torchvision is an optional peer: pip install -e '.[peers]'")
+    from tests.peers.torchvision_parity import compare
+
+    with jax.enable_x64(True):
+        errors = compare(name, side, ["float64"])["float64"]
+    assert max(errors.values()) < 1e-8

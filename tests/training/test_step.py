@@ -1,0 +1,386 @@
+from functools import cache, partial
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from capsnet_jax import models
+from capsnet_jax.config import Config, override
+from capsnet_jax.data import Dataset, Examples
+from capsnet_jax.training import evaluation
+from capsnet_jax.training import step as train
+from tests.test_losses import loop_margin
+
+# 8 steps of 4 images an epoch, 2 epochs.
+TINY = override(
+    Config(),
+    {
+        "model.name": "capsnet",
+        "model.channels": 4,
+        "model.kernel": 3,
+        "model.types": 2,
+        "model.primary_dim": 4,
+        "model.digit_dim": 4,
+        "model.decoder": (8,),
+        "routing.iterations": 2,
+        "data.shift": 1,
+        "train.batch_size": 4,
+        "train.epochs": 2,
+        "train.learning_rate": 1e-2,
+    },
+)
+STEPS, TOTAL, CLASSES = 8, 16, 3
+
+
+def make_examples(count: int, seed: int) -> Examples:
+    """A bright bar for each class at a row of its own, in noise."""
+    generator = np.random.default_rng(seed)
+    images = generator.integers(0, 100, (count, 8, 9, 1), np.uint8)
+    labels = (np.arange(count) % CLASSES).astype(np.int32)
+    for image, label in zip(images, labels, strict=True):
+        image[2 * label + 1] += 150
+    return Examples(images, labels)
+
+
+DATA = Dataset("bars", ("top", "middle", "bottom"), *(make_examples(n, seed) for seed, n in enumerate((32, 7, 9))))
+TRAIN = jax.device_put(DATA.train)
+
+
+@cache
+def programs():
+    """(config, seed) → state, and (config, seed, state, start, stop) → state: every solo run here shares them."""
+    orders = train.orders(TRAIN, across="map")
+    init = jax.jit(partial(train.init_state, image_shape=(8, 9, 1), classes=CLASSES))
+    steps = jax.jit(partial(train.train_steps, classes=CLASSES, total=TOTAL))
+    return init, lambda settings, seed, state, start, stop: steps(
+        settings, seed, state, TRAIN, orders(seed[None], start // STEPS)[0], jnp.int32(start), jnp.int32(stop)
+    )
+
+
+@cache
+def solo(settings: Config, seed: int, *stops: int):
+    """The state of one run after the last of `stops`, having paused at the others."""
+    init, steps = programs()
+    settings, seed, start = train.stack([settings]), jnp.int32(seed), 0
+    settings = jax.tree.map(lambda leaf: leaf[0], settings)
+    # By way of NumPy, as JAX would compile again for the initial state's weakly typed scalars.
+    state = jax.tree.map(np.array, init(settings, seed))
+    for stop in stops:
+        state = steps(settings, seed, state, start, stop)
+        start = stop
+    return state
+
+
+def rate(value: float, settings: Config = TINY) -> Config:
+    return override(settings, {"train.learning_rate": value})
+
+
+def fit(configs, seeds, **settings) -> list[train.Progress]:
+    """All of a fit's progress, the states copied before the next chunk takes their memory."""
+    return [
+        progress._replace(states=jax.tree.map(np.array, progress.states))
+        for progress in train.fit(configs, seeds, DATA, **settings)
+    ]
+
+
+def assert_equal(got, expected):
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
+def run_of(states, index: int):
+    return jax.tree.map(lambda leaf: leaf[index], states)
+
+
+@cache
+def fitted(across: str) -> list[train.Progress]:
+    return fit([TINY, rate(3e-3)], [0, 7], across=across, chunk_seconds=1e-9)
+
+
+# Steps.
+
+
+def test_golden_step():
+    """Three steps of a seeded run."""
+    golden = {
+        "loss": 9.711622,
+        "classification_loss": 9.657348,
+        "reconstruction_mse": 1.507645,
+        "error": 9.0,
+        "W": 2.108856,
+        "conv1": -1.375051,
+        "pixels": -1.968242,
+    }
+    state = solo(TINY, 0, 3)
+    got = {
+        "loss": float(state.sums["loss"]),
+        "classification_loss": float(state.sums["classification_loss"]),
+        "reconstruction_mse": float(state.sums["reconstruction_mse"]),
+        "error": float(state.sums["error"]),
+        "W": float(jnp.linalg.norm(state.params["digit"]["W"])),
+        "conv1": float(jnp.sum(state.params["conv1"]["kernel"])),
+        "pixels": float(jnp.sum(state.params["decoder"]["pixels"]["bias"])),
+    }
+    message = (
+        "Training no longer does what it did. If that was intended (another initialisation, order of random numbers, "
+        f"augmentation, loss or optimiser), say so in the commit and set `golden` to {got}"
+    )
+    assert got == pytest.approx(golden, rel=1e-3), message
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_parameters_move_as_adam_says(step):
+    """By rate · m̂ / (√v̂ + ε), from the moments in the state; the first are of one gradient."""
+    settings = override(rate(0.005), {"train.decay_rate": 0.25, "train.decay_steps": 2})
+    before, after = (solo(settings, 0, *range(1, stop + 1)) for stop in (step - 1, step))
+    moments = [after.opt_state.mu, after.opt_state.nu]
+    leaves = [map(np.float64, jax.tree.leaves(tree)) for tree in (before.params, after.params, *moments)]
+    current = 0.005 * 0.5 ** (step - 1)
+    for old, new, m, v in zip(*leaves, strict=True):
+        move = current * (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.999**step)) + 1e-8)
+        np.testing.assert_allclose(new, old - move, atol=2e-6)  # moves are of 5e-3; float32 parameters about 1
+        if step == 1:
+            np.testing.assert_allclose(v / 0.001, (m / 0.1) ** 2, rtol=1e-4, atol=1e-30)
+            assert np.abs(m).max() > 0
+
+
+def test_the_average_is_of_the_parameters_by_their_weights_and_is_what_is_judged():
+    settings = override(TINY, {"train.average": 0.5})
+    expected = 0.0
+    for step in range(1, 11):
+        state = solo(settings, 0, *range(1, step + 1))
+        expected += (np.float64(state.params["digit"]["W"]) - expected) / min(step, 4)  # half of 8 steps an epoch
+        np.testing.assert_allclose(state.average[0]["digit"]["W"], expected, atol=1e-6)
+    assert_equal(state.judged, state.average)
+    assert np.abs(state.average[0]["digit"]["W"] - state.params["digit"]["W"]).max() > 1e-3
+    np.testing.assert_allclose(state.params["digit"]["W"], solo(TINY, 0, 8, 10).params["digit"]["W"], atol=1e-5)
+
+
+def test_chunks_do_not_matter_to_the_bit():
+    whole = solo(TINY, 0, 6)
+    assert_equal(solo(TINY, 0, 2, 6), whole)
+    assert_equal(solo(TINY, 0, 1, 2, 3, 4, 5, 6), whole)
+
+
+@pytest.mark.parametrize(
+    ("seconds_a_step", "expected"),
+    [(0.01, 200), (0.25, 8), (0.5, 8), (1.25, 8), (2.0, 5), (4.0, 2), (10.0, 1), (60.0, 1)],
+)
+def test_a_chunk_of_two_seconds_has_up_to_eight_steps_if_these_take_ten(seconds_a_step, expected):
+    assert train.next_chunk(3, 3 * seconds_a_step, 2.0) == expected
+
+
+def test_seeds_differ_in_initial_weights_and_in_order():
+    first, second = solo(TINY, 0), solo(TINY, 1)
+    assert float(jnp.abs(first.params["digit"]["W"] - second.params["digit"]["W"]).max()) > 0.01
+    settings = run_of(train.stack([TINY]), 0)
+    step = programs()[1]
+    sums = [step(settings, jnp.int32(seed), first, 0, 1).sums["loss"] for seed in (0, 1)]
+    assert sums[0] != sums[1]
+
+
+def test_an_epoch_takes_every_image_once_in_an_order_of_its_own(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        train,
+        "train_step",
+        lambda _c, _s, state, batch, *_a, **_k: jax.debug.callback(seen.append, batch.images) or state,
+    )
+    steps = jax.jit(partial(train.train_steps, classes=CLASSES, total=TOTAL))
+    state, orders = solo(TINY, 0), train.orders(TRAIN, across="map")
+    for epoch in range(2):
+        [order] = orders(jnp.arange(1), epoch)
+        steps(TINY, jnp.int32(0), state, TRAIN, order, jnp.int32(epoch * STEPS), jnp.int32((epoch + 1) * STEPS))
+        jax.effects_barrier()
+    images = np.concatenate(seen).reshape(2, 32, -1)
+    everything = sorted(map(bytes, DATA.train.images))
+    assert [sorted(map(bytes, epoch)) for epoch in images] == [everything, everything]
+    assert (images[0] != images[1]).any()
+
+
+def test_32_images_are_learned_by_heart():
+    state = solo(TINY, 0, *range(STEPS, 100 * STEPS + 1, STEPS))
+    assert float(state.sums["error"]) == 0
+    assert float(state.sums["loss"]) / 32 < 0.02
+    assert int(state.diverged) == -1
+
+
+def test_a_loss_that_is_not_finite_freezes_the_last_finite_state():
+    wild = rate(1e30)
+    good, frozen = solo(wild, 0, 1), solo(wild, 0, 6)
+    assert int(good.diverged) == -1
+    assert int(frozen.diverged) == 1
+    assert_equal(frozen._replace(diverged=good.diverged), good)
+    for leaf in jax.tree.leaves(frozen.params):
+        assert jnp.isfinite(leaf).all()
+
+
+def test_a_diverged_state_stands_still_in_later_epochs_too():
+    """Zeroed sums would be reported as an epoch of loss 0 and error 0."""
+    wild = rate(1e30)
+    assert_equal(solo(wild, 0, 8, 9), solo(wild, 0, 8))
+
+
+def test_parameters_are_finite_whatever_the_learning_rate():
+    """1e300 is a valid setting, and infinite in float32."""
+    state = solo(rate(1e300), 0, 2)
+    for leaf in jax.tree.leaves(state.params):
+        assert jnp.isfinite(leaf).all()
+
+
+@pytest.mark.parametrize(("platform", "precision"), [("cuda", "float32"), ("tpu", "bfloat16")])
+def test_on_accelerators_a_step_holds_native_convolutions(platform, precision):
+    """Both layers' values, both kernels' gradients and one input gradient; on bfloat16 factors where that is set."""
+    settings = override(TINY, {"model.precision": precision})
+    step = jax.jit(partial(train.train_step, classes=CLASSES, total=TOTAL))
+    batch = jax.tree.map(lambda array: array[:4], TRAIN)
+    arguments = settings, jnp.int32(0), solo(TINY, 0), batch, jnp.int32(0)
+    text = jax.export.export(step, platforms=(platform,))(*arguments).mlir_module()
+    convolutions = [line for line in text.splitlines() if "stablehlo.convolution" in line]
+    assert len(convolutions) == 5
+    assert all(("bf16" in line) == (precision == "bfloat16") for line in convolutions)
+
+
+def test_programs_are_compiled_without_alarms(capfd):
+    """XLA complains where it is made to compute constants, such as a softmax over zeros, while it compiles."""
+    solo(override(TINY, {"routing.iterations": 3}), 0, 1)
+    assert capfd.readouterr().err == ""
+
+
+# Many runs.
+
+
+@pytest.mark.parametrize("across", ["vmap", "map"])
+def test_run_i_of_many_is_run_i_alone(across):
+    """Two seeds and two learning rates in one program: both are really the run's own."""
+    states = fitted(across)[-1].states
+    for index, (settings, seed) in enumerate([(TINY, 0), (rate(3e-3), 7)]):
+        alone, mine = solo(settings, seed, 8, 16), run_of(states, index)
+        for got, wanted in zip(jax.tree.leaves(mine.params), jax.tree.leaves(alone.params), strict=True):
+            np.testing.assert_allclose(got, wanted, atol=2e-4, rtol=1e-3)  # rounding, 16 steps of Adam later
+        for name in evaluation.METRICS:
+            assert mine.sums[name] == pytest.approx(float(alone.sums[name]), rel=1e-3)
+    other = solo(TINY, 7, 8, 16).params["digit"]["W"]
+    assert np.abs(run_of(states, 1).params["digit"]["W"] - other).max() > 0.01
+
+
+@pytest.mark.usefixtures("as_compiled_for_users")
+@pytest.mark.parametrize(
+    "settings",
+    [TINY, override(Config(), {"model.name": "cnn_small", "train.batch_size": 16, "train.epochs": 1})],
+    ids=["capsnet", "cnn"],
+)
+def test_in_turn_a_run_is_equal_to_the_bit_whoever_runs_beside_it(settings):
+    alone = fit([rate(3e-3, settings)], [7], across="map")[-1]
+    together = fit([settings, rate(3e-3, settings)], [0, 7], across="map")[-1]
+    assert_equal(run_of(alone.states, 0), run_of(together.states, 1))
+    for mine, both in zip(alone.history, together.history, strict=True):
+        for name in mine.keys() - {"epoch", "images_per_second"}:
+            assert mine[name][0] == both[name][1]
+
+
+def test_chunks_of_a_fit_do_not_matter_and_neither_does_going_on_in_the_middle_of_an_epoch():
+    pieces = fitted("map")
+    assert [progress.step for progress in pieces] == list(range(1, TOTAL + 1))
+    middle = pieces[10]  # step 11 of 16, the third of the second epoch
+    assert len(middle.history) == 1
+    start = (middle.step, middle.states, middle.history)
+    rest = fit([TINY, rate(3e-3)], [0, 7], across="map", chunk_seconds=60.0, start=start)
+    assert [progress.step for progress in rest] == [12, 16]
+    assert_equal(rest[-1].states, pieces[-1].states)
+
+    def metrics(history):
+        return [{name: row[name] for name in row if name != "images_per_second"} for row in history]
+
+    assert metrics(rest[-1].history) == metrics(pieces[-1].history)
+    assert pieces[-1].total == TOTAL
+
+
+def test_a_finished_fit_goes_on_to_nothing():
+    done = fitted("map")[-1]
+    start = (done.step, done.states, done.history)
+    (only,) = fit([TINY, rate(3e-3)], [0, 7], across="map", start=start)
+    assert only.step == only.total == TOTAL
+    assert_equal(only.states, done.states)
+    assert only.history == done.history
+
+
+def test_history_is_the_means_of_each_epoch():
+    first, last = fitted("map")[STEPS - 1], fitted("map")[-1]
+    assert [row["epoch"] for row in last.history] == [1, 2]
+    for progress in (first, last):
+        row = progress.history[-1]
+        for name in evaluation.METRICS:
+            scale = 100 if name == "error" else 1
+            np.testing.assert_allclose(row[f"train_{name}"], scale * progress.states.sums[name] / 32, rtol=1e-6)
+    held_out = jax.device_put(DATA.validation)
+    for index, settings in enumerate([TINY, rate(3e-3)]):
+        params = jax.tree.map(jnp.asarray, run_of(last.states, index).params)
+        for name, value in evaluated(settings, params, held_out).items():
+            assert last.history[-1][f"validation_{name}"][index] == pytest.approx(value, rel=1e-4)
+
+
+# Evaluation.
+
+
+@cache
+def outputs():
+    return jax.jit(models.build(TINY, CLASSES).apply)
+
+
+def evaluated(settings: Config, params, examples: Examples) -> dict[str, float]:
+    """Metrics by NumPy from the model's outputs on the images as they are, without labels."""
+    images = jnp.asarray(np.asarray(examples.images, np.float32) / 255)
+    out = outputs()({"params": params}, images)  # the learning rate makes no difference
+    lengths, labels = np.float64(out["lengths"]), np.asarray(examples.labels)
+    difference = np.float64(images) - np.float64(out["reconstruction"])
+    squares = (difference**2).reshape(len(labels), -1).sum(axis=1)
+    margins = [loop_margin(row, np.arange(CLASSES) == label) for row, label in zip(lengths, labels, strict=True)]
+    return {
+        "loss": np.mean(margins + settings.loss.reconstruction_weight * squares),
+        "classification_loss": np.mean(margins),
+        "reconstruction_mse": np.mean(squares) / 72,
+        "error": 100 * np.mean(lengths.argmax(axis=1) != labels),
+    }
+
+
+@pytest.mark.parametrize("batch", [4, 250])
+def test_evaluation_is_a_plain_mean_however_it_is_batched(monkeypatch, batch):
+    """Nine images: in three batches with three odd places, and in a small part of one."""
+    monkeypatch.setattr(evaluation, "EVALUATION_BATCH", batch)
+    params, test = solo(TINY, 0, 6).params, jax.device_put(DATA.test)
+    got = jax.jit(partial(evaluation.evaluate, classes=CLASSES))(TINY, params, test)
+    wanted = evaluated(TINY, params, test)
+    assert {name: float(value) for name, value in got.items()} == pytest.approx(wanted, rel=1e-4)
+
+
+def test_test_metrics_are_evaluations_of_the_test_split():
+    states = fitted("map")[-1].states
+    got = evaluation.test([TINY, rate(3e-3)], states.params, states.stats, DATA, across="map")
+    for index in range(2):
+        params = jax.tree.map(jnp.asarray, run_of(states, index).params)
+        for name, value in evaluated(TINY, params, DATA.test).items():
+            assert got[f"test_{name}"][index] == pytest.approx(value, rel=1e-4)
+
+
+def test_more_than_ten_classes_have_a_top5_error_in_evaluation_alone(monkeypatch):
+    """Nine images in three batches, the last of them padded; a class's score is a pixel."""
+    monkeypatch.setattr(evaluation, "EVALUATION_BATCH", 4)
+    monkeypatch.setattr(models, "apply", lambda _, __, ___, images: {"logits": images.reshape(len(images), -1)[:, :12]})
+    labels = jnp.array([11, 3, 7, 0, 1, 9, 5, 2, 8], jnp.int32)
+    got = evaluation.evaluate(TINY, {}, Examples(jnp.asarray(DATA.test.images), labels), classes=12)
+    scores = DATA.test.images.reshape(9, -1)[:, :12].astype(int)
+    before = [sum(other > row[label] for other in row) for row, label in zip(scores, labels.tolist(), strict=True)]
+    assert set(got) == {"loss", "classification_loss", "reconstruction_mse", "error", "top5_error"}
+    assert float(got["error"]) == pytest.approx(100 * np.mean([place > 0 for place in before]))
+    assert float(got["top5_error"]) == pytest.approx(100 * np.mean([place > 4 for place in before]))
+    assert 0 < got["top5_error"] < got["error"]
+    state = jax.eval_shape(partial(train.init_state, TINY, jnp.int32(0), image_shape=(8, 9, 1), classes=12))
+    assert set(state.sums) == set(got) - {"top5_error"}
+
+
+def test_no_examples_have_no_mean():
+    nothing = Examples(*(leaf[:0] for leaf in TRAIN))
+    metrics = evaluation.evaluate(TINY, solo(TINY, 0).params, nothing, classes=CLASSES)
+    assert all(np.isnan(value) for value in metrics.values())
