@@ -1,18 +1,29 @@
-"""Loss functions: of one example where they are plain formulas, and their sum over a batch for training."""
+"""Loss functions and metrics: plain formulas of one example, and their sum over a batch for training."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from capsnet_jax import config
+from capsnet_jax.config import Choice, Config, NoSettings, pytree_dataclass, static, traced
 
 AUXILIARY = {
     "aux1_logits": 0.3,
     "aux2_logits": 0.3,
 }  # weights of classifiers that help in training (GoogLeNet, section 5)
-FEW = 10  # classes, among whose first five a class is found too easily for a top-5 error to say anything
+PARTS = ("loss", "classification_loss", "reconstruction_mse")  # what `total_loss` tells beside the metrics
+
+
+@pytree_dataclass
+class Margin:
+    """Settings of the margin loss."""
+
+    form: str = static("paper", choices=("paper", "official"), doc="the paper's loss, or the released code's")
+    m_plus: float = traced(0.9, low=0, high=1, doc="least length of a present class's capsule")
+    m_minus: float = traced(0.1, low=0, high=1, doc="greatest length of an absent class's capsule")
+    down_weight: float = traced(0.5, low=0, doc="weight λ of absent classes")
 
 
 def margin_loss(
@@ -23,7 +34,7 @@ def margin_loss(
     m_minus: float | Float[Array, ""] = 0.1,
     down_weight: float | Float[Array, ""] = 0.5,
 ) -> Float[Array, ""]:
-    """Σ_k T_k max(0, m⁺ − |v_k|)² + λ (1 − T_k) max(0, |v_k| − m⁻)² of one example.
+    """Compute Σ_k T_k max(0, m⁺ − |v_k|)² + λ (1 − T_k) max(0, |v_k| − m⁻)² of one example.
 
     Args:
         lengths: |v_k|, the lengths of the class capsules, in [0, 1).
@@ -42,64 +53,152 @@ def margin_loss(
     return jnp.sum(present + down_weight * absent)
 
 
-def cross_entropy(logits: Float[Array, "classes"], one_hot: Float[Array, "classes"]) -> Float[Array, ""]:
-    """−Σ_k T_k log softmax(logits)_k of one example, in nats."""
-    return -jnp.sum(one_hot * jax.nn.log_softmax(logits))
+def margin(
+    lengths: Float[Array, "classes"], targets: Float[Array, "classes"], *, form: str = "paper", **margins: Any
+) -> Float[Array, ""]:
+    """Compute the margin loss in the paper's form, or in the released code's.
+
+    The released code multiplies it by 0.5 and averages it over the classes, for ten classes a twentieth. It leaves the
+    weight of the reconstruction as it is.
+    """
+    loss = margin_loss(lengths, targets, **margins)
+    return loss * (0.5 / lengths.shape[-1]) if form == "official" else loss
 
 
-def squared_error(image: Float[Array, "*shape"], reconstruction: Float[Array, "*shape"]) -> Float[Array, ""]:
-    """Sum over the pixels of one example's squared differences (Sabour 2017, section 4.1)."""
-    return jnp.sum((image - reconstruction) ** 2)
+def cross_entropy(logits: Float[Array, "classes"], targets: Float[Array, "classes"]) -> Float[Array, ""]:
+    """Compute −Σ_k T_k log softmax(logits)_k of one example, in nats; of several classes each has an equal share."""
+    return -jnp.sum(targets * jax.nn.log_softmax(logits)) / jnp.maximum(jnp.sum(targets), 1)
+
+
+class Loss(NamedTuple):
+    """An entry of LOSSES.
+
+    Attributes:
+        function: of one example, (scores[classes], targets[classes], **settings) → scalar.
+        scores: what it wants of a model, "lengths" in [0, 1) or "logits". A model that gives the other is converted:
+          lengths are the sigmoid of logits.
+        settings: its own settings, with their defaults.
+    """
+
+    function: Callable[..., Float[Array, ""]]
+    scores: str
+    settings: Any = NoSettings()
+
+
+LOSSES: dict[str, Loss] = {
+    "margin": Loss(margin, "lengths", Margin()),
+    "cross_entropy": Loss(cross_entropy, "logits"),
+}
+
+
+class Metric(NamedTuple):
+    """An entry of METRICS.
+
+    Attributes:
+        function: of one example, (scores[classes], targets[classes]) → scalar.
+        percent: whether its mean is given in percent.
+        min_classes: least number of classes for which it says anything.
+    """
+
+    function: Callable[..., Float[Array, ""]]
+    percent: bool = False
+    min_classes: int = 0
+
+
+def error(scores: Float[Array, "classes"], targets: Float[Array, "classes"]) -> Float[Array, ""]:
+    """Tell whether the classes of highest score, as many as are present, are others than those present: 1 or 0.
+
+    Of equal scores the first class's is the higher.
+    """
+    order = jnp.argsort(-scores, stable=True)
+    rank = jnp.zeros(scores.shape, jnp.int32).at[order].set(jnp.arange(len(scores)))
+    return jnp.any((rank < jnp.sum(targets)) != (targets > 0)).astype(jnp.float32)
+
+
+def top5_error(scores: Float[Array, "classes"], targets: Float[Array, "classes"]) -> Float[Array, ""]:
+    """Tell whether a class that is present is not among the five of highest score: 1 or 0."""
+    top = jnp.zeros(scores.shape).at[jax.lax.top_k(scores, 5)[1]].set(1)
+    return jnp.any((targets > 0) & (top == 0)).astype(jnp.float32)
+
+
+METRICS: dict[str, Metric] = {
+    "error": Metric(error, percent=True),
+    "top5_error": Metric(top5_error, percent=True, min_classes=11),  # of ten classes five are half
+}
+
+
+def scores_of(out: dict[str, Any]) -> Float[Array, "batch classes"]:
+    """Return a model's score of each class: its capsules' lengths, or its logits."""
+    return out["lengths"] if "lengths" in out else out["logits"]
+
+
+def classification_loss(
+    out: dict[str, Any], targets: Float[Array, "batch classes"], choice: Choice
+) -> Float[Array, "batch"]:
+    """Compute the chosen loss of every example."""
+    loss = LOSSES[choice.name]
+    return jax.vmap(lambda s, t: loss.function(s, t, **vars(choice.settings)))(_as(loss.scores, out), targets)
+
+
+def metrics_of(
+    scores: Float[Array, "batch classes"], targets: Float[Array, "batch classes"]
+) -> dict[str, Float[Array, "batch"]]:
+    """Compute every metric of every example."""
+    return {
+        name: jax.vmap(metric.function)(scores, targets)
+        for name, metric in METRICS.items()
+        if scores.shape[-1] >= metric.min_classes
+    }
 
 
 def total_loss(
     out: dict[str, Any],
     images: Float[Array, "batch height width channels"],
-    labels: Int[Array, "batch"],
-    settings: config.Loss,
+    targets: Float[Array, "batch classes"],
+    config: Config,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, "batch"]]]:
-    """What training minimises, averaged over the batch, with its parts for each example.
+    """Compute what training minimises, averaged over the batch, with its parts for each example.
 
-    A model that gives `lengths` is judged by the margin loss, one that gives `logits` by the cross-entropy; a
-    `reconstruction` adds its squared error, and auxiliary logits, which are there in training only, add 0.3 of their
-    cross-entropies. In the paper's form the margin loss is summed over the classes. The
-    released code multiplies it by 0.5 and averages it over the classes (for ten classes a twentieth), and leaves
-    the reconstruction's weight as it is: `form="official"`.
+    To the chosen loss a `reconstruction` adds its squared error. Auxiliary logits, which are there in training only,
+    add 0.3 of their cross-entropies.
 
     Args:
         out: the model's outputs for the batch.
         images: what is to be reconstructed, in [0, 1].
-        labels: the true classes.
-        settings: weights and margins.
+        targets: 1 for each class that is present, else 0.
+        config: which loss, and the weight of the reconstruction.
 
     Returns:
-        The mean loss, and {"classification_loss", "reconstruction_mse" (mean over pixels, 0 without a decoder),
-        "loss", "error" (1 where the class is wrong), and with more than ten classes "top5_error" (1 where the class
-        is not among the five of highest score; of equal scores the first class's is the higher, as in "error")} of
-        every example.
+        The mean loss, and {"loss", "classification_loss", "reconstruction_mse" (mean over pixels, 0 without a decoder)}
+        and every metric of every example.
     """
-    scores = out["lengths"] if "lengths" in out else out["logits"]
-    one_hot = jax.nn.one_hot(labels, scores.shape[-1])
-    if "lengths" in out:
-        margins = {name: getattr(settings, name) for name in ("m_plus", "m_minus", "down_weight")}
-        classification = jax.vmap(lambda s, t: margin_loss(s, t, **margins))(scores, one_hot)
-        if settings.form == "official":
-            classification *= 0.5 / scores.shape[-1]
-    else:
-        classification = jax.vmap(cross_entropy)(scores, one_hot)
+    classification = classification_loss(out, targets, config.loss)
     squared = jnp.zeros_like(classification)
-    if "reconstruction" in out:
+    loss = classification
+    if config.reconstruction is not None and "reconstruction" in out:
         squared = jax.vmap(squared_error)(images, out["reconstruction"])
-    loss = classification + settings.reconstruction_weight * squared
+        loss = classification + config.reconstruction.reconstruction_weight * squared
     for name, weight in AUXILIARY.items():
         if name in out:
-            loss += weight * jax.vmap(cross_entropy)(out[name], one_hot)
+            loss += weight * jax.vmap(cross_entropy)(out[name], targets)
     parts = {
         "loss": loss,
         "classification_loss": classification,
         "reconstruction_mse": squared / (images.size // images.shape[0]),
-        "error": (jnp.argmax(scores, axis=-1) != labels).astype(jnp.float32),
     }
-    if scores.shape[-1] > FEW:
-        parts["top5_error"] = jnp.all(jax.lax.top_k(scores, 5)[1] != labels[:, None], axis=-1).astype(jnp.float32)
-    return jnp.mean(loss), parts
+    return jnp.mean(loss), parts | metrics_of(scores_of(out), targets)
+
+
+def squared_error(image: Float[Array, "*shape"], reconstruction: Float[Array, "*shape"]) -> Float[Array, ""]:
+    """Sum one example's squared differences over the pixels (Sabour 2017, section 4.1)."""
+    return jnp.sum((image - reconstruction) ** 2)
+
+
+def _as(wanted: str, out: dict[str, Any]) -> Float[Array, "batch classes"]:
+    """Return a model's scores as lengths in [0, 1) or as logits, whichever a loss wants."""
+    if wanted in out:
+        return out[wanted]
+    if wanted == "lengths":
+        return jax.nn.sigmoid(out["logits"])
+    lengths = jnp.clip(out["lengths"], 1e-6, 1 - 1e-6)
+    return jnp.log(lengths) - jnp.log1p(-lengths)

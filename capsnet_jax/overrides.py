@@ -1,67 +1,293 @@
-"""Settings as people type them: `path=value` to values and back, and the combinations that a sweep compares."""
+"""Settings as people name and type them: `path=value` to a config and back, and the combinations that a sweep compares.
 
+A path is `group.field`, as `routing.iterations`. Which paths there are depends on the chosen model, router and loss, for
+each has its own settings. What a choice lacks is no part of a config, and so of no run's identity.
+"""
+
+import dataclasses
+import difflib
+import functools
 import itertools
-import typing
-from collections.abc import Mapping, Sequence
-from typing import Any
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from capsnet_jax.config import ConfigError, Overrides, check, field_of, kinds_of, takes
+from capsnet_jax.config import (
+    PRESETS,
+    Choice,
+    Config,
+    ConfigError,
+    Data,
+    Eval,
+    Finetune,
+    Reconstruction,
+    Train,
+    check_value,
+    check_word,
+    describe_domain,
+    makes_difference,
+)
+from capsnet_jax.losses import LOSSES
+from capsnet_jax.models import MODELS
+from capsnet_jax.routing import ROUTERS
+from capsnet_jax.training.optimizer import OPTIMIZERS
+from capsnet_jax.training.schedule import SCHEDULES
+
+Overrides = Mapping[str, Any]
+
+DEFAULTS = {"model.name": "capsnet_small", "routing.name": "dynamic"}
+REGISTRIES: dict[str, Mapping[str, Any]] = {
+    "model.name": MODELS,
+    "routing.name": ROUTERS,
+    "loss.name": LOSSES,
+    "train.optimizer": OPTIMIZERS,
+    "train.schedule": SCHEDULES,
+    "preset": PRESETS,
+}
+SHORT = {"lr": "train.learning_rate", "model": "model.name", "routing": "routing.name", "loss": "loss.name"}
+RENAMED = {
+    "data.shift": "data.max_shift",
+    "data.variant": "data.transform",
+    "model.types": "model.capsule_types",
+    "model.digit_dim": "model.class_dim",
+    "routing.probe": "eval.max_routing_iterations",
+    "train.floor": "train.min_learning_rate",
+    "train.average": "train.ema_epochs",
+    "transfer.source": "finetune.source",
+    "transfer.fresh": "finetune.reinitialize",
+    "transfer.rate": "finetune.lr_multiplier",
+}
 
 
-def parse(path: str, text: str) -> Any:
-    """The value that `text` spells for `path`.
+class Resolved(NamedTuple):
+    """What overrides come to.
 
-    Raises:
-        ConfigError: as `check`.
+    Attributes:
+        config: everything that determines a run.
+        observed: what is looked at beside errors.
+        unused: paths that the chosen model, router or loss does not have, or that make no difference here.
     """
-    field = field_of(path)
-    kinds = kinds_of(field)
-    if type(None) in kinds and text.lower() == "none":
-        return None
-    kind = kinds[0]
-    if not text:
-        raise ConfigError(f"{path} takes {takes(path)}, not {text!r}")
-    try:
-        if typing.get_origin(kind) is tuple:
-            value: Any = tuple(int(part) for part in text.split("x"))
-        elif kind is bool:
-            value = {"true": True, "false": False}[text.lower()]
-        else:
-            value = kind(text)
-    except (ValueError, KeyError):
-        value = text
-    return check(path, value)
+
+    config: Config
+    observed: Eval
+    unused: list[str]
 
 
-def parse_setting(text: str) -> tuple[str, list[Any]]:
-    """`path=value,value,...` as the path and its values.
+def resolve(changes: Overrides) -> Resolved:
+    """Build the config that {path: value} asks for, on top of each choice's own defaults.
 
     Raises:
-        ConfigError: no `=`, no value, or as `check`.
+        ConfigError: an unknown path, a wrong type, a value out of range, or an unknown name.
+    """
+    changes = {full_path(path): value for path, value in changes.items()}
+    for path, registry in REGISTRIES.items():
+        if path in changes:
+            check_word(path, changes[path], registry)
+    used: set[str] = set()
+
+    def take(group: str, settings: Any) -> Any:
+        """Return a settings dataclass with the changes that it has a field for."""
+        fields = {f"{group}.{f.name}": f for f in dataclasses.fields(settings) if "doc" in f.metadata}
+        new = {fields[p].name: check_value(p, fields[p], changes[p]) for p in fields if p in changes}
+        new_settings = dataclasses.replace(settings, **new)
+        idle = {f.name: getattr(settings, f.name) for f in fields.values() if not makes_difference(new_settings, f)}
+        used.update(path for path in fields if path in changes and fields[path].name not in idle)
+        return dataclasses.replace(new_settings, **idle)
+
+    def choose(group: str, registry: Mapping[str, Any], default: str) -> Choice:
+        name = changes.get(f"{group}.name", default)
+        used.add(f"{group}.name")
+        return Choice(name, take(group, registry[name].settings))
+
+    model = choose("model", MODELS, DEFAULTS["model.name"])
+    entry = MODELS[model.name]
+    config = Config(
+        preset=changes.get("preset", "small"),
+        data=take("data", Data()),
+        model=model,
+        routing=choose("routing", ROUTERS, DEFAULTS["routing.name"]) if entry.routes else None,
+        loss=choose("loss", LOSSES, entry.loss),
+        reconstruction=take("loss", Reconstruction()) if entry.decodes else None,
+        train=take("train", Train()),
+        finetune=take("finetune", Finetune()),
+    )
+    observed = take("eval", Eval())
+    return Resolved(config, observed, [path for path in changes if path not in used | {"preset"}])
+
+
+def build(changes: Overrides) -> Config:
+    """Build the config that {path: value} asks for.
+
+    Raises:
+        ConfigError: as of `resolve`, or a setting that this model, router or loss does not have.
+    """
+    resolved = resolve(changes)
+    refuse_unused(resolved.unused, [resolved.config])
+    return resolved.config
+
+
+def from_preset(name: str, changes: Overrides | None = None) -> Config:
+    """Build the config that a preset stands for, with `changes` on top."""
+    return build(PRESETS[name] | {"preset": name} | dict(changes or {}))
+
+
+def refuse_unused(unused: Iterable[str], configs: Sequence[Config]) -> None:
+    """Raise a ConfigError for the first setting that none of the configs has."""
+    for path in unused:
+        group = path.split(".")[0]
+        config = configs[0]
+        if path.startswith("eval."):
+            continue
+        names = [text for text in (config.model.name, _choice_name(config.routing), config.loss.name) if text]
+        own = [p for p in flatten(config) if p.startswith(f"{group}.")]
+        has = f"it has {', '.join(own)}" if own else f"it has no {group} settings at all"
+        raise ConfigError(f"{path} makes no difference to {' with '.join(names)}; {has}")
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """Return the config as {path: value}, JSON-able, with what makes a difference alone."""
+    flat: dict[str, Any] = {"preset": config.preset}
+    for group, settings in _groups(config):
+        for field in dataclasses.fields(settings):
+            if "doc" in field.metadata and makes_difference(settings, field):
+                value = getattr(settings, field.name)
+                flat[f"{group}.{field.name}"] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """Return what tells a config from others: its names, and each setting that is not as its choice has it by itself.
+
+    A setting that is added later, at a default that changes nothing, renames no run.
+    """
+    flat = flatten(config)
+    names = {path: flat[path] for path in ("model.name", "routing.name", "loss.name") if path in flat}
+    default = flatten(resolve(names).config)
+    return {path: value for path, value in flat.items() if path in names or value != default.get(path)}
+
+
+def fields_of(config: Config) -> dict[str, dataclasses.Field]:
+    """Return the field behind every path of a config, `eval.*` included, in reading order."""
+    found = {"preset": next(f for f in dataclasses.fields(Config) if f.name == "preset")}
+    for group, settings in (*_groups(config), ("eval", Eval())):
+        found |= {f"{group}.{f.name}": f for f in dataclasses.fields(settings) if "doc" in f.metadata}
+    return found
+
+
+def describe_settings(config: Config, observed: Eval) -> str:
+    """List every setting with the value in force, what it means and what it takes."""
+    values = flatten(config) | {f"eval.{f.name}": getattr(observed, f.name) for f in dataclasses.fields(observed)}
+    lines = []
+    for path, field in fields_of(config).items():
+        if path in values:
+            domain = f"one of {', '.join(REGISTRIES[path])}" if path in REGISTRIES else describe_domain(field)
+            lines.append(f"{path + '=' + format_value(values[path]):<36} {field.metadata['doc']} ({domain})")
+    return "\n".join(lines)
+
+
+@functools.cache
+def _paths_of(_registered: tuple[str, ...]) -> tuple[str, ...]:
+    settings = [("data", Data()), ("train", Train()), ("finetune", Finetune()), ("eval", Eval())]
+    settings += [("loss", Reconstruction())]
+    for group, registry in (("model", MODELS), ("routing", ROUTERS), ("loss", LOSSES)):
+        settings += [(group, entry.settings) for entry in registry.values()]
+    paths = ["preset", "model.name", "routing.name", "loss.name"]
+    paths += [f"{group}.{f.name}" for group, own in settings for f in dataclasses.fields(own) if "doc" in f.metadata]
+    return tuple(dict.fromkeys(paths))
+
+
+def all_paths() -> tuple[str, ...]:
+    """Return every path that some model, router or loss has."""
+    return _paths_of((*MODELS, *ROUTERS, *LOSSES))  # asked anew when a guest is added
+
+
+def full_path(path: str) -> str:
+    """Return the path that a name stands for: itself, or the only one that ends so.
+
+    Raises:
+        ConfigError: there is none, there are several, or it was renamed.
+    """
+    known = all_paths()
+    if path in known:
+        return path
+    if path in SHORT:
+        return SHORT[path]
+    if path in RENAMED:
+        raise ConfigError(f"{path} is now called {RENAMED[path]}")
+    leaf = path.rsplit(".", 1)[-1]
+    same = [p for p in known if p.rsplit(".", 1)[-1] == leaf]
+    if path == leaf and len(same) == 1:
+        return same[0]
+    if path == leaf and same:
+        raise ConfigError(f"{path} is the name of several settings: {', '.join(same)}")
+    near = same or difflib.get_close_matches(path, known, n=1, cutoff=0)
+    raise ConfigError(f"unknown setting {path!r}; did you mean {near[0]!r}?")
+
+
+def parse_setting(text: str) -> tuple[str, list[str]]:
+    """Split `path=value,value,...` into the path and the texts of its values.
+
+    Raises:
+        ConfigError: no `=`, no value, or no such path.
     """
     path, equals, values = text.partition("=")
+    texts = [value.strip() for value in values.split(",")]
     if not equals or not values:
         raise ConfigError(f"{text!r} is not a setting; write path=value, for example routing.iterations=3")
-    return path.strip(), [parse(path.strip(), value.strip()) for value in values.split(",")]
+    if "" in texts:
+        raise ConfigError(f"{text!r} has an empty value; write path=value,value")
+    return full_path(path.strip()), texts
 
 
-def spell(value: Any) -> str:
-    """The text that `parse` reads `value` from."""
+def format_value(value: Any) -> str:
+    """Return the text that is read back as `value`."""
     if isinstance(value, list | tuple):
         return "x".join(map(str, value))
     return str(value).lower() if isinstance(value, bool | None) else str(value)
 
 
 def grid(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Every combination of {path: values} as a setting {path: value}, the last path fastest."""
+    """Return every combination of {path: values} as {path: value}, the last path fastest."""
     return [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
 
 
 def sweep_over(arms: Sequence[Overrides], values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Settings `arms` with the paths of `values` swept instead: arms that differed only there become one."""
-    kept: list[dict[str, Any]] = []
+    """Return the settings `arms` with the paths of `values` swept instead: arms that differed only there become one."""
+    remaining: list[dict[str, Any]] = []
     for arm in arms:
         rest = {path: value for path, value in arm.items() if path not in values}
-        if rest not in kept:
-            kept.append(rest)
-    return [arm | setting for arm in kept for setting in grid(values)]
+        if rest not in remaining:
+            remaining.append(rest)
+    return [arm | setting for arm in remaining for setting in grid(values)]
+
+
+def program_key(config: Config) -> str:
+    """Return a text that is the same for configs that share a compiled program."""
+    structure = {
+        path: value for path, value in flatten(config).items() if not fields_of(config)[path].metadata["traced"]
+    }
+    return json.dumps(structure, sort_keys=True)
+
+
+def _groups(config: Config) -> Iterator[tuple[str, Any]]:
+    """Yield (first part of the paths, dataclass) in reading order."""
+    yield "data", config.data
+    for group, choice in (("model", config.model), ("routing", config.routing), ("loss", config.loss)):
+        if choice is not None:
+            yield group, _Name(choice.name)
+            yield group, choice.settings
+    if config.reconstruction is not None:
+        yield "loss", config.reconstruction
+    yield "train", config.train
+    yield "finetune", config.finetune
+
+
+@dataclasses.dataclass(frozen=True)
+class _Name:
+    """The name of a choice, in the place of a settings dataclass."""
+
+    name: str = dataclasses.field(metadata={"doc": "which one; see --list", "traced": False, "low": 0, "high": 0})
+
+
+def _choice_name(choice: Choice | None) -> str:
+    return "" if choice is None else choice.name

@@ -1,10 +1,11 @@
 """Models, one paper a file, and the only place that knows Flax.
 
-A model is a Flax module called as `model(images, labels, train=...)`, labels being there for decoders that mask by
-class. It returns a dictionary of everything worth looking at; `lengths` or `logits` are its classes' scores. To add
-one, write its file and add its line here.
+A model is a Flax module called as `model(images)`. If its signature names them it also gets `train`, and `targets` if it
+decodes. It returns a dictionary of everything worth looking at; `lengths` or `logits` are its classes' scores. To add
+one, write its file and add its line to MODELS; README.md beside this file shows both.
 """
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Collection
 from functools import partial
@@ -14,113 +15,145 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from capsnet_jax import config
-from capsnet_jax.models.capsnet import CapsNet
+from capsnet_jax.config import Config, ConfigError, NoSettings
+from capsnet_jax.models.capsnet import CapsNet, CapsNetSettings
 from capsnet_jax.models.convnets.alexnet import AlexNet
 from capsnet_jax.models.convnets.densenet import DenseNet
 from capsnet_jax.models.convnets.googlenet import GoogLeNet
 from capsnet_jax.models.convnets.resnet import ResNet
 from capsnet_jax.models.convnets.vgg import VGG
-from capsnet_jax.models.layers import BatchNorm
+from capsnet_jax.models.layers import CNNSettings, ConvNetSettings
 from capsnet_jax.models.sabour_cnn import SabourCNN
 from capsnet_jax.models.small_cnn import SmallCNN
 
-# The nets of the ImageNet challenge; images under 64 pixels get their small forms.
-IMAGENET: dict[str, Callable[..., nn.Module]] = {
-    "alexnet": AlexNet,
-    "alexnet_single": partial(AlexNet, channels=(64, 192, 384, 256, 256), split=1, normalize=False, padding=2),
-    "vgg_a": partial(VGG, depths=(1, 1, 2, 2, 2)),
-    "vgg_a_lrn": partial(VGG, depths=(1, 1, 2, 2, 2), lrn=True),
-    "vgg_b": partial(VGG, depths=(2, 2, 2, 2, 2)),
-    "vgg_c": partial(VGG, depths=(2, 2, 3, 3, 3), pointwise=True),
-    "vgg_d": partial(VGG, depths=(2, 2, 3, 3, 3)),
-    "vgg_e": partial(VGG, depths=(2, 2, 4, 4, 4)),
-    "vgg_a_bn": partial(VGG, depths=(1, 1, 2, 2, 2), norm=True),
-    "vgg_a_lrn_bn": partial(VGG, depths=(1, 1, 2, 2, 2), lrn=True, norm=True),
-    "vgg_b_bn": partial(VGG, depths=(2, 2, 2, 2, 2), norm=True),
-    "vgg_c_bn": partial(VGG, depths=(2, 2, 3, 3, 3), pointwise=True, norm=True),
-    "vgg_d_bn": partial(VGG, depths=(2, 2, 3, 3, 3), norm=True),
-    "vgg_e_bn": partial(VGG, depths=(2, 2, 4, 4, 4), norm=True),
-    "googlenet": GoogLeNet,
-    "googlenet_bn": partial(GoogLeNet, norm=True, dropout=0.2),
-    "resnet18": partial(ResNet, depths=(2, 2, 2, 2), bottleneck=False),
-    "resnet34": partial(ResNet, depths=(3, 4, 6, 3), bottleneck=False),
-    "resnet50": partial(ResNet, depths=(3, 4, 6, 3)),
-    "resnet101": partial(ResNet, depths=(3, 4, 23, 3)),
-    "resnet152": partial(ResNet, depths=(3, 8, 36, 3)),
-    "densenet121": partial(DenseNet, depths=(6, 12, 24, 16)),
-    "densenet169": partial(DenseNet, depths=(6, 12, 32, 32)),
-    "densenet201": partial(DenseNet, depths=(6, 12, 48, 32)),
-    "densenet264": partial(DenseNet, depths=(6, 12, 64, 48)),
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """An entry of MODELS.
+
+    Attributes:
+        module: the Flax module's class, or a partial of it with the sizes that make this entry. It takes `classes`, its
+          own settings by name, `routing` if it routes, and `reconstruction` if it decodes.
+        settings: an instance of its own settings dataclass, with this entry's defaults.
+        head_layers: layers that tell the classes; they start anew in fine-tuning.
+        image_shape: [height, width, channels] of the images that its paper is about.
+        classes: how many its paper tells apart.
+        loss: a key of LOSSES, by which it is trained if nothing else is asked for.
+    """
+
+    module: Callable[..., nn.Module]
+    settings: Any = NoSettings()
+    head_layers: tuple[str, ...] = ("classes",)
+    image_shape: tuple[int, int, int] = (28, 28, 1)
+    classes: int = 10
+    loss: str = "cross_entropy"
+
+    def __call__(self, *, classes: int | None = None, **sizes: Any) -> nn.Module:
+        """Make the module, with `sizes` in place of its own settings."""
+        return self.module(classes=classes or self.classes, **(vars(self.settings) | sizes))
+
+    @property
+    def routes(self) -> bool:
+        """Whether it has capsules to route."""
+        return "routing" in inspect.signature(self.module).parameters
+
+    @property
+    def decodes(self) -> bool:
+        """Whether it can reconstruct its input."""
+        return "reconstruction" in inspect.signature(self.module).parameters
+
+
+_capsnet = partial(Model, CapsNet, head_layers=("class_capsules",), loss="margin")
+
+
+def _imagenet(module: Callable[..., nn.Module], heads: tuple[str, ...] = ("classes",), **sizes: Any) -> Model:
+    """Make the entry of a net of the ImageNet challenge; images under 64 pixels get its small form."""
+    return Model(partial(module, **sizes), ConvNetSettings(), heads, (224, 224, 3), 1000)
+
+
+def _cifar(module: Callable[..., nn.Module], stem: str = "small", **sizes: Any) -> Model:
+    """Make the entry of a net for small images."""
+    return Model(partial(module, **sizes), ConvNetSettings(stem=stem), image_shape=(32, 32, 3))
+
+
+_small_resnet = partial(_cifar, ResNet, widths=(16, 32, 64), projections=False, bottleneck=False)
+_small_densenet = partial(_cifar, DenseNet, first_norm=False)
+_GOOGLENET_HEADS = ("classes", "aux1", "aux2")
+
+MODELS: dict[str, Model] = {
+    "capsnet": _capsnet(CapsNetSettings()),
+    "capsnet_small": _capsnet(CapsNetSettings(channels=32, capsule_types=4, primary_dim=16, decoder=(256, 512))),
+    # What CapsNet is compared with, and the nets of ResNet's and DenseNet's papers for CIFAR.
+    "sabour_cnn": Model(SabourCNN, CNNSettings()),
+    "cnn_small": Model(SmallCNN, CNNSettings()),
+    "cnn_small_strided": Model(partial(SmallCNN, pooling=False), CNNSettings()),
+    "resnet8": _small_resnet(depths=(1, 1, 1)),
+    "resnet8_w56": _cifar(ResNet, "imagenet", depths=(1, 1, 1), widths=(56, 112, 224), bottleneck=False),
+    "resnet20": _small_resnet(depths=(3, 3, 3)),
+    "resnet32": _small_resnet(depths=(5, 5, 5)),
+    "resnet44": _small_resnet(depths=(7, 7, 7)),
+    "resnet56": _small_resnet(depths=(9, 9, 9)),
+    "resnet110": _small_resnet(depths=(18, 18, 18)),
+    "densenet_bc22_k7": _small_densenet(depths=(3, 3, 3), growth=7),
+    "densenet22_k44": _cifar(DenseNet, "imagenet", depths=(1, 2, 6), growth=44),
+    "densenet_bc40": _small_densenet(depths=(6, 6, 6), growth=12),
+    "densenet_bc100": _small_densenet(depths=(16, 16, 16), growth=12),
+    # The nets of the ImageNet challenge.
+    "alexnet": _imagenet(AlexNet),
+    "alexnet_single": _imagenet(AlexNet, channels=(64, 192, 384, 256, 256), split=1, normalize=False, padding=2),
+    "vgg_a": _imagenet(VGG, depths=(1, 1, 2, 2, 2)),
+    "vgg_a_lrn": _imagenet(VGG, depths=(1, 1, 2, 2, 2), lrn=True),
+    "vgg_b": _imagenet(VGG, depths=(2, 2, 2, 2, 2)),
+    "vgg_c": _imagenet(VGG, depths=(2, 2, 3, 3, 3), pointwise=True),
+    "vgg_d": _imagenet(VGG, depths=(2, 2, 3, 3, 3)),
+    "vgg_e": _imagenet(VGG, depths=(2, 2, 4, 4, 4)),
+    "vgg_a_bn": _imagenet(VGG, depths=(1, 1, 2, 2, 2), norm=True),
+    "vgg_a_lrn_bn": _imagenet(VGG, depths=(1, 1, 2, 2, 2), lrn=True, norm=True),
+    "vgg_b_bn": _imagenet(VGG, depths=(2, 2, 2, 2, 2), norm=True),
+    "vgg_c_bn": _imagenet(VGG, depths=(2, 2, 3, 3, 3), pointwise=True, norm=True),
+    "vgg_d_bn": _imagenet(VGG, depths=(2, 2, 3, 3, 3), norm=True),
+    "vgg_e_bn": _imagenet(VGG, depths=(2, 2, 4, 4, 4), norm=True),
+    "googlenet": _imagenet(GoogLeNet, _GOOGLENET_HEADS),
+    "googlenet_bn": _imagenet(GoogLeNet, _GOOGLENET_HEADS, norm=True, dropout=0.2),
+    "resnet18": _imagenet(ResNet, depths=(2, 2, 2, 2), bottleneck=False),
+    "resnet34": _imagenet(ResNet, depths=(3, 4, 6, 3), bottleneck=False),
+    "resnet50": _imagenet(ResNet, depths=(3, 4, 6, 3)),
+    "resnet101": _imagenet(ResNet, depths=(3, 4, 23, 3)),
+    "resnet152": _imagenet(ResNet, depths=(3, 8, 36, 3)),
+    "densenet121": _imagenet(DenseNet, depths=(6, 12, 24, 16)),
+    "densenet169": _imagenet(DenseNet, depths=(6, 12, 32, 32)),
+    "densenet201": _imagenet(DenseNet, depths=(6, 12, 48, 32)),
+    "densenet264": _imagenet(DenseNet, depths=(6, 12, 64, 48)),
 }
 
-_small_resnet = partial(ResNet, widths=(16, 32, 64), projections=False, bottleneck=False, stem="small")
-_small_densenet = partial(DenseNet, growth=12, first_norm=False, stem="small")
 
-# Nets for small images: those of ResNet's and DenseNet's papers for CIFAR, and what CapsNet is compared with.
-CIFAR: dict[str, Callable[..., nn.Module]] = {
-    "resnet8": partial(_small_resnet, depths=(1, 1, 1)),
-    "resnet8_w56": partial(ResNet, depths=(1, 1, 1), widths=(56, 112, 224), bottleneck=False, stem="imagenet"),
-    "resnet20": partial(_small_resnet, depths=(3, 3, 3)),
-    "resnet32": partial(_small_resnet, depths=(5, 5, 5)),
-    "resnet44": partial(_small_resnet, depths=(7, 7, 7)),
-    "resnet56": partial(_small_resnet, depths=(9, 9, 9)),
-    "resnet110": partial(_small_resnet, depths=(18, 18, 18)),
-    "densenet_bc22_k7": partial(_small_densenet, depths=(3, 3, 3), growth=7),
-    "densenet22_k44": partial(DenseNet, depths=(1, 2, 6), growth=44, stem="imagenet"),
-    "densenet_bc40": partial(_small_densenet, depths=(6, 6, 6)),
-    "densenet_bc100": partial(_small_densenet, depths=(16, 16, 16)),
-}
-
-MODELS: dict[str, Callable[..., nn.Module]] = {
-    "capsnet": CapsNet,
-    "capsnet_small": partial(CapsNet, channels=32, types=4, primary_dim=16, decoder=(256, 512)),
-    "sabour_cnn": SabourCNN,
-    "cnn_small": SmallCNN,
-    "cnn_small_strided": partial(SmallCNN, pooling=False),
-    **CIFAR,
-    **IMAGENET,
-}
+def build(config: Config, classes: int) -> nn.Module:
+    """Make the model that a config asks for."""
+    entry = MODELS[config.model.name]
+    parts: dict[str, Any] = {}
+    if entry.routes:
+        parts["routing"] = config.routing
+    if entry.decodes and config.reconstruction is not None:
+        parts["reconstruction"] = config.reconstruction.reconstruction
+    return entry.module(classes=classes, **vars(config.model.settings), **parts)
 
 
-def build(settings: config.Config, classes: int) -> nn.Module:
-    """The model that a config asks for.
+def check_head(name: str, layers: Collection[str]) -> None:
+    """Look whether a model has the layers that it says tell the classes.
 
     Raises:
-        ConfigError: the model has no such size to set.
+        ConfigError: it has none of them.
     """
-    builder = MODELS[settings.model.name]
-    takes = set(inspect.signature(builder).parameters)
-    sizes = {n: v for n, v in vars(settings.model).items() if n not in ("name", "weight_scale") and v is not None}
-    for size in sizes:
-        if size not in takes:
-            raise config.ConfigError(f"{settings.model.name} has no model.{size}; leave it at none")
-    offered = sizes | {
-        "weight_scale": settings.model.weight_scale,
-        "routing": settings.routing,
-        "reconstruction": settings.loss.reconstruction,
-    }
-    return builder(classes=classes, **{name: value for name, value in offered.items() if name in takes})
+    heads = MODELS[name].head_layers
+    if not set(heads) & set(layers):
+        raise ConfigError(
+            f"{name} says that {'+'.join(heads)} tells the classes, but has no such layer;"
+            f" name its head_layers in MODELS from {', '.join(layers)}"
+        )
 
 
-def paper_images(name: str) -> tuple[tuple[int, int, int], int]:
-    """Shape [height, width, channels] and classes of the images that a model's paper is about."""
-    if name in CIFAR:
-        return (32, 32, 3), 10
-    return ((224, 224, 3), 1000) if name in IMAGENET else ((28, 28, 1), 10)
-
-
-def init(model: nn.Module, key: jax.Array, image_shape: tuple[int, ...]) -> dict:
-    """Fresh parameters for images of that shape [height, width, channels].
-
-    Raises:
-        ValueError: the images are too small for the model's kernels.
-    """
-    return init_all(model, key, image_shape)[0]
-
-
-def init_all(model: nn.Module, key: jax.Array, image_shape: tuple[int, ...]) -> tuple[dict, dict]:
-    """Fresh parameters, and batch norm's running statistics, which are {} in a model without.
+def init(model: nn.Module, key: jax.Array, image_shape: tuple[int, ...]) -> tuple[dict, dict]:
+    """Draw fresh parameters for images of that shape, and batch norm's running statistics: {} in a model without.
 
     Raises:
         ValueError: the images are too small for the model's kernels.
@@ -130,7 +163,7 @@ def init_all(model: nn.Module, key: jax.Array, image_shape: tuple[int, ...]) -> 
 
 
 def apply(model: nn.Module, params: dict, stats: dict, images: jax.Array) -> dict[str, Any]:
-    """A model's outputs as in evaluation, batch norms going by their running statistics."""
+    """Return a model's outputs as in evaluation, where batch norms go by their running statistics."""
     return model.apply({"params": params, "batch_stats": stats}, images)
 
 
@@ -139,35 +172,33 @@ def apply_in_training(
     params: dict,
     stats: dict,
     images: jax.Array,
-    labels: jax.Array,
+    targets: jax.Array,
     *,
     dropout: jax.Array,
     frozen: Collection[str] = (),
 ) -> tuple[dict[str, Any], dict]:
-    """A model's outputs as in training, and batch norm's running statistics after it.
+    """Return a model's outputs as in training, and batch norm's running statistics after it.
 
     Args:
         model: the network.
         params: its parameters.
         stats: its running statistics.
         images: pixels in [0, 1].
-        labels: their classes.
+        targets: float[batch, classes], 1 for each class that is present; handed to models that decode.
         dropout: key of what is dropped.
         frozen: layers whose batch norms go by their running statistics, which stand still.
     """
-
-    def hold(call: Callable, arguments: Any, keywords: Any, context: nn.module.InterceptorContext) -> Any:
-        module = context.module
-        if isinstance(module, BatchNorm) and context.method_name == "__call__" and module.path[0] in frozen:
-            keywords = {**keywords, "train": False}
-        return call(*arguments, **keywords)
-
-    variables, keys = {"params": params, "batch_stats": stats}, {"dropout": dropout}
-    with nn.intercept_methods(hold):
-        out, moved = model.apply(variables, images, labels, train=True, rngs=keys, mutable=["batch_stats"])
-    return out, moved.get("batch_stats", {})
+    signature = inspect.signature(type(model).__call__).parameters
+    offered = {"targets": targets, "train": True}
+    keywords = {name: value for name, value in offered.items() if name in signature}
+    fixed_stats = {name: leaves for name, leaves in stats.items() if name in frozen}
+    moving_stats = {name: leaves for name, leaves in stats.items() if name not in frozen}
+    variables = {"params": params, "batch_stats": moving_stats, "frozen_stats": fixed_stats}
+    rngs = {"dropout": dropout}
+    out, moved = model.apply(variables, images, rngs=rngs, mutable=["batch_stats"], **keywords)
+    return out, moved.get("batch_stats", {}) | fixed_stats
 
 
 def count_parameters(params: dict) -> int:
-    """How many numbers a tree of parameters (or of their shapes) holds."""
+    """Count the numbers in a tree of parameters, or of their shapes."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

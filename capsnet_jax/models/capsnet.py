@@ -6,13 +6,28 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from capsnet_jax import config
-from capsnet_jax.models.layers import Conv
-from capsnet_jax.ops.squash import length, squash
-from capsnet_jax.routing import PRIORS
-from capsnet_jax.routing.layer import route
+from capsnet_jax.config import Choice, pytree_dataclass, static, traced
+from capsnet_jax.models.layers import PRECISIONS, Conv
+from capsnet_jax.ops.squash import SQUASHES
+from capsnet_jax.routing import ROUTERS, Routing
+from capsnet_jax.routing.layer import route_batch
+
+
+@pytree_dataclass
+class CapsNetSettings:
+    """Sizes of a CapsNet; the defaults are the paper's."""
+
+    channels: int = static(256, low=1, doc="channels of the first convolution")
+    kernel: int = static(9, low=1, doc="side of both convolution kernels, pixels")
+    capsule_types: int = static(32, low=1, doc="types of primary capsules")
+    primary_dim: int = static(8, low=1, doc="dimensions of a primary capsule")
+    class_dim: int = static(16, low=1, doc="dimensions of a class capsule")
+    decoder: tuple[int, ...] = static((512, 1024), low=1, doc="hidden widths of the decoder, as 512x1024")
+    weight_scale: float = traced(0.1, low=0, doc="σ of the normal, cut at 2σ, that W starts from")
+    squash: str = static("sabour", choices=SQUASHES, doc="how primary capsules are squashed")
+    precision: str = static("float32", choices=PRECISIONS, doc="of the factors in products; routing stays float32")
 
 
 class CapsNet(nn.Module):
@@ -22,110 +37,117 @@ class CapsNet(nn.Module):
         classes: number of class capsules.
         channels: channels of the first convolution.
         kernel: side of both convolutions' kernels, pixels.
-        types: types of primary capsules; each type is one `primary_dim`-vector at every position.
+        capsule_types: types of primary capsules; each type is one `primary_dim`-vector at every position.
         primary_dim: dimensions of a primary capsule.
-        digit_dim: dimensions of a class capsule.
+        class_dim: dimensions of a class capsule.
         decoder: hidden widths of the decoder.
         reconstruction: whether there is a decoder.
         weight_scale: σ of the normal, cut at 2σ, that the transformation matrices start from.
-        routing: how primary capsules choose their parents.
+        squash: a key of SQUASHES, of the primary capsules; the router squashes the class capsules.
+        routing: a key of ROUTERS with its settings: how primary capsules choose their parents.
         precision: type of the factors in convolutions, votes and decoder; squashing and routing are float32.
     """
 
     classes: int = 10
     channels: int = 256
     kernel: int = 9
-    types: int = 32
+    capsule_types: int = 32
     primary_dim: int = 8
-    digit_dim: int = 16
+    class_dim: int = 16
     decoder: tuple[int, ...] = (512, 1024)
     reconstruction: bool = True
     weight_scale: float | Array = 0.1
-    routing: config.Routing = config.Routing()
+    squash: str = "sabour"
+    routing: Choice = Choice("dynamic", ROUTERS["dynamic"].settings)
     precision: str = "float32"
 
     @nn.compact
     def __call__(
-        self,
-        images: Float[Array, "batch height width channels"],
-        labels: Int[Array, "batch"] | None = None,
-        *,
-        train: bool = False,
+        self, images: Float[Array, "batch height width channels"], targets: Float[Array, "batch classes"] | None = None
     ) -> dict[str, Any]:
         """Run the network.
 
         Args:
             images: pixels in [0, 1].
-            labels: classes whose capsules the decoder sees; without them it sees the longest capsule's.
-            train: makes no difference here; other models have dropout.
+            targets: 1 for each class whose capsule the decoder sees, else 0; without them it sees the longest's.
 
         Returns:
             "conv1" activations, "primary" capsules [batch, inputs, primary_dim], "capsules" [batch, classes,
-            digit_dim], their "lengths" [batch, classes], "couplings" and routing "logits_b" [batch, inputs, classes],
+            class_dim], their "lengths" [batch, classes], "couplings" and "routing_logits" [batch, inputs, classes],
             and the "reconstruction" [batch, height, width, channels] in (0, 1) where there is a decoder.
         """
         batch = images.shape[0]
         out = {"conv1": nn.relu(Conv(self.channels, self.kernel, precision=self.precision, name="conv1")(images))}
-        filters = self.types * self.primary_dim
+        filters = self.capsule_types * self.primary_dim
         primary = Conv(filters, self.kernel, strides=2, precision=self.precision, name="primary")(out["conv1"])
-        out["primary"] = squash(primary.reshape(batch, -1, self.primary_dim))
+        out["primary"] = SQUASHES[self.squash](primary.reshape(batch, -1, self.primary_dim))
 
-        digit = ClassCapsules(
-            self.classes, self.digit_dim, self.weight_scale, self.routing, self.precision, name="digit"
+        class_capsules = ClassCapsules(
+            self.classes, self.class_dim, self.weight_scale, self.routing, self.precision, name="class_capsules"
         )
-        out["capsules"], out["couplings"], out["logits_b"] = digit(out["primary"])
-        out["lengths"] = length(out["capsules"])
+        routed = class_capsules(out["primary"])
+        out |= {"capsules": routed.capsules, "lengths": routed.activations}
+        out |= {"couplings": routed.couplings, "routing_logits": routed.logits}
 
         if self.reconstruction:
-            shown = jnp.argmax(out["lengths"], axis=-1) if labels is None else labels
+            if targets is None:
+                targets = jax.nn.one_hot(jnp.argmax(out["lengths"], axis=-1), self.classes)
             decoder = Decoder(self.decoder, math.prod(images.shape[1:]), self.precision, name="decoder")
-            out["reconstruction"] = decoder(_only(out["capsules"], shown)).reshape(images.shape)
+            out["reconstruction"] = decoder(mask_other_classes(out["capsules"], targets)).reshape(images.shape)
         return out
 
 
 class ClassCapsules(nn.Module):
     """Votes û_io = W_io u_i of every input capsule for every class, and the routing that couples them.
 
-    W is float[inputs, classes, primary_dim, digit_dim], without a bias, as in the paper.
+    W is float[inputs, classes, primary_dim, class_dim], without a bias, as in the paper. What a router learns is its
+    parameter `routing`.
     """
 
     classes: int
     dim: int
     weight_scale: float | Array
-    routing: config.Routing
+    routing: Choice
     precision: str = "float32"
 
     @nn.compact
-    def __call__(self, primary: Float[Array, "batch inputs primary_dim"]) -> Any:
-        """Primary capsules to the batch's `Routing`."""
+    def __call__(self, primary: Float[Array, "batch inputs primary_dim"]) -> Routing:
+        """Route the primary capsules of a batch."""
         _, inputs, primary_dim = primary.shape
         shape = (inputs, self.classes, primary_dim, self.dim)
         # Scaled here and not by the initialiser's argument: the scale may be a traced number.
         weights = self.param("W", lambda key: self.weight_scale * jax.random.truncated_normal(key, -2, 2, shape))
-        prior = None
-        if self.routing.name in PRIORS:
-            prior = self.param("prior", PRIORS[self.routing.name], (inputs, self.classes))
-        return route(primary, weights, self.routing, prior, precision=self.precision)
+        parameters, start = None, ROUTERS[self.routing.name].parameters
+        if start is not None:
+            parameters = self.param("routing", start, inputs, self.classes, self.dim)
+        return route_batch(primary, weights, self.routing, parameters, precision=self.precision)
 
 
-def reroute(params: dict[str, Any], primary: Float[Array, "batch inputs primary_dim"], routing: config.Routing) -> Any:
+def route_again(
+    params: dict[str, Any], primary: Float[Array, "batch inputs primary_dim"], routing: Choice, *, trace: bool = False
+) -> Routing:
     """Route a CapsNet's primary capsules by other settings than it was built with; `params` are the whole net's."""
-    digit = params["digit"]
-    return route(primary, digit["W"], routing, digit.get("prior"))
+    own = params["class_capsules"]
+    return route_batch(primary, own["W"], routing, own.get("routing"), trace=trace)
 
 
 def decode(
-    model: CapsNet, params: dict[str, Any], capsules: Float[Array, "batch classes dim"], shown: Int[Array, "batch"]
+    model: CapsNet,
+    params: dict[str, Any],
+    capsules: Float[Array, "batch classes dim"],
+    targets: Float[Array, "batch classes"],
 ) -> Float[Array, "batch pixels"]:
-    """What a CapsNet's decoder makes of class capsules when it sees the `shown` class's alone."""
+    """Return what a CapsNet's decoder makes of class capsules when it sees those of the `targets` alone."""
     pixels = params["decoder"]["pixels"]["bias"].size
     decoder = Decoder(model.decoder, pixels, model.precision)
-    return decoder.apply({"params": params["decoder"]}, _only(capsules, shown))
+    return decoder.apply({"params": params["decoder"]}, mask_other_classes(capsules, targets))
 
 
-def _only(capsules: Float[Array, "batch classes dim"], shown: Int[Array, "batch"]) -> Float[Array, "batch classes dim"]:
-    """All class capsules but the shown one's set to 0."""
-    return capsules * jax.nn.one_hot(shown, capsules.shape[1])[:, :, None]
+def mask_other_classes(
+    capsules: Float[Array, "batch classes dim"], targets: Float[Array, "batch classes"]
+) -> Float[Array, "batch classes dim"]:
+    """Set all class capsules but those of the targets to 0."""
+    return capsules * targets[:, :, None]
 
 
 class Decoder(nn.Module):
@@ -137,7 +159,7 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, masked: Float[Array, "batch classes dim"]) -> Float[Array, "batch pixels"]:
-        """All class capsules, every one but the shown class's set to 0."""
+        """Decode class capsules, of which all but the decoded classes' are 0."""
         x = masked.reshape(masked.shape[0], -1)
         for index, width in enumerate(self.hidden):
             x = nn.relu(nn.Dense(width, dtype=self.precision, name=f"hidden{index + 1}")(x))

@@ -7,11 +7,32 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from capsnet_jax.config import pytree_dataclass, static
 from capsnet_jax.ops.conv import Pads, conv2d
 from capsnet_jax.ops.normalization import Moments, batch_norm, moments, running_moments
 from capsnet_jax.ops.product import dense_product
 
+PRECISIONS = ("float32", "bfloat16")
 SMALL = 64  # pixels; images with a shorter side than this get a net's small form
+
+
+@pytree_dataclass
+class CNNSettings:
+    """Settings of plain CNNs."""
+
+    precision: str = static("float32", choices=PRECISIONS, doc="of the factors in products; the rest stays float32")
+
+
+@pytree_dataclass
+class ConvNetSettings:
+    """Settings of the ImageNet nets and of their relatives for small images."""
+
+    stem: str = static(
+        "auto",
+        choices=("auto", "imagenet", "small"),
+        doc="the form of the first layers; auto: small under 64 pixels",
+    )
+    precision: str = static("float32", choices=PRECISIONS, doc="of the factors in products; the rest stays float32")
 
 
 class Conv(nn.Module):
@@ -68,6 +89,8 @@ class BatchNorm(nn.Module):
     ) -> Float[Array, "batch height width channels"]:
         """Normalise by the batch, which moves the running statistics, in training; by these otherwise.
 
+        A frozen layer's statistics are in the collection `frozen_stats`: it always goes by them.
+
         Args:
             x: activations.
             train: which of the two.
@@ -76,9 +99,11 @@ class BatchNorm(nn.Module):
         shape = x.shape[-1:]
         scale = self.param("scale", jax.nn.initializers.constant(0.0 if self.zero else 1.0), shape)
         bias = self.param("bias", jax.nn.initializers.zeros, shape)
-        mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
-        var = self.variable("batch_stats", "var", jnp.ones, shape)
-        if not train:
+        frozen = self.has_variable("frozen_stats", "mean")
+        stats = "frozen_stats" if frozen else "batch_stats"
+        mean = self.variable(stats, "mean", jnp.zeros, shape)
+        var = self.variable(stats, "var", jnp.ones, shape)
+        if frozen or not train:
             return batch_norm(x, mean.value, var.value, scale, bias, self.epsilon)
         batch = batch or moments(x)
         if self.is_mutable_collection("batch_stats") and not self.is_initializing():
@@ -104,6 +129,6 @@ def fully_connected(
     return out | {"logits": dense(classes, name="classes")(x.astype(wide))}
 
 
-def is_small(stem: str | None, images: Float[Array, "batch height width channels"]) -> bool:
-    """Whether a net takes its small form: as `stem` says ("imagenet" or "small"), or by the images' size if None."""
-    return stem == "small" or (stem is None and min(images.shape[1:3]) < SMALL)
+def is_small(stem: str, images: Float[Array, "batch height width channels"]) -> bool:
+    """Whether a net takes its small form: as `stem` says ("imagenet" or "small"), or by the images' size if "auto"."""
+    return stem == "small" or (stem == "auto" and min(images.shape[1:3]) < SMALL)

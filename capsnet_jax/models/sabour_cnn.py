@@ -3,7 +3,7 @@
 from typing import Any
 
 from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from capsnet_jax.models.layers import Conv
 
@@ -23,7 +23,6 @@ class SabourCNN(nn.Module):
     def __call__(
         self,
         images: Float[Array, "batch height width channels"],
-        labels: Int[Array, "batch"] | None = None,
         *,
         train: bool = False,
     ) -> dict[str, Any]:
@@ -31,7 +30,6 @@ class SabourCNN(nn.Module):
 
         Args:
             images: pixels in [0, 1].
-            labels: not looked at; CapsNet's decoder needs them.
             train: whether to drop units (needs an rng named "dropout").
 
         Returns:

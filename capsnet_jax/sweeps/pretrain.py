@@ -9,53 +9,54 @@ import jax
 import jax.numpy as jnp
 
 from capsnet_jax import models
-from capsnet_jax.config import from_preset
 from capsnet_jax.data import Dataset
-from capsnet_jax.sweeps import checkpoint
-from capsnet_jax.sweeps.records import Cell
-from capsnet_jax.training.finetune import take_over
+from capsnet_jax.overrides import from_preset
+from capsnet_jax.sweeps.checkpoint import load_params
+from capsnet_jax.sweeps.records import Run, run_folder
+from capsnet_jax.training.finetune import copy_pretrained
 from capsnet_jax.training.step import TrainState
 
 
-def source_of(cell: Cell) -> Cell | None:
-    """The run whose layers a run takes over, trained on the source by the preset's recipe; None if it takes none."""
-    own = cell.config
-    if own.transfer.source == "none":
+def pretraining_run(run: Run) -> Run | None:
+    """Return the run whose layers a run copies, trained on the source by the preset's recipe; None if it copies none."""
+    own = run.config
+    if own.finetune.source == "none":
         return None
-    usual = from_preset(own.preset)
-    data = dataclasses.replace(usual.data, dataset=own.transfer.source)
-    same = dataclasses.replace(usual, data=data, model=own.model, routing=own.routing, loss=own.loss)
-    return Cell(same, cell.seed)
+    recipe = from_preset(own.preset)
+    data = dataclasses.replace(recipe.data, dataset=own.finetune.source)
+    same = {name: getattr(own, name) for name in ("model", "routing", "loss", "reconstruction")}
+    return Run(dataclasses.replace(recipe, data=data, **same), run.seed)
 
 
-def sources_of(cells: Iterable[Cell]) -> list[Cell]:
-    """What `cells` start from, each run once."""
-    return list(dict.fromkeys(source for cell in cells if (source := source_of(cell))))
+def pretraining_runs(runs: Iterable[Run]) -> list[Run]:
+    """Return what `runs` start from, each run once."""
+    return list(dict.fromkeys(source for run in runs if (source := pretraining_run(run))))
 
 
-def starting(states: TrainState, cells: Sequence[Cell], workdir: Path, source: Dataset) -> TrainState:
-    """Fresh states with the layers that the runs take over, read from the workdir.
+def initialize_from_pretrained(
+    states: TrainState, runs: Sequence[Run], workdir: Path, source_data: Dataset
+) -> TrainState:
+    """Return fresh states with the layers that the runs copy, read from the workdir.
 
     Args:
         states: of the runs, stacked.
-        cells: the runs, all of one structure and with a source.
-        workdir: where the sources' records lie.
-        source: the data set that they were trained on.
+        runs: all of one structure and with a source.
+        workdir: where the sources' parameters lie.
+        source_data: the data set that they were trained on.
 
     Raises:
         CheckpointError: a source's parameters are missing or damaged.
     """
-    settings = cells[0].config
-    model = models.build(settings, source.classes)
-    like = jax.eval_shape(partial(models.init_all, model, jax.random.key(0), source.image_shape))
-    known = []
-    for found in map(source_of, cells):
-        assert found is not None, "every run has a source"
-        parts = zip(("params", "stats"), like, strict=True)
-        folder = workdir / "cells" / found.name
-        known.append([checkpoint.load_params(folder / name, tree) if tree else {} for name, tree in parts])
-    params, stats = jax.tree.map(lambda *leaves: jnp.stack(leaves), *known)
+    config = runs[0].config
+    model = models.build(config, source_data.classes)
+    like = jax.eval_shape(partial(models.init, model, jax.random.key(0), source_data.image_shape))
+    pretrained = []
+    for source in map(pretraining_run, runs):
+        assert source is not None, "every run has a source"
+        pretrained.append(load_params(run_folder(workdir, source.name) / "params.safetensors", *like))
+    params, stats = jax.tree.map(lambda *leaves: jnp.stack(leaves), *pretrained)
+    heads = models.MODELS[config.model.name].head_layers
     return states._replace(
-        params=take_over(states.params, params, settings.transfer),
-        stats=take_over(states.stats, stats, settings.transfer),
+        params=copy_pretrained(states.params, params, config.finetune, heads),
+        stats=copy_pretrained(states.stats, stats, config.finetune, heads),
     )

@@ -1,23 +1,22 @@
-"""A run's folder: what was asked, where it ran, every epoch's metrics, the result; and the way back to tables.
+"""What is known of every run: one line of `runs.jsonl` each, and which runs an experiment asked for.
 
 workdir/
-  <experiment>.json         which cells an experiment asked for, and what it swept
-  <experiment>.csv          a row for every finished cell
+  runs.jsonl                a line for every finished run: settings, seed, command, environment, code, result, metrics
+  experiments.jsonl         a line for every start of an experiment: the runs that it asked for, and what it swept
+  programs.jsonl            a line for every group of runs that began to be trained together
+  <experiment>.csv          a row for every finished run
   figures/                  pictures drawn from the records
-  cells/<name>/             one cell: one setting, one seed
-    record.json             config, seed, and the command that runs this cell alone
-    environment.json        versions, git revision, device
-    metrics.jsonl           a line an epoch; TensorBoard event files beside it hold the same
-    result.json             written last: a cell that has it is finished
-    params/                 the trained parameters
-  programs/<key>/           checkpoints of cells that are being trained together
+  runs/<name>/              params.safetensors, observations as .npz, TensorBoard's event files
+  programs/<key>/           lock and checkpoints of runs that are being trained
+
+All three .jsonl files are append-only, so several processes may work in one workdir.
 """
 
-import csv
+import base64
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
-import io
 import itertools
 import json
 import math
@@ -30,18 +29,18 @@ from typing import Any
 
 import jax
 import numpy as np
-from tensorboardX import SummaryWriter
 
 from capsnet_jax import __version__
-from capsnet_jax import config as configs
 from capsnet_jax.config import Config
+from capsnet_jax.overrides import identity
+from capsnet_jax.sweeps.files import append_lines, read_lines
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
-    """One setting and one seed: the least that can be run."""
+class Run:
+    """One config and one seed: the least that can be trained."""
 
     config: Config
     seed: int
@@ -49,151 +48,146 @@ class Cell:
     @property
     def name(self) -> str:
         """A folder's name, readable and unique to this config and seed."""
-        flat, usual = configs.flatten(self.config), configs.flatten(Config())
-        # What is as usual does not count, so that a setting that is added later renames no cell.
-        own = {path: value for path, value in flat.items() if value != usual[path]}
-        key = json.dumps([own, self.seed], sort_keys=True).encode()
-        dataset = flat["data.dataset"].replace("/", "_").replace(":", "_")
-        routing = f"{flat['routing.name']}{flat['routing.iterations']}"
-        digest = hashlib.sha256(key).hexdigest()[:10]
-        return f"{dataset}-{flat['model.name']}-{routing}-seed{self.seed}-{digest}"
+        own = identity(self.config)
+        key = hashlib.sha256(json.dumps([own, self.seed], sort_keys=True).encode()).hexdigest()[:10]
+        routing = self.config.routing
+        router = [] if routing is None else [f"{routing.name}{getattr(routing.settings, 'iterations', '')}"]
+        dataset = self.config.data.dataset.replace("/", "_").replace(":", "_")
+        return "-".join([dataset, self.config.model.name, *router, f"seed{self.seed}", key])
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One finished cell.
+    """One finished run.
 
     Attributes:
-        settings: the flattened config, {path: value}.
+        name: of the run.
+        settings: {path: value} of what its model, router and loss have.
         seed: of the run.
         metrics: float[epochs] each: "epoch", "images_per_second" and "train_…" and "validation_…" of "loss",
-            "classification_loss", "reconstruction_mse" and "error" (percent), and with more than ten classes
-            "validation_top5_error".
+          "classification_loss", "reconstruction_mse", "error" (percent) and whatever was observed.
         result: the last epoch's metrics, the test set's ("test_error" in percent), "parameters",
-            "images_per_second" (median over epochs), and "diverged_step" (-1 if all was well).
-        folder: where it lies.
+          "images_per_second" (median over epochs), and "diverged_step" (-1 if all was well).
+        workdir: where it lies.
+        command: what to type to train this run alone.
+        environment: versions, git revision, device.
+        code: {source file: digest}; {} in records from elsewhere.
+        observed: what was observed beside errors, as {setting of `eval`: value}.
+        wrong: which test images it tells wrong, bool[images]; None where that is not known.
     """
 
+    name: str
     settings: dict[str, Any]
     seed: int
     metrics: dict[str, np.ndarray]
     result: dict[str, float]
-    folder: Path
+    workdir: Path
+    command: str = ""
+    environment: dict[str, Any] = dataclasses.field(default_factory=dict)
+    code: dict[str, str] = dataclasses.field(default_factory=dict)
+    observed: dict[str, Any] = dataclasses.field(default_factory=dict)
+    wrong: np.ndarray | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where parameters and observations are."""
+        return run_folder(self.workdir, self.name)
+
+    @property
+    def diverged(self) -> bool:
+        """Whether its loss was no longer finite."""
+        return self.result["diverged_step"] >= 0
+
+    @property
+    def revision(self) -> str:
+        """The git revision of the code that made it, short; "unknown" where there was none."""
+        revision = str(self.environment.get("git_revision") or "unknown")[:7]
+        return f"{revision} with changes" if self.environment.get("git_changes") else revision
 
 
-class CellWriter:
-    """Writes one cell's folder while it trains."""
-
-    def __init__(self, folder: Path, cell: Cell, command: str, history: Sequence[dict[str, Any]]):
-        """Start the folder, or bring its metric files to exactly `history` after an interruption."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
-        record = {"config": configs.flatten(cell.config), "seed": cell.seed, "command": command}
-        write_json(folder / "record.json", record)
-        write_json(folder / "environment.json", environment())
-        for stale in folder.glob("events.out.tfevents.*"):
-            stale.unlink()
-        write_text(folder / "metrics.jsonl", "")
-        self._events = SummaryWriter(str(folder), write_to_disk=True)
-        for row in history:
-            self.epoch(row)
-
-    def epoch(self, row: dict[str, Any]) -> None:
-        """Append one epoch's metrics."""
-        with (self._folder / "metrics.jsonl").open("a") as file:
-            file.write(_json(row) + "\n")
-        for name, value in row.items():
-            if name != "epoch" and math.isfinite(value):
-                self._events.add_scalar(name.replace("_", "/", 1), value, row["epoch"])
-        self._events.flush()
-
-    def close(self) -> None:
-        """Close the event file."""
-        self._events.close()
+def run_folder(workdir: Path, name: str) -> Path:
+    """Return the folder of a run."""
+    return workdir / "runs" / name
 
 
-def finished(workdir: Path, cell: Cell) -> bool:
-    """Whether the cell need not be run again."""
-    return (workdir / "cells" / cell.name / "result.json").exists()
+def append(records: Iterable[Record], workdir: Path) -> None:
+    """Append finished runs to `runs.jsonl`, all of them or none."""
+    append_lines(workdir / "runs.jsonl", [_to_line(record) for record in records])
 
 
-def write_result(folder: Path, result: dict[str, Any]) -> None:
-    """Give a cell its result, which makes it a finished one."""
-    write_json(folder / "result.json", result)
+def load_all(workdir: Path) -> dict[str, Record]:
+    """Return every finished run by name. A run that was trained anew counts as it was the last time."""
+    return {line["name"]: _from_line(line, workdir) for line in read_lines(workdir / "runs.jsonl")}
 
 
-def note_experiment(workdir: Path, experiment: str, cells: Iterable[Cell], swept: Iterable[str]) -> None:
-    """Note in the workdir which cells an experiment asks for, and the paths that it sweeps with them."""
-    known, swept = _read_experiment(workdir, experiment), list(swept)
-    asked = {cell.name: list(dict.fromkeys([*known.get(cell.name, []), *swept])) for cell in cells}
-    write_json(workdir / f"{experiment}.json", known | asked)
+def note_experiment(workdir: Path, experiment: str, runs: Iterable[Run], swept: Iterable[str]) -> None:
+    """Note in the workdir which runs an experiment asks for, and the paths that it sweeps with them."""
+    line = {"experiment": experiment, "swept": list(swept), "runs": [run.name for run in runs]}
+    if line not in read_lines(workdir / "experiments.jsonl"):
+        append_lines(workdir / "experiments.jsonl", [line])
 
 
 def load(workdir: Path, experiment: str) -> tuple[list[Record], list[str]]:
-    """The finished cells of an experiment, in the order they were asked for, and the paths swept with them."""
-    found = {
-        workdir / "cells" / name: swept
-        for name, swept in _read_experiment(workdir, experiment).items()
-        if (workdir / "cells" / name / "result.json").exists()
-    }
-    return [load_cell(folder) for folder in found], list(dict.fromkeys(itertools.chain(*found.values())))
+    """Return an experiment's finished runs, in the order they were asked for, and the paths swept with them."""
+    lines = [line for line in read_lines(workdir / "experiments.jsonl") if line["experiment"] == experiment]
+    finished = load_all(workdir)
+    names = dict.fromkeys(name for line in lines for name in line["runs"] if name in finished)
+    with_results = [line for line in lines if any(name in finished for name in line["runs"])]
+    swept = dict.fromkeys(itertools.chain(*(line["swept"] for line in with_results)))
+    return [finished[name] for name in names], list(swept)
 
 
-def load_all(workdir: Path) -> list[Record]:
-    """Every finished cell of a workdir."""
-    return [load_cell(path.parent) for path in sorted(workdir.glob("cells/*/result.json"))]
+def experiments_in(workdir: Path) -> list[str]:
+    """Return the experiments that a workdir holds runs of."""
+    return list(dict.fromkeys(line["experiment"] for line in read_lines(workdir / "experiments.jsonl")))
 
 
-def load_cell(folder: Path) -> Record:
-    """One finished cell."""
-    record = json.loads((folder / "record.json").read_text())
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    names = rows[0] if rows else {}
-    metrics = {name: np.array([_number(row[name]) for row in rows]) for name in names}
-    result = {name: _number(value) for name, value in json.loads((folder / "result.json").read_text()).items()}
-    settings = configs.flatten(Config()) | record["config"]  # settings that are younger than the record were as usual
-    return Record(settings, record["seed"], metrics, result, folder)
+def register_group(workdir: Path, program: str, names: Sequence[str]) -> None:
+    """Note that runs of one program begin to be trained together."""
+    line = {"program": program, "runs": list(names), "pid": os.getpid(), "host": platform.node()}
+    append_lines(workdir / "programs.jsonl", [line])
 
 
-def differing(records: Sequence[Record], always: Sequence[str] = ()) -> list[str]:
-    """The paths that tell the records' settings apart, data sets aside: `always` and whatever differs."""
-    paths = records[0].settings if records else {}
-    found = [p for p in paths if any(r.settings[p] != records[0].settings[p] for r in records)]
-    return [path for path in dict.fromkeys([*always, *found]) if path != "data.dataset"]
+def registered_groups(workdir: Path, program: str) -> list[tuple[str, ...]]:
+    """Return the groups of runs of a program that ever began, the newest last."""
+    lines = [line for line in read_lines(workdir / "programs.jsonl") if line["program"] == program]
+    return list(dict.fromkeys(tuple(line["runs"]) for line in lines))
+
+
+def varying_paths(records: Sequence[Record], always: Sequence[str] = ()) -> list[str]:
+    """Return the paths that tell the records' settings apart, data sets aside: `always` and whatever varies.
+
+    A path that some records do not have varies only if it takes several values among those that do.
+    """
+    paths = dict.fromkeys(path for record in records for path in record.settings)
+    varying = [path for path in paths if len({format_setting(r, path) for r in records if path in r.settings}) > 1]
+    return [path for path in dict.fromkeys([*always, *varying]) if path != "data.dataset"]
 
 
 def by_dataset(records: Sequence[Record]) -> dict[str, list[Record]]:
-    """The records of each data set, in their order."""
-    found: dict[str, list[Record]] = {}
+    """Group the records by data set, in their order."""
+    groups: dict[str, list[Record]] = {}
     for record in records:
-        found.setdefault(record.settings["data.dataset"], []).append(record)
-    return found
+        groups.setdefault(record.settings["data.dataset"], []).append(record)
+    return groups
 
 
-def compared(records: Sequence[Record], always: Sequence[str] = ()) -> list[str]:
-    """As `differing`, without what differs between data sets alone, as their augmentation may."""
-    found = {path for members in by_dataset(records).values() for path in differing(members)}
-    return [path for path in differing(records, always) if path in found or path in always]
+def compared_paths(records: Sequence[Record], always: Sequence[str] = ()) -> list[str]:
+    """As `varying_paths`, without what varies between data sets alone, as their augmentation may."""
+    within = {path for members in by_dataset(records).values() for path in varying_paths(members)}
+    present = {path for record in records for path in record.settings}
+    return [p for p in varying_paths(records, always) if p in within or (p in always and p in present)]
 
 
-def write_csv(path: Path, records: Sequence[Record], swept: Sequence[str]) -> None:
-    """A tidy table: one row for every setting and seed."""
-    results = list(dict.fromkeys(name for record in records for name in record.result))
-    results = ["test_error", *(name for name in results if name != "test_error")]
-    settings = [path for path in differing(records, swept) if path not in ("preset", "train.epochs")]
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["dataset", "preset", "seed", "epochs", *settings, *results])
-    for record in records:
-        s = record.settings
-        fixed = [s["data.dataset"], s["preset"], record.seed, s["train.epochs"]]
-        values = [cell_text(s[path]) for path in settings]
-        table.writerow([*fixed, *values, *(_decimal(record.result.get(name, math.nan)) for name in results)])
-    write_text(path, text.getvalue())
+def format_setting(record: Record, path: str) -> str:
+    """Return a setting's value as text for a table; "" where the record has no such setting."""
+    value = record.settings.get(path, "")
+    return "x".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
+@functools.cache
 def environment() -> dict[str, Any]:
-    """What besides config and seed a result may depend on."""
+    """Return what besides config and seed a result may depend on."""
     return {
         "python": platform.python_version(),
         "capsnet_jax": __version__,
@@ -207,62 +201,58 @@ def environment() -> dict[str, Any]:
     }
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never a part."""
-    write_text(path, _json(value, indent=2) + "\n")
+def to_columns(rows: Sequence[dict[str, float]]) -> dict[str, np.ndarray]:
+    """Turn a row of metrics an epoch into an array a metric."""
+    return {name: np.array([row[name] for row in rows], float) for name in (rows[0] if rows else {})}
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write text so that a reader sees the old file or the new one, never a part."""
-    write_bytes(path, text.encode())
+def _to_line(record: Record) -> dict[str, Any]:
+    line = {
+        "name": record.name,
+        "settings": record.settings,
+        "seed": record.seed,
+        "command": record.command,
+        "environment": record.environment,
+        "code": record.code,
+        "observed": record.observed,
+        "result": record.result,
+        "metrics": {name: values.tolist() for name, values in record.metrics.items()},
+    }
+    if record.wrong is not None:
+        packed = base64.b64encode(np.packbits(record.wrong).tobytes()).decode()
+        line["wrong"] = {"images": len(record.wrong), "bits": packed}
+    return line
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write bytes so that a reader sees the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(data)
-    os.replace(part, path)
-
-
-def _read_experiment(workdir: Path, experiment: str) -> dict[str, list[str]]:
-    """Cell → the paths that were swept when it was asked for."""
-    path = workdir / f"{experiment}.json"
-    return json.loads(path.read_text()) if path.exists() else {}
-
-
-def _git(*arguments: str) -> str | None:
-    """What git says of the source's checkout; None where there is no git or no checkout."""
-    try:
-        source = Path(__file__).parent
-        done = subprocess.run(["git", "-C", source, *arguments], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
-
-
-def _json(value: Any, indent: int | None = None) -> str:
-    """JSON as its standard has it: null stands for NaN and the infinities."""
-
-    def strict(part: Any) -> Any:
-        if isinstance(part, dict):
-            return {name: strict(inner) for name, inner in part.items()}
-        if isinstance(part, list):
-            return [strict(inner) for inner in part]
-        return None if isinstance(part, float) and not math.isfinite(part) else part
-
-    return json.dumps(strict(value), indent=indent, allow_nan=False)
+def _from_line(line: dict[str, Any], workdir: Path) -> Record:
+    wrong = line.get("wrong")
+    if wrong is not None:
+        bits = np.frombuffer(base64.b64decode(wrong["bits"]), np.uint8)
+        wrong = np.unpackbits(bits, count=wrong["images"]).astype(bool)
+    return Record(
+        name=line["name"],
+        settings=line["settings"],
+        seed=line["seed"],
+        metrics={name: np.array([_number(v) for v in values]) for name, values in line["metrics"].items()},
+        result={name: _number(value) for name, value in line["result"].items()},
+        workdir=workdir,
+        command=line["command"],
+        environment=line["environment"],
+        code=line["code"],
+        observed=line["observed"],
+        wrong=wrong,
+    )
 
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _decimal(value: float) -> str:
-    """Six digits, but whole numbers, such as those of parameters, in full."""
-    return f"{value:.0f}" if float(value).is_integer() else f"{value:.6g}"
-
-
-def cell_text(value: Any) -> str:
-    """A setting's value in a table's cell."""
-    return "x".join(map(str, value)) if isinstance(value, list) else str(value)
+def _git(*arguments: str) -> str | None:
+    """Ask git about the source's checkout; None where there is no git or no checkout."""
+    try:
+        source = Path(__file__).parent
+        done = subprocess.run(["git", "-C", source, *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,4 +1,4 @@
-"""Compiling, without leaving memory behind, and once for all starts: compiled programs are kept on disk."""
+"""Compiling ahead of time, and once for all starts: compiled programs are cached on disk."""
 
 import contextlib
 import ctypes
@@ -15,8 +15,8 @@ import jax
 from capsnet_jax.data.cache import default_dir
 
 
-def keep_compiled() -> None:
-    """Have JAX keep every program it compiles from now on; where JAX_COMPILATION_CACHE_DIR is set, that holds instead.
+def enable_compilation_cache() -> None:
+    """Have JAX cache every program that it compiles; where JAX_COMPILATION_CACHE_DIR is set, that one is used.
 
     Programs for a CPU use the instructions that it has, so each kind of CPU gets a folder of its own: a home directory
     may be shared by different machines.
@@ -27,8 +27,8 @@ def keep_compiled() -> None:
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
-def compile_now(function: Callable, *arguments: Any, donate: tuple[int, ...] = ()) -> tuple[Callable, float]:
-    """The compiled program for arguments of these shapes, and the seconds that it took.
+def aot_compile(function: Callable, *arguments: Any, donate: tuple[int, ...] = ()) -> tuple[Callable, float]:
+    """Compile a function for arguments of these shapes; return the program and the seconds that it took.
 
     Args:
         function: to be compiled.
@@ -44,9 +44,9 @@ def compile_now(function: Callable, *arguments: Any, donate: tuple[int, ...] = (
 
 
 def _machine() -> str:
-    """A short name for the CPU's instruction set."""
-    known = [platform.machine(), platform.processor()]
-    described = Path("/proc/cpuinfo")
-    if described.exists():
-        known += [line for line in described.read_text().splitlines() if line.startswith(("flags", "Features"))][:1]
-    return f"{platform.machine()}-{hashlib.sha256(' '.join(known).encode()).hexdigest()[:8]}"
+    """Return a short name for the CPU's instruction set."""
+    facts = [platform.machine(), platform.processor()]
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        facts += [line for line in cpuinfo.read_text().splitlines() if line.startswith(("flags", "Features"))][:1]
+    return f"{platform.machine()}-{hashlib.sha256(' '.join(facts).encode()).hexdigest()[:8]}"

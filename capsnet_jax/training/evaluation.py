@@ -1,86 +1,118 @@
-"""How good a network is: means of its metrics over a split, and what routing does inside."""
+"""How good a network is: means of its metrics over a split, and whatever else is to be observed there."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from capsnet_jax import models
 from capsnet_jax.config import Config
 from capsnet_jax.data import Dataset, Examples
-from capsnet_jax.data.augment import batch_of, to_float
-from capsnet_jax.interpret.routing_diagnostics import probe
-from capsnet_jax.losses import FEW, total_loss
-from capsnet_jax.training.parallel import over_runs, stack
+from capsnet_jax.data.augment import batch_of, to_float, to_targets
+from capsnet_jax.losses import METRICS, PARTS, total_loss
+from capsnet_jax.training.parallel import map_over_runs, stack
 
 EVALUATION_BATCH = 250
-PROBED = 1000  # validation images that `probe` looks at after an epoch; at the end it looks at all test images
-METRICS = ("loss", "classification_loss", "reconstruction_mse", "error")
-PERCENT = ("error", "top5_error")  # means of these are given in percent
+OBSERVED = 1000  # validation images that are observed after an epoch; at the end all test images are
+
+# (config, params, stats, examples, classes) → {name: mean over the examples}
+ObserveFn = Callable[[Config, PyTree, PyTree, Examples, int], dict[str, Float[Array, ""]]]
 
 
 def evaluate(
     config: Config, params: PyTree, examples: Examples, *, classes: int, stats: PyTree = None
 ) -> dict[str, Float[Array, ""]]:
-    """Mean of every metric over all examples; errors in percent. Images are neither augmented nor label-masked.
+    """Return the mean of every metric over all examples; errors in percent.
 
-    With more than ten classes there is "top5_error" too, which training has no use for and its state no place.
-    NaN where there are no examples. A model with batch norms needs its running statistics, `stats`.
+    Images are not augmented, and no label is handed to a decoder. The means are NaN where there are no examples. A model
+    with batch norms needs its running statistics, `stats`.
     """
-    model = models.build(config, classes)
-    count = examples.labels.shape[0]
-    batches = -(-count // EVALUATION_BATCH)
-    names = (*METRICS, "top5_error") if classes > FEW else METRICS
-
-    def body(sums: dict[str, Array], batch: Array) -> tuple[dict[str, Array], None]:
-        held, counts = batch_of(examples, batch, EVALUATION_BATCH)
-        images = to_float(held.images)
-        _, parts = total_loss(models.apply(model, params, stats or {}, images), images, held.labels, config.loss)
-        return {n: sums[n] + jnp.sum(jnp.where(counts, parts[n], 0)) for n in names}, None
-
-    zeros = {name: jnp.zeros(()) for name in names}
-    sums = jax.lax.scan(body, zeros, jnp.arange(batches))[0] if count else zeros
-    return means(sums, count)
+    return _evaluate(config, params, stats or {}, examples, classes)[0]
 
 
-def test(configs: list[Config], params: PyTree, stats: PyTree, data: Dataset, *, across: str) -> dict[str, list[float]]:
-    """The test set's metrics of finished runs, one value a run: "test_error" in percent and so on.
+def test(
+    configs: list[Config],
+    params: PyTree,
+    stats: PyTree,
+    data: Dataset,
+    *,
+    parallel: str,
+    observe_fn: ObserveFn | None = None,
+) -> tuple[dict[str, list[float]], Bool[np.ndarray, "runs images"]]:
+    """Read the test set: the metrics of finished runs, and which images each of them gets wrong.
 
     Args:
         configs: of the runs, all of one structure.
         params: the runs' parameters, stacked.
         stats: their batch norms' running statistics, stacked.
         data: its test set is read.
-        across: "vmap" or "map".
+        parallel: "vmap" or "map".
+        observe_fn: what to observe beside the metrics.
+
+    Returns:
+        {"test_error" in percent and so on: one value a run}, and the wrong images.
     """
     examples = jax.device_put(data.test)
-    metrics = judge(data.classes, across)(stack(configs), params, stats, examples, examples)
-    return {f"test_{name}": plain(values) for name, values in metrics.items()}
+    metrics, wrong = make_evaluator(data.classes, parallel, observe_fn)(
+        stack(configs), params, stats, examples, examples
+    )
+    return {f"test_{name}": to_floats(values) for name, values in metrics.items()}, np.asarray(wrong)
 
 
-def judge(classes: int, across: str) -> Callable[..., dict[str, Array]]:
-    """(configs, params, stats, examples, probed) → metrics of `evaluate` on the examples, of `probe` on the probed."""
+def make_evaluator(classes: int, parallel: str, observe_fn: ObserveFn | None = None) -> Callable[..., Any]:
+    """Make (configs, params, stats, examples, observed) → (metrics, which examples are told wrong).
 
-    def look(config: Config, params: PyTree, stats: PyTree, examples: Examples, probed: Examples) -> dict[str, Array]:
-        metrics = evaluate(config, params, examples, classes=classes, stats=stats)
-        return metrics | probe(config, params, probed, classes=classes)
+    Args:
+        classes: number of classes.
+        parallel: "vmap" or "map".
+        observe_fn: (config, params, stats, observed, classes) → {name: mean}, of one run; it joins the metrics.
+    """
 
-    return jax.jit(over_runs(look, (0, 0, 0, None, None), across=across))
+    def evaluate_and_observe(
+        config: Config, params: PyTree, stats: PyTree, examples: Examples, observed: Examples
+    ) -> tuple[dict[str, Array], Array]:
+        metrics, wrong = _evaluate(config, params, stats, examples, classes)
+        return metrics | (observe_fn(config, params, stats, observed, classes) if observe_fn else {}), wrong
 
-
-def probed(examples: Examples) -> Examples:
-    """Those of the validation examples that `probe` looks at, evenly spread."""
-    return jax.tree.map(lambda leaf: leaf[:: max(1, len(leaf) // PROBED)], examples)
-
-
-def means(sums: dict[str, Array], count: int) -> dict[str, Array]:
-    """Sums over so many examples as means, errors in percent."""
-    found = {name: value / jnp.float32(count) for name, value in sums.items()}
-    return found | {name: 100 * found[name] for name in PERCENT if name in found}
+    return jax.jit(map_over_runs(evaluate_and_observe, (0, 0, 0, None, None), parallel=parallel))
 
 
-def plain(values: Array) -> list[float]:
-    """The shortest decimals that round to these float32s."""
+def observed_subset(examples: Examples) -> Examples:
+    """Return those of the validation examples that are observed, evenly spread."""
+    return jax.tree.map(lambda leaf: leaf[:: max(1, len(leaf) // OBSERVED)], examples)
+
+
+def mean_metrics(sums: dict[str, Array], count: int) -> dict[str, Array]:
+    """Turn sums over so many examples into means, errors in percent."""
+    means = {name: value / jnp.float32(count) for name, value in sums.items()}
+    return means | {name: 100 * means[name] for name in means if name in METRICS and METRICS[name].percent}
+
+
+def to_floats(values: Array) -> list[float]:
+    """Return the shortest decimals that round to these float32s."""
     return [float(str(value)) for value in np.asarray(values, np.float32)]
+
+
+def _evaluate(
+    config: Config, params: PyTree, stats: PyTree, examples: Examples, classes: int
+) -> tuple[dict[str, Array], Bool[Array, "images"]]:
+    """Return the metrics of `evaluate`, and which examples are told wrong."""
+    model = models.build(config, classes)
+    count = examples.labels.shape[0]
+    names = (*PARTS, *(name for name, metric in METRICS.items() if classes >= metric.min_classes))
+    sums = {name: jnp.zeros(()) for name in names}
+    if not count:
+        return mean_metrics(sums, count), jnp.zeros(0, bool)
+
+    def body(sums: dict[str, Array], index: Array) -> tuple[dict[str, Array], Array]:
+        batch, counts = batch_of(examples, index, EVALUATION_BATCH)
+        images = to_float(batch.images)
+        out = models.apply(model, params, stats, images)
+        _, parts = total_loss(out, images, to_targets(batch.labels, classes), config)
+        return {n: sums[n] + jnp.sum(jnp.where(counts, parts[n], 0)) for n in names}, parts["error"] > 0
+
+    sums, wrong = jax.lax.scan(body, sums, jnp.arange(-(-count // EVALUATION_BATCH)))
+    return mean_metrics(sums, count), wrong.reshape(-1)[:count]

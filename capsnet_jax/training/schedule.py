@@ -1,4 +1,6 @@
-"""What changes with the steps of a training: the learning rate, and a step's weight in the mean of them."""
+"""What changes with the steps of a training: the learning rate, and a step's weight in the mean of parameters."""
+
+from collections.abc import Callable
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -6,19 +8,34 @@ from jaxtyping import Array, Float, Int
 from capsnet_jax.config import Train
 
 
+def exponential(settings: Train, step: Int[Array, ""], total: int) -> Float[Array, ""]:
+    """Decay by `decay_rate` every `decay_steps` steps."""
+    del total
+    return settings.decay_rate ** (step / settings.decay_steps)
+
+
+def cosine(settings: Train, step: Int[Array, ""], total: int) -> Float[Array, ""]:
+    """Decay from 1 to 0 along half a cosine, after the warm-up."""
+    warmup_steps = settings.warmup * total
+    return 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip((step - warmup_steps) / (total - warmup_steps), 0, 1)))
+
+
+# Name → (settings, step, total steps) → factor of the greatest learning rate.
+SCHEDULES: dict[str, Callable[[Train, Int[Array, ""], int], Float[Array, ""]]] = {
+    "exponential": exponential,
+    "cosine": cosine,
+}
+
+
 def learning_rate(settings: Train, step: Int[Array, ""], total: int) -> Float[Array, ""]:
-    """The learning rate at a step: exponential or cosine decay to a floor, times a linear warm-up."""
-    risen = settings.warmup * total
-    if settings.schedule == "cosine":
-        decay = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip((step - risen) / (total - risen), 0, 1)))
-    else:
-        decay = settings.decay_rate ** (step / settings.decay_steps)
-    warmup = jnp.minimum(1, (step + 1) / jnp.maximum(risen, 1))
-    floor = jnp.minimum(settings.floor, settings.learning_rate)
-    return jnp.maximum(settings.learning_rate * decay, floor) * warmup
+    """Return the learning rate at a step: the schedule's decay down to a least rate, times a linear warm-up."""
+    decay = SCHEDULES[settings.schedule](settings, step, total)
+    warmup = jnp.minimum(1, (step + 1) / jnp.maximum(settings.warmup * total, 1))
+    least = jnp.minimum(settings.min_learning_rate, settings.learning_rate)
+    return jnp.maximum(settings.learning_rate * decay, least) * warmup
 
 
-def averaging_weight(settings: Train, step: Int[Array, ""], total: int) -> Float[Array, ""]:
-    """A step's weight in the mean that is judged: of all steps at first, and from the span on an exponential one."""
-    span = settings.average * total / settings.epochs
+def ema_weight(settings: Train, step: Int[Array, ""], total: int) -> Float[Array, ""]:
+    """Return a step's weight in the mean of parameters: of all steps at first, later an exponential one."""
+    span = settings.ema_epochs * total / settings.epochs
     return 1 / jnp.maximum(jnp.minimum(step + 1, span), 1)

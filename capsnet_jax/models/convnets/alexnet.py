@@ -3,7 +3,7 @@
 from typing import Any
 
 from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from capsnet_jax.models.layers import Conv, fully_connected, is_small
 from capsnet_jax.ops.conv import Pads
@@ -32,7 +32,7 @@ class AlexNet(nn.Module):
         padding: around the image; None: what makes the filters come out even.
         hidden: width of the hidden fully connected layers; None: 4096, or 512 in the small form.
         dropout: part of the hidden units dropped in training.
-        stem: "imagenet" or "small"; None: by the images' size.
+        stem: "imagenet", "small", or "auto": by the images' size.
         precision: type of the factors in products.
     """
 
@@ -43,14 +43,13 @@ class AlexNet(nn.Module):
     padding: int | None = None
     hidden: int | None = None
     dropout: float = 0.5
-    stem: str | None = None
+    stem: str = "auto"
     precision: str = "float32"
 
     @nn.compact
     def __call__(
         self,
         images: Float[Array, "batch height width channels"],
-        labels: Int[Array, "batch"] | None = None,
         *,
         train: bool = False,
     ) -> dict[str, Any]:
@@ -58,7 +57,6 @@ class AlexNet(nn.Module):
 
         Args:
             images: pixels in [0, 1].
-            labels: not looked at; CapsNet's decoder needs them.
             train: whether to drop units (needs an rng named "dropout").
 
         Returns:

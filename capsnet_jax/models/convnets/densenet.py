@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from capsnet_jax.models.layers import BatchNorm, Conv, is_small
 from capsnet_jax.ops.normalization import Moments, moments
@@ -25,7 +25,7 @@ class DenseNet(nn.Module):
         depths: layers in each dense block.
         growth: k, channels that each layer adds.
         first_norm: whether the first convolution is followed by a batch norm and a ReLU.
-        stem: "imagenet" or "small"; None: by the images' size.
+        stem: "imagenet", "small", or "auto": by the images' size.
         precision: type of the factors in products.
     """
 
@@ -33,14 +33,13 @@ class DenseNet(nn.Module):
     depths: tuple[int, ...] = (6, 12, 24, 16)
     growth: int = 32
     first_norm: bool = True
-    stem: str | None = None
+    stem: str = "auto"
     precision: str = "float32"
 
     @nn.compact
     def __call__(
         self,
         images: Float[Array, "batch height width channels"],
-        labels: Int[Array, "batch"] | None = None,
         *,
         train: bool = False,
     ) -> dict[str, Any]:
@@ -48,7 +47,6 @@ class DenseNet(nn.Module):
 
         Args:
             images: pixels in [0, 1].
-            labels: not looked at; CapsNet's decoder needs them.
             train: whether to normalise by the batch.
 
         Returns:

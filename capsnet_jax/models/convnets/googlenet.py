@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from capsnet_jax.models.layers import BatchNorm, Conv, is_small
 from capsnet_jax.ops.normalization import local_response_norm
@@ -45,7 +45,7 @@ class GoogLeNet(nn.Module):
         norm: the form, as above.
         auxiliary: whether there are auxiliary classifiers.
         dropout: part of the averaged channels dropped in training.
-        stem: "imagenet" or "small"; None: by the images' size.
+        stem: "imagenet", "small", or "auto": by the images' size.
         precision: type of the factors in products.
     """
 
@@ -54,14 +54,13 @@ class GoogLeNet(nn.Module):
     norm: bool = False
     auxiliary: bool = True
     dropout: float = 0.4
-    stem: str | None = None
+    stem: str = "auto"
     precision: str = "float32"
 
     @nn.compact
     def __call__(
         self,
         images: Float[Array, "batch height width channels"],
-        labels: Int[Array, "batch"] | None = None,
         *,
         train: bool = False,
     ) -> dict[str, Any]:
@@ -69,7 +68,6 @@ class GoogLeNet(nn.Module):
 
         Args:
             images: pixels in [0, 1].
-            labels: not looked at; CapsNet's decoder needs them.
             train: whether to drop units (needs an rng named "dropout"), run the auxiliary classifiers, and normalise
                 by the batch.
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from capsnet_jax.models.layers import BatchNorm, Conv, is_small
 from capsnet_jax.ops.held import held
@@ -28,7 +28,7 @@ class ResNet(nn.Module):
         projections: whether shortcuts to another shape have weights (option B) or none (option A).
         bottleneck: whether blocks have three layers (figure 5, right) instead of two.
         zero_init: whether each block's last scale starts at 0, so that blocks start as their shortcuts.
-        stem: "imagenet" or "small"; None: by the images' size.
+        stem: "imagenet", "small", or "auto": by the images' size.
         precision: type of the factors in products.
     """
 
@@ -38,14 +38,13 @@ class ResNet(nn.Module):
     projections: bool = True
     bottleneck: bool = True
     zero_init: bool = False
-    stem: str | None = None
+    stem: str = "auto"
     precision: str = "float32"
 
     @nn.compact
     def __call__(
         self,
         images: Float[Array, "batch height width channels"],
-        labels: Int[Array, "batch"] | None = None,
         *,
         train: bool = False,
     ) -> dict[str, Any]:
@@ -53,7 +52,6 @@ class ResNet(nn.Module):
 
         Args:
             images: pixels in [0, 1].
-            labels: not looked at; CapsNet's decoder needs them.
             train: whether to normalise by the batch.
 
         Returns:

@@ -1,0 +1,73 @@
+"""Which code made a run: a digest of every source file that decides what it computes.
+
+Comments, docstrings and layout do not count. A finished run is used again only where these digests are the same.
+"""
+
+import ast
+import functools
+import hashlib
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from capsnet_jax.config import Config
+from capsnet_jax.losses import LOSSES
+from capsnet_jax.models import MODELS
+from capsnet_jax.routing import ROUTERS
+from capsnet_jax.training.optimizer import OPTIMIZERS
+from capsnet_jax.training.schedule import SCHEDULES
+
+PACKAGE = Path(__file__).parents[1]
+SHARED = (
+    "ops/**/*.py",
+    "losses.py",
+    "data/augment.py",
+    "data/split.py",
+    "models/layers.py",
+    "training/step.py",
+    "training/evaluation.py",
+    "training/finetune.py",
+)
+
+
+def code_of(config: Config) -> dict[str, str]:
+    """Return {source file: digest} of what decides the result of a run: shared code, its model, its router, its loss."""
+    files = {path for pattern in SHARED for path in PACKAGE.glob(pattern)}
+    parts: list[Any] = [MODELS[config.model.name].module, LOSSES[config.loss.name].function]
+    parts += [OPTIMIZERS[config.train.optimizer], SCHEDULES[config.train.schedule]]
+    if config.routing is not None:
+        router = ROUTERS[config.routing.name]
+        parts += [router.route, router.fixed, router.parameters]
+        files |= {PACKAGE / "routing" / "layer.py", PACKAGE / "routing" / "result.py"}
+    files |= {Path(file) for part in parts if (file := _source_file(part))}
+    return {_name(path): digest(path) for path in sorted(files)}
+
+
+def differing_files(old: dict[str, str], new: dict[str, str]) -> list[str]:
+    """Return the files whose code is not the same."""
+    return [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+
+
+@functools.cache
+def digest(path: Path) -> str:
+    """Return a digest of a source file's code, without comments, docstrings and layout."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return hashlib.sha256(ast.dump(tree, annotate_fields=False).encode()).hexdigest()[:12]
+
+
+def _source_file(part: Callable[..., Any] | None) -> str | None:
+    """Return the file that a function or class is written in; None where there is none, as in an interpreter."""
+    while isinstance(part, functools.partial):
+        part = part.func
+    try:
+        return None if part is None else inspect.getsourcefile(part)
+    except TypeError:
+        return None
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix() if path.is_relative_to(PACKAGE) else path.name

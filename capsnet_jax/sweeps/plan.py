@@ -1,0 +1,113 @@
+"""What a sweep is going to do: which runs share a program, and whether all of them can be trained."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from capsnet_jax import data, models
+from capsnet_jax.config import Config, ConfigError, Data, Eval
+from capsnet_jax.overrides import flatten, program_key
+from capsnet_jax.sweeps.pretrain import pretraining_run
+from capsnet_jax.sweeps.records import Run
+from capsnet_jax.training.evaluation import ObserveFn
+from capsnet_jax.training.finetune import check_frozen, check_pretrained
+from capsnet_jax.training.step import steps_per_epoch
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How a sweep is carried out; nothing here changes a result.
+
+    Attributes:
+        workdir: where records go, as described in `records`.
+        parallel: "map" or "vmap", how runs share a program; "auto" takes what the platform does best.
+        command: what to type to train one run alone.
+        stop: tells the signal that asked to stop, or None; polled between chunks of about two seconds.
+        observed: what is observed beside errors.
+        observe_fn: the function that observes it.
+        rerun: whether runs that are finished are trained anew.
+    """
+
+    workdir: Path
+    parallel: str
+    command: Callable[[Run], str]
+    stop: Callable[[], int | None]
+    observed: Eval = Eval()
+    observe_fn: ObserveFn | None = None
+    rerun: bool = False
+
+
+def group_by_program(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Group runs of one structure; each group shares a compiled program, named by its key."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        key = hashlib.sha256(program_key(run.config).encode()).hexdigest()[:16]
+        groups.setdefault(key, []).append(run)
+    return groups
+
+
+def load_data(settings: Data) -> data.Dataset:
+    """Load the data set that a config asks for."""
+    return data.load(
+        settings.dataset,
+        label_key=settings.label or None,
+        validation_fraction=settings.validation_fraction,
+        train_size=settings.train_size,
+        transform=settings.transform,
+    )
+
+
+def check(runs: Sequence[Run], datasets: Mapping[Data, data.Dataset]) -> None:
+    """Look for mistakes before anything is trained.
+
+    Raises:
+        ConfigError: no such layer, a batch larger than the set, images too small, or a model or router that does not
+          fit what calls it.
+    """
+    for run in (group[0] for group in group_by_program(runs).values()):
+        config, dataset = run.config, datasets[run.config.data]
+        if steps_per_epoch(config, dataset.train) == 0:
+            raise ConfigError(
+                f"train.batch_size={config.train.batch_size} is more than the"
+                f" {dataset.train.labels.shape[0]} training images of {dataset.name}; lower it"
+            )
+        params = param_shapes(config, dataset)
+        models.check_head(config.model.name, params)
+        check_frozen(params, config.train.frozen)
+        if source := pretraining_run(run):
+            pretrained = param_shapes(source.config, datasets[source.config.data])
+            check_pretrained(params, pretrained, config.finetune, models.MODELS[config.model.name].head_layers)
+
+
+def param_shapes(config: Config, dataset: data.Dataset) -> dict[str, Any]:
+    """Return the shapes of a model's parameters, layer by layer.
+
+    Raises:
+        ConfigError: the images are too small, or model and settings do not fit each other.
+    """
+    try:
+        model = models.build(config, dataset.classes)
+        return jax.eval_shape(partial(models.init, model, jax.random.key(0), dataset.image_shape))[0]
+    except (ValueError, TypeError) as error:
+        router = "" if config.routing is None else f" with routing.name={config.routing.name}"
+        reason = " ".join(str(error).split("\n")[0].split())
+        raise ConfigError(f"{config.model.name}{router} on {dataset.name}: {reason}") from error
+
+
+def title(group: Sequence[Run], runs: Sequence[Run]) -> str:
+    """Say what sets a group apart from the other runs, and how many runs it holds."""
+    flats = [flatten(run.config) for run in runs]
+    members = [flatten(run.config) for run in group]
+    own = members[0]
+    apart = [
+        f"{path}={own[path]}"
+        for path in own
+        if any(flat.get(path) != own[path] for flat in flats) and all(flat.get(path) == own[path] for flat in members)
+    ]
+    text = f"{len(group)} runs"
+    return f"{' '.join(apart)} × {text}" if apart else text

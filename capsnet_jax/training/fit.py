@@ -1,0 +1,165 @@
+"""The loop around steps: runs of one structure trained side by side, in one compiled program.
+
+They are stacked along a leading axis `runs`: `parallel="vmap"` batches every operation over them, `parallel="map"` takes
+them in turn inside the program, which a CPU prefers.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from capsnet_jax.config import Config
+from capsnet_jax.data import Dataset, Examples
+from capsnet_jax.training.compile import aot_compile
+from capsnet_jax.training.evaluation import ObserveFn, make_evaluator, mean_metrics, observed_subset, to_floats
+from capsnet_jax.training.parallel import map_over_runs, stack
+from capsnet_jax.training.step import TrainState, init_state, run_key, steps_per_epoch, train_steps
+
+
+class FitProgress(NamedTuple):
+    """Where a fit stands after a chunk of steps.
+
+    Attributes:
+        step: steps done.
+        total: steps to do.
+        states: the runs' `TrainState`, stacked; valid until the next chunk is asked for.
+        history: a dictionary for every finished epoch: {"epoch", "images_per_second", each metric: one value a run}.
+        images_per_second: of all runs together, in this epoch and process, compilation and evaluation left out.
+        compile_seconds: time that compiling the training program took.
+    """
+
+    step: int
+    total: int
+    states: TrainState
+    history: list[dict[str, Any]]
+    images_per_second: float
+    compile_seconds: float
+
+
+def fit(
+    configs: list[Config],
+    seeds: list[int],
+    data: Dataset,
+    *,
+    parallel: str,
+    chunk_seconds: float = 2.0,
+    start: tuple[int, TrainState, list[dict[str, Any]]] | None = None,
+    observe_fn: ObserveFn | None = None,
+) -> Iterator[FitProgress]:
+    """Train runs of one structure side by side, epoch after epoch.
+
+    A pure function of its arguments that hands out its progress: every few seconds it yields, and whoever consumes it
+    may save, report, or stop asking.
+
+    Args:
+        configs: one config a run, all of the same structure.
+        seeds: one seed a run.
+        data: train and validation are used, test is not looked at.
+        parallel: "vmap" or "map".
+        chunk_seconds: how long the device is left to itself, about (see `next_chunk`).
+        start: (step, states, history) to go on from; None starts anew.
+        observe_fn: what to observe after each epoch beside the metrics; see `make_evaluator`.
+
+    Yields:
+        `FitProgress` after every chunk; the last has step = total.
+    """
+    config, stacked, seed_array = configs[0], stack(configs), jnp.asarray(seeds)
+    steps = steps_per_epoch(config, data.train)
+    total = steps * config.train.epochs
+    train, validation = jax.device_put((data.train, data.validation))
+    step, states, history = start or (0, initial_states(configs, seeds, data, parallel=parallel), [])
+    states = jax.device_put(states)
+    if step == total:
+        yield FitProgress(step, total, states, history, math.nan, 0.0)
+        return
+
+    program, compile_seconds = compile_steps(
+        stacked, seed_array, states, train, classes=data.classes, total=total, parallel=parallel
+    )
+    permute = epoch_permutation(train, parallel=parallel)
+    order = permute(seed_array, step // steps)  # of the epoch to go on with; compiled here, before the clock starts
+    evaluate = make_evaluator(data.classes, parallel, observe_fn)
+    observed = observed_subset(validation)
+
+    chunk, done, busy = 1, 0, 0.0  # the next chunk's steps; this epoch's steps and seconds in this process
+    while step < total:
+        end = min(step + chunk, (step // steps + 1) * steps)
+        clock = time.perf_counter()
+        if step % steps == 0:
+            order = permute(seed_array, step // steps)
+        states = program(stacked, seed_array, states, train, order, np.int32(step), np.int32(end))
+        jax.block_until_ready(states)
+        seconds = time.perf_counter() - clock
+        done, busy = done + end - step, busy + seconds
+        speed = len(configs) * config.train.batch_size * done / busy
+        chunk = next_chunk(end - step, seconds, chunk_seconds)
+        step = end
+        if step % steps == 0:
+            means = mean_metrics(states.sums, steps * config.train.batch_size)
+            metrics = {f"train_{name}": values for name, values in means.items()}
+            evaluated, _ = evaluate(stacked, *states.eval_params, validation, observed)
+            metrics |= {f"validation_{name}": values for name, values in evaluated.items()}
+            row = {n: to_floats(jnp.where(states.diverged < 0, values, jnp.nan)) for n, values in metrics.items()}
+            history = [*history, {"epoch": step // steps, "images_per_second": speed} | row]
+            done, busy = 0, 0.0
+        yield FitProgress(step, total, states, history, speed, compile_seconds)
+
+
+def next_chunk(steps: int, seconds: float, chunk_seconds: float) -> int:
+    """Return how many steps to leave the device to itself for, when the last `steps` took `seconds`.
+
+    As many as take `chunk_seconds`, and if these are few, up to eight in up to five times as long: a program's memory
+    is new to it in its first step, which costs a CPU a quarter of a conv net's.
+    """
+    fitting = chunk_seconds * steps / seconds
+    return max(1, round(fitting), min(8, round(5 * fitting)))
+
+
+def epoch_permutation(
+    examples: Examples, *, parallel: str
+) -> Callable[[Int[Array, "runs"], int], Int[Array, "runs images"]]:
+    """Make the program that gives each seed's order of the examples in an epoch. Sorting takes long, so it runs once."""
+
+    def order(seed: Array, epoch: Array) -> Array:
+        return jax.random.permutation(jax.random.fold_in(run_key(seed, "order"), epoch), examples.labels.shape[0])
+
+    return jax.jit(map_over_runs(order, (0, None), parallel=parallel))
+
+
+def compile_steps(
+    configs: Config,
+    seeds: Int[Array, "runs"],
+    states: TrainState,
+    examples: Examples,
+    *,
+    classes: int,
+    total: int,
+    parallel: str,
+) -> tuple[Callable[..., TrainState], float]:
+    """Compile `train_steps` of stacked runs for such arguments; the states are donated. And the seconds it took."""
+    axes = (0, 0, 0, None, 0, None, None)
+    steps = map_over_runs(partial(train_steps, classes=classes, total=total), axes, parallel=parallel)
+    order, bound = jnp.zeros((len(seeds), len(examples.labels)), jnp.int32), np.int32(0)
+    return aot_compile(steps, configs, seeds, states, examples, order, bound, bound, donate=(2,))
+
+
+def initial_states(configs: list[Config], seeds: list[int], data: Dataset, *, parallel: str) -> TrainState:
+    """Draw the stacked states before the first step."""
+    init = partial(init_state, image_shape=data.image_shape, classes=data.classes)
+    return jax.jit(map_over_runs(init, (0, 0), parallel=parallel))(stack(configs), jnp.asarray(seeds))
+
+
+def abstract_states(configs: list[Config], seeds: list[int], data: Dataset) -> TrainState:
+    """Return shapes and types of `initial_states`, without running anything.
+
+    Raises:
+        ValueError: the images are too small for the model's kernels.
+    """
+    return jax.eval_shape(partial(initial_states, configs, seeds, data, parallel="vmap"))
