@@ -118,7 +118,7 @@ def load_data(settings: config.Data) -> data.Dataset:
         label_key=settings.label or None,
         validation_fraction=settings.validation_fraction,
         train_size=settings.train_size,
-        variant=settings.variant,
+        transform=settings.variant,
     )
 
 
