@@ -55,7 +55,7 @@ class RawDataset(NamedTuple):
             name: the dataset's, for the error.
 
         Raises:
-            DataError: an array has another type or shape, or a label is not one of the classes.
+            DataError: an array is empty or has another type or shape, or a label is not one of the classes.
         """
         classes = len(self.label_names)
         for split, (images, labels) in (("train", self.train), ("test", self.test)):
@@ -65,6 +65,8 @@ class RawDataset(NamedTuple):
                     f"{where}: images are {images.dtype}{list(images.shape)}; "
                     "the loader must return uint8[n, height, width, channels]"
                 )
+            if len(images) == 0:
+                raise DataError(f"{where} is empty")
             if images.shape[1:] != self.train.images.shape[1:]:
                 raise DataError(f"{where}: images are {images.shape[1:]}, but {self.train.images.shape[1:]} in train")
             one_class = labels.dtype == "int32" and labels.ndim == 1
@@ -75,7 +77,7 @@ class RawDataset(NamedTuple):
                     f"the loader must return int32[{len(images)}] or uint8[{len(images)}, {classes}]"
                 )
             highest = classes - 1 if one_class else 1
-            if len(labels) and (labels.min() < 0 or labels.max() > highest):
+            if labels.min() < 0 or labels.max() > highest:
                 raise DataError(f"{where}: labels are from {labels.min()} to {labels.max()}, not from 0 to {highest}")
         if self.train.labels.ndim != self.test.labels.ndim:
             raise DataError(f"{name}: labels are multi-hot in one split only")

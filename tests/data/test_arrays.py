@@ -39,6 +39,7 @@ def test_labels_of_both_kinds_pass_the_check(labels):
     [
         (raw_dataset(images=IMAGES.astype(np.float32)), r"images are float32\[4, 5, 6, 1\].*uint8\[n, height"),
         (raw_dataset(images=IMAGES[..., 0]), r"images are uint8\[4, 5, 6\]"),
+        (raw_dataset(images=IMAGES[:0], labels=NUMBERS[:0]), "train split is empty"),
         (raw_dataset(labels=NUMBERS.astype(np.int64)), r"labels are int64\[4\].*int32\[4\] or uint8\[4, 3\]"),
         (raw_dataset(labels=NUMBERS[:3]), r"labels are int32\[3\]"),
         (raw_dataset(labels=MULTI_HOT[:, :2]), r"labels are uint8\[4, 2\]"),
