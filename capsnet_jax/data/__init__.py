@@ -1,14 +1,23 @@
-"""Datasets as uint8 arrays: one function for the embedded digits and for every tfds image-classification set.
+"""Datasets as uint8 arrays: one function for the sets in `DATASETS` and for every tfds image-classification set.
 
-Importing this module is cheap; whatever is heavy is imported by `load`, when it is needed.
+Importing this module is cheap: heavy packages are imported by `load`, when they are needed.
 """
 
 import os
 
-from capsnet_jax.data.dataset import DataError, Dataset, Examples
-from capsnet_jax.data.known import DATASETS, KnownDataset
+from capsnet_jax.data.arrays import DataError, Dataset, Examples, RawDataset
+from capsnet_jax.data.registry import DATASETS, DatasetEntry
 
-__all__ = ["DATASETS", "DataError", "Dataset", "Examples", "KnownDataset", "dimensions", "load"]
+__all__ = [
+    "DATASETS",
+    "DataError",
+    "Dataset",
+    "DatasetEntry",
+    "Examples",
+    "RawDataset",
+    "dimensions",
+    "load",
+]
 
 
 def load(
@@ -17,80 +26,101 @@ def load(
     label_key: str | None = None,
     validation_fraction: float = 0.1,
     train_size: int = 0,
-    variant: str = "none",
+    transform: str = "none",
     data_dir: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Dataset:
-    """Loads a dataset, preparing it first where it is not prepared yet.
+    """Load a dataset, and prepare it first if necessary.
 
-    Every split is deterministic: the same arguments give the same arrays on every machine. The test split is
-    the dataset's own and is not changed by any argument.
+    Every split is deterministic: the same arguments give the same arrays on every machine. No argument but
+    `transform` changes the test split.
 
     Args:
         name: a name in `DATASETS`, or any tfds name, with its config and version if wanted
             (`emnist/letters`).
-        label_key: the feature that is the label; by default the set's only one, or the one in `DATASETS`.
-        validation_fraction: the share of each class, rounded to whole examples, that is held out of train; in
-            [0, 1).
-        train_size: number of training examples to keep, the same for each class as far as possible; 0 keeps
-            all.
-        variant: "none", "inverted" (bright for dark) or "rotated" (by 90°): what is done to every image of every
-            split.
-        data_dir: where prepared tfds sets lie; by default the environment's `TFDS_DATA_DIR`, then tfds's own
-            folder.
-        cache_dir: where decoded arrays are kept; by default the environment's `CAPSNET_JAX_CACHE`, then
+        label_key: the tfds feature that is the label. The default is the entry's in `DATASETS`, else the only
+            label of the set.
+        validation_fraction: the share of each class, rounded to whole examples, that goes from train to
+            validation; in [0, 1).
+        train_size: number of training examples to use, the same for each class as far as possible; 0 uses all.
+        transform: a name in `TRANSFORMS`: what is done once to every image of every split.
+        data_dir: folder of prepared tfds sets. The default is the environment's `TFDS_DATA_DIR`, then tfds's
+            default folder.
+        cache_dir: folder of decoded arrays. The default is the environment's `CAPSNET_JAX_CACHE`, then
             `capsnet_jax` in `XDG_CACHE_HOME` or `~/.cache`.
 
     Returns:
         The dataset, as NumPy arrays.
 
     Raises:
-        DataError: an argument is out of bounds, or the set is unknown, damaged, of another kind than images
-            with one label, or neither prepared nor to be had. One line says what to do.
+        DataError: an argument is out of bounds, or the set is unknown, damaged, not a set of images with labels,
+            or not available. The message is one line that says what to do.
     """
-    from capsnet_jax.data import split
+    from capsnet_jax.data.split import check_bounds, train_and_validation
+    from capsnet_jax.data.transform import check_transform, transform_images
 
-    split.check_bounds(validation_fraction, train_size)
-    if name == "mnist_5k":
-        if label_key is not None:
-            raise DataError(f"mnist_5k has one label and takes no label_key: leave out {label_key!r}")
-        from capsnet_jax.data import embedded
-
-        source = embedded.load_mnist_5k()
-    else:
-        from capsnet_jax.data import tfds_source
-
-        source = tfds_source.load(name, label_key or _label_key(name), data_dir=data_dir, cache_dir=cache_dir)
-    train, validation = split.divide(
-        source.train, validation_fraction=validation_fraction, train_size=train_size, name=name
+    check_bounds(validation_fraction, train_size)
+    check_transform(transform)
+    raw = _load_raw(name, label_key, data_dir, cache_dir)
+    train, validation = train_and_validation(
+        raw.train, validation_fraction=validation_fraction, train_size=train_size, name=name
     )
-    train, validation, test = (split.variant(examples, variant) for examples in (train, validation, source.test))
-    return Dataset(name, source.label_names, train=train, validation=validation, test=test)
+    train, validation, test = (transform_images(split, transform) for split in (train, validation, raw.test))
+    return Dataset(name, raw.label_names, train=train, validation=validation, test=test)
 
 
 def dimensions(name: str, *, label_key: str | None = None) -> tuple[tuple[int, int, int], int]:
-    """How large a dataset's images are, and how many classes it has, by its description alone.
+    """Return the size of a dataset's images and its number of classes.
 
-    No file of the set is needed, so what follows from its images' size can be told where its images are not.
+    Nothing is downloaded: tfds sets and most entries of `DATASETS` declare their dimensions. Only an entry that has
+    a loader and declares none is loaded.
 
     Args:
         name: as in `load`.
         label_key: as in `load`.
 
     Returns:
-        [height, width, channels], and the number of classes.
+        (height, width, channels), and the number of classes.
 
     Raises:
-        DataError: the set is unknown, of another kind than images with one label, or does not say how large they are.
+        DataError: the set is unknown, not a set of images with labels, or does not declare the size of its images.
     """
-    if name == "mnist_5k":
-        return (28, 28, 1), 10
-    from capsnet_jax.data import tfds_source
+    entry = _entry(name)
+    if entry is None or entry.load is None:
+        from capsnet_jax.data.tfds import source
 
-    return tfds_source.dimensions(name, label_key or _label_key(name))
+        return source.dimensions(name, label_key or (entry.label_key if entry else None))
+    if entry.dimensions is not None and label_key is None:
+        return entry.dimensions
+    raw = _load_raw(name, label_key)
+    height, width, channels = raw.train.images.shape[1:]
+    return (height, width, channels), len(raw.label_names)
 
 
-def _label_key(name: str) -> str | None:
-    """The label that a known set goes by, whatever its config and version."""
-    known = DATASETS.get(name.split("/")[0].split(":")[0])
-    return known.label_key if known else None
+def _load_raw(
+    name: str,
+    label_key: str | None,
+    data_dir: str | os.PathLike[str] | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> RawDataset:
+    """Load a set by its entry's loader, or else through tfds."""
+    entry = _entry(name)
+    if entry is None or entry.load is None:
+        from capsnet_jax.data.tfds import source
+
+        label_key = label_key or (entry.label_key if entry else None)
+        return source.load(name, label_key, data_dir=data_dir, cache_dir=cache_dir)
+    if label_key is not None:
+        raise DataError(f"{name} has one label feature: leave out label_key={label_key!r}")
+    raw = entry.load()
+    raw.check(name)
+    return raw
+
+
+def _entry(name: str) -> DatasetEntry | None:
+    """Return the entry of a set, which is the same for all configs and versions of a tfds set."""
+    base = name.split("/")[0].split(":")[0]
+    entry = DATASETS.get(base)
+    if entry is not None and entry.load is not None and name != base:
+        raise DataError(f"{base} has no configs and no versions: ask for {base}, not {name}")
+    return entry

@@ -1,19 +1,19 @@
-"""What happens to images on the device, inside jit: gathering a batch, conversion, random shifts."""
+"""What happens to examples on the device, inside jit: batches, conversion to floats, random shifts and flips."""
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float32, Int, PRNGKeyArray, Shaped, UInt8
+from jaxtyping import Bool, Float32, Int, Int32, PRNGKeyArray, Shaped, UInt8
 
-from capsnet_jax.data.dataset import Examples
+from capsnet_jax.data.arrays import Examples
 
 
 def take(examples: Examples, indices: Int[Array, " batch"]) -> Examples:
-    """Gathers a batch from examples that live on the device.
+    """Gather a batch from examples that lie on the device.
 
     Args:
         examples: the split to take from.
-        indices: places in the split. As in all of jitted JAX, one out of bounds is clamped, not an error.
+        indices: positions in the split. As in all of jitted JAX, one out of bounds is clamped and no error.
 
     Returns:
         The examples at `indices`, in their order.
@@ -21,63 +21,91 @@ def take(examples: Examples, indices: Int[Array, " batch"]) -> Examples:
     return jax.tree.map(lambda leaf: leaf[indices], examples)
 
 
-def batch_of(examples: Examples, number: Int[Array, ""], size: int) -> tuple[Examples, Bool[Array, " size"]]:
-    """The `number`-th batch of so many examples in their order, and which of them count.
+def batch_of(examples: Examples, index: Int[Array, ""], size: int) -> tuple[Examples, Bool[Array, " size"]]:
+    """Return one of the batches that the examples form in their order.
 
-    The last batch is filled up with the last example, which does not count again.
+    The last batch is filled up with copies of the last example.
+
+    Args:
+        examples: the split to take from.
+        index: which batch, from 0.
+        size: number of examples of a batch. Static: it sets the shapes.
+
+    Returns:
+        The batch, and for each of its examples whether it counts: copies do not.
     """
     last = examples.labels.shape[0] - 1
-    indices = number * size + jnp.arange(size)
+    indices = index * size + jnp.arange(size)
     return take(examples, jnp.minimum(indices, last)), indices <= last
 
 
 def to_float(images: UInt8[Array, "*shape"]) -> Float32[Array, "*shape"]:
-    """Scales bytes to [0, 1].
+    """Scale bytes to [0, 1].
 
     Raises:
-        TypeError: the images are not uint8, so that they may have been scaled before.
+        TypeError: the images are not uint8. They may have been scaled before.
     """
     if images.dtype != jnp.uint8:
         raise TypeError(f"to_float takes uint8 images, not {images.dtype}")
     return images.astype(jnp.float32) / 255
 
 
+def to_targets(
+    labels: Int32[Array, " batch"] | UInt8[Array, "batch classes"], classes: int
+) -> Float32[Array, "batch classes"]:
+    """Convert labels of either kind to targets: 1 for each class that an image shows, else 0.
+
+    Args:
+        labels: class numbers, which become one-hot rows, or multi-hot rows.
+        classes: number of classes. Static: it sets the shape.
+
+    Raises:
+        ValueError: multi-hot labels are of another number of classes.
+    """
+    if labels.ndim == 1:
+        return jax.nn.one_hot(labels, classes, dtype=jnp.float32)
+    if labels.shape[-1] != classes:
+        raise ValueError(f"multi-hot labels of {labels.shape[-1]} classes, where there are {classes}")
+    return labels.astype(jnp.float32)
+
+
 def random_flip(
     key: PRNGKeyArray, images: Shaped[Array, "batch height width channels"]
 ) -> Shaped[Array, "batch height width channels"]:
-    """Mirrors each image left to right with probability ½."""
+    """Mirror each image left to right with probability ½."""
     flipped = jax.random.bernoulli(key, shape=(len(images), 1, 1, 1))
     return jnp.where(flipped, images[:, :, ::-1], images)
 
 
 def random_shift(
-    key: PRNGKeyArray, images: Shaped[Array, "batch height width channels"], pixels: int
+    key: PRNGKeyArray, images: Shaped[Array, "batch height width channels"], max_shift: int
 ) -> Shaped[Array, "batch height width channels"]:
-    """Moves each image by its own random number of whole pixels in both directions.
+    """Move each image by a random number of whole pixels in both directions.
 
     The augmentation of "Dynamic Routing Between Capsules" (https://arxiv.org/abs/1710.09829, §5), with
-    `pixels=2`.
+    `max_shift=2`.
 
     Args:
         key: the source of the shifts.
-        images: of any type; it is kept.
-        pixels: the largest shift. Each image's is uniform in [-pixels, pixels], horizontally and vertically
-            independent. Static: it sets the shape of the padding. 0 returns the images as they are.
+        images: of any type, which does not change.
+        max_shift: the largest shift, pixels. Each image has a horizontal and a vertical shift, which are independent
+            and uniform in [-max_shift, max_shift]. Static: it sets the shape of the padding. 0 returns the images as
+            they are.
 
     Returns:
-        The moved images. What moves in is zero, what moves out is lost; nothing wraps around.
+        The moved images. Pixels that move in are zero, and pixels that move out are lost; nothing wraps around.
 
     Raises:
-        ValueError: `pixels` is negative.
+        ValueError: `max_shift` is negative.
     """
-    if pixels < 0:
-        raise ValueError(f"pixels must not be negative, but is {pixels}")
-    if pixels == 0:
+    if max_shift < 0:
+        raise ValueError(f"max_shift must not be negative, but is {max_shift}")
+    if max_shift == 0:
         return images
     batch, *shape = images.shape
-    margin = (pixels, pixels)
+    margin = (max_shift, max_shift)
     padded = jnp.pad(images, ((0, 0), margin, margin, (0, 0)))
-    corners = jax.random.randint(key, (batch, 2), 0, 2 * pixels + 1)
+    corners = jax.random.randint(key, (batch, 2), 0, 2 * max_shift + 1)
 
     def crop(image: Array, corner: Array) -> Array:
         return jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), shape)

@@ -1,47 +1,57 @@
-"""Deterministic splits by class: held-out validation, balanced subsets of train; and variants of their images.
+"""Deterministic splits, balanced by class: validation, and subsets of train.
 
-Both rest on one number an example has: its rank, a random place among the examples of its class. Validation
-takes the lowest ranks, a subset of train the next ones, so that a smaller subset is part of every larger one
-and validation does not depend on the subset's size.
+Both follow from one number per example, its rank: a random position among the examples of its class. Validation
+takes the lowest ranks, and a subset of train takes the next ones. So a smaller subset is part of every larger one,
+and validation does not depend on the size of the subset.
+
+Examples with several classes are balanced by their set of classes: all that show a 3 and a 5 form one group.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Shaped
 
-from capsnet_jax.data.dataset import DataError, Examples
+from capsnet_jax.data.arrays import DataError, Examples
 
-VARIANTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "none": lambda images: images,
-    "inverted": np.invert,
-    "rotated": lambda images: np.rot90(images, axes=(1, 2)),
-}
 _SEED = 20171026  # the day "Dynamic Routing Between Capsules" appeared; any fixed number would do
 
 
-def class_ranks(labels: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-    """Ranks each example at random among those of its class, from 0; the same labels, the same ranks."""
+def class_groups(labels: Shaped[np.ndarray, "n *classes"]) -> Int[np.ndarray, " n"]:
+    """Return the groups of examples that are balanced against each other.
+
+    Args:
+        labels: class numbers, or multi-hot.
+
+    Returns:
+        The group number of each example, from 0. A group is a class or, for multi-hot labels, a set of classes. Sets of
+        one class come in the order of the classes, so that one-hot labels are split exactly as class numbers are.
+    """
+    if labels.ndim == 1:
+        return labels
+    # Rows are sorted in lexicographic order. Without the "1 −", the last class would come first.
+    return np.unique(1 - labels, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def class_ranks(groups: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """Rank each example at random among those of its class or group, from 0. The same classes give the same ranks."""
     # Unlike Generator's, the stream of RandomState is frozen across NumPy versions (NEP 19).
     random = np.random.RandomState(_SEED)
-    ranks = np.empty(len(labels), dtype=np.int64)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
+    ranks = np.empty(len(groups), dtype=np.int64)
+    for group in np.unique(groups):
+        members = np.flatnonzero(groups == group)
         ranks[members] = random.permutation(len(members))
     return ranks
 
 
-def balanced_counts(available: Int[np.ndarray, " classes"], total: int) -> Int[np.ndarray, " classes"]:
-    """Shares `total` among classes as evenly as their sizes allow.
+def balanced_counts(available: Int[np.ndarray, " groups"], total: int) -> Int[np.ndarray, " groups"]:
+    """Share `total` among the groups as evenly as their sizes allow.
 
     Args:
-        available: number of examples of each class.
+        available: number of examples of each group.
         total: number of examples wanted, at most the sum of `available`.
 
     Returns:
-        Number of examples to take of each class. Classes that have enough differ by at most one, the lower
-        class numbers having the one more.
+        Number of examples to take of each group. The counts of groups that have enough differ by at most one, and the
+        lower group numbers have the one more.
     """
     counts = np.zeros_like(available)
     while (missing := total - counts.sum()) > 0:
@@ -55,7 +65,7 @@ def balanced_counts(available: Int[np.ndarray, " classes"], total: int) -> Int[n
 
 
 def check_bounds(validation_fraction: float, train_size: int) -> None:
-    """Checks the two numbers of a split, before anything is loaded.
+    """Check the two numbers of a split, before anything is loaded.
 
     Raises:
         DataError: a number is out of its bounds.
@@ -66,49 +76,39 @@ def check_bounds(validation_fraction: float, train_size: int) -> None:
         raise DataError(f"train_size must be positive, or 0 for all of train, not {train_size}")
 
 
-def divide(examples: Examples, *, validation_fraction: float, train_size: int, name: str) -> tuple[Examples, Examples]:
-    """Carves validation from examples, and takes a balanced subset of the rest.
+def train_and_validation(
+    examples: Examples, *, validation_fraction: float, train_size: int, name: str
+) -> tuple[Examples, Examples]:
+    """Take validation from examples, and a balanced subset of the rest for train.
 
     Args:
-        examples: the source's train split.
-        validation_fraction: the share of each class to hold out, in [0, 1).
-        train_size: number of examples to keep of those not held out; 0 keeps all.
+        examples: the publisher's training split.
+        validation_fraction: the share of each class that goes to validation, in [0, 1).
+        train_size: number of examples of the rest to use for train; 0 uses all.
         name: the dataset's, for the error.
 
     Returns:
         Train and validation, disjoint, each in the order of `examples`.
 
     Raises:
-        DataError: no example of some class, or fewer than `train_size` in all, would be left in train.
+        DataError: no example of some class, or fewer than `train_size` in total, would be left for train.
     """
-    labels = np.asarray(examples.labels)
-    sizes = np.bincount(labels)
-    held_out = np.floor(validation_fraction * sizes + 0.5).astype(np.int64)
-    left = sizes - held_out
-    if np.any((left == 0) & (sizes > 0)):
+    groups = class_groups(np.asarray(examples.labels))
+    sizes = np.bincount(groups)
+    validation_sizes = np.floor(validation_fraction * sizes + 0.5).astype(np.int64)
+    available = sizes - validation_sizes
+    if np.any((available == 0) & (sizes > 0)):
+        kind = "class" if np.ndim(examples.labels) == 1 else "set of classes"
         raise DataError(
-            f"{name}: validation_fraction={validation_fraction} leaves a class without training examples; lower it"
+            f"{name}: validation_fraction={validation_fraction} leaves a {kind} without training examples; lower it"
         )
-    if train_size > left.sum():
-        raise DataError(f"{name}: train_size={train_size} is more than the {left.sum()} training examples there are")
-    kept = balanced_counts(left, train_size) if train_size else left
-    ranks, held_out, kept = class_ranks(labels), held_out[labels], kept[labels]
-    return (
-        _select(examples, (ranks >= held_out) & (ranks < held_out + kept)),
-        _select(examples, ranks < held_out),
-    )
-
-
-def variant(examples: Examples, kind: str) -> Examples:
-    """A related data set: its images "inverted" (bright for dark), "rotated" by 90°, or with "none" as they are.
-
-    Raises:
-        DataError: there is no such kind.
-    """
-    if kind not in VARIANTS:
-        raise DataError(f"variant must be one of {', '.join(VARIANTS)}, not {kind!r}")
-    images: Any = np.ascontiguousarray(VARIANTS[kind](np.asarray(examples.images)))
-    return Examples(images, examples.labels)
+    if train_size > available.sum():
+        raise DataError(
+            f"{name}: train_size={train_size} is more than the {available.sum()} training examples there are"
+        )
+    train_sizes = balanced_counts(available, train_size) if train_size else available
+    ranks, first, count = class_ranks(groups), validation_sizes[groups], train_sizes[groups]
+    return _select(examples, (ranks >= first) & (ranks < first + count)), _select(examples, ranks < first)
 
 
 def _select(examples: Examples, mask: np.ndarray) -> Examples:

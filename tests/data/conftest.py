@@ -1,4 +1,4 @@
-"""Every test of this folder has a cache of its own and no network."""
+"""Every test of this folder has an empty cache and no network."""
 
 import socket
 
@@ -6,7 +6,7 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
+def empty_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("CAPSNET_JAX_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 

@@ -1,4 +1,4 @@
-"""Tiny originals of real sets, registered and placed where tfds looks for what it has downloaded."""
+"""Tiny originals of real sets, registered and put where tfds looks for what it has downloaded."""
 
 import gzip
 import hashlib
@@ -13,19 +13,19 @@ FASHION_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 
 
 def idx_gz(array):
-    """A gzipped IDX file of bytes."""
+    """Return a gzipped IDX file of bytes."""
     header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
     return gzip.compress(header + array.astype(np.uint8).tobytes())
 
 
 def digits(count, classes=10, size=28, seed=0):
-    """Random images, and labels that go through the classes in turn."""
+    """Return random images, and labels that go through the classes in turn."""
     images = np.random.default_rng(seed).integers(0, 256, (count, size, size), dtype=np.uint8)
     return images, np.arange(count, dtype=np.uint8) % classes
 
 
 def fashion_files(train=40, test=20):
-    """The four originals of a tiny Fashion-MNIST, by file name."""
+    """Return the four originals of a tiny Fashion-MNIST, by file name."""
     files = {}
     for stem, count, seed in (("train", train, 1), ("t10k", test, 2)):
         images, labels = digits(count, seed=seed)
@@ -35,7 +35,7 @@ def fashion_files(train=40, test=20):
 
 
 def register(monkeypatch, name, files):
-    """Makes tfds expect these files, {url: bytes}, of a dataset."""
+    """Make tfds expect these files, {url: bytes}, of a dataset."""
     expected = tfds.builder_cls(name).url_infos
     for url in list(expected):
         if url not in files:
@@ -45,8 +45,8 @@ def register(monkeypatch, name, files):
         monkeypatch.setitem(expected, url, checksums.UrlInfo(len(content), digest, url.rsplit("/", 1)[-1]))
 
 
-def place(name, files, data_dir):
-    """Places the files, {url: bytes}, in tfds's download cache as if it had downloaded them."""
+def fill_download_cache(name, files, data_dir):
+    """Put the files, {url: bytes}, in tfds's download cache as if it had downloaded them."""
     folder = data_dir / "downloads" / name
     folder.mkdir(parents=True, exist_ok=True)
     for url, content in files.items():
@@ -58,9 +58,9 @@ def place(name, files, data_dir):
 
 
 def fashion(monkeypatch, data_dir, **sizes):
-    """A tiny Fashion-MNIST, downloaded but not prepared; returns its originals by file name."""
+    """Download, but do not prepare, a tiny Fashion-MNIST. Return its originals by file name."""
     files = fashion_files(**sizes)
     by_url = {FASHION_URL + file: content for file, content in files.items()}
     register(monkeypatch, "fashion_mnist", by_url)
-    place("fashion_mnist", by_url, data_dir)
+    fill_download_cache("fashion_mnist", by_url, data_dir)
     return files

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from capsnet_jax.data import Examples
-from capsnet_jax.data.augment import batch_of, random_flip, random_shift, take, to_float
+from capsnet_jax.data.augment import batch_of, random_flip, random_shift, take, to_float, to_targets
 
 
 def shifted(image, dy, dx):
-    """The image moved down by dy and right by dx, pixel by pixel."""
+    """Return the image moved down by dy and right by dx, pixel by pixel."""
     moved = np.zeros_like(image)
     height, width = image.shape[:2]
     for y in range(height):
@@ -18,24 +18,23 @@ def shifted(image, dy, dx):
     return moved
 
 
-def shift_of(image, moved, pixels):
-    """The one (dy, dx) that turns image into moved."""
-    span = range(-pixels, pixels + 1)
-    found = [(dy, dx) for dy in span for dx in span if np.array_equal(shifted(image, dy, dx), moved)]
-    assert len(found) == 1
-    return found[0]
+def shift_of(image, moved, max_shift):
+    """Return the only (dy, dx) that turns image into moved."""
+    span = range(-max_shift, max_shift + 1)
+    (shift,) = [(dy, dx) for dy in span for dx in span if np.array_equal(shifted(image, dy, dx), moved)]
+    return shift
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-@pytest.mark.parametrize(("pixels", "shape"), [(1, (5, 4, 1)), (2, (6, 7, 3)), (4, (3, 3, 1))])
-def test_each_image_moves_by_whole_pixels_into_zeros(dtype, pixels, shape):
+@pytest.mark.parametrize(("max_shift", "shape"), [(1, (5, 4, 1)), (2, (6, 7, 3)), (4, (3, 3, 1))])
+def test_each_image_moves_by_whole_pixels_into_zeros(dtype, max_shift, shape):
     images = np.random.default_rng(0).integers(1, 256, (16, *shape)).astype(dtype)
-    moved = random_shift(jax.random.key(1), jnp.asarray(images), pixels)
+    moved = random_shift(jax.random.key(1), jnp.asarray(images), max_shift=max_shift)
     assert moved.dtype == dtype
     assert moved.shape == images.shape
-    allowed = range(-pixels, pixels + 1)
+    allowed = range(-max_shift, max_shift + 1)
     for before, after in zip(images, np.asarray(moved), strict=True):
-        # nothing but a shift with zero padding passes here, a wrap around least of all
+        # only a shift with zero padding passes here, and none that wraps around
         assert any(np.array_equal(shifted(before, dy, dx), after) for dy in allowed for dx in allowed)
 
 
@@ -93,9 +92,36 @@ def test_flips_mirror_about_half_of_the_images_left_to_right():
 @pytest.mark.parametrize("size", [2, 3, 5, 8])
 def test_batches_in_order_count_every_example_once(size):
     examples = Examples(jnp.zeros((5, 1, 1, 1), jnp.uint8), jnp.arange(5) * 10)
-    seen = []
-    for number in range(-(-5 // size)):
-        batch, counts = jax.jit(batch_of, static_argnums=2)(examples, jnp.int32(number), size)
+    counted = []
+    for index in range(-(-5 // size)):
+        batch, counts = jax.jit(batch_of, static_argnums=2)(examples, jnp.int32(index), size)
         assert batch.labels.shape == (size,)
-        seen += batch.labels[counts].tolist()
-    assert seen == [0, 10, 20, 30, 40]
+        counted += batch.labels[counts].tolist()
+    assert counted == [0, 10, 20, 30, 40]
+
+
+MULTI_HOT = np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1], [0, 0, 1]], np.uint8)
+
+
+def test_take_and_batches_gather_multi_hot_labels_by_row():
+    examples = Examples(jnp.zeros((5, 1, 1, 1), jnp.uint8), jnp.asarray(MULTI_HOT))
+    assert take(examples, jnp.array([3, 0])).labels.tolist() == [[1, 1, 1], [1, 0, 1]]
+    batch, counts = batch_of(examples, jnp.int32(1), 3)
+    assert batch.labels.tolist() == [[1, 1, 1], [0, 0, 1], [0, 0, 1]]
+    assert counts.tolist() == [True, True, False]
+
+
+def test_targets_of_class_numbers_are_one_hot():
+    labels = np.random.default_rng(0).integers(0, 7, 20).astype(np.int32)
+    targets = jax.jit(to_targets, static_argnums=1)(jnp.asarray(labels), 7)
+    assert targets.dtype == jnp.float32
+    expected = [[float(label == c) for c in range(7)] for label in labels]
+    np.testing.assert_array_equal(targets, expected)
+
+
+def test_targets_of_multi_hot_labels_are_their_values():
+    targets = jax.jit(to_targets, static_argnums=1)(jnp.asarray(MULTI_HOT), 3)
+    assert targets.dtype == jnp.float32
+    np.testing.assert_array_equal(targets, MULTI_HOT.astype(np.float32))
+    with pytest.raises(ValueError, match="3 classes, where there are 4"):
+        to_targets(jnp.asarray(MULTI_HOT), 4)

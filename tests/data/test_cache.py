@@ -3,21 +3,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from capsnet_jax.data import Examples, cache
+from capsnet_jax.data import Examples, RawDataset, cache
 from capsnet_jax.data.cache import cached, default_dir
-from capsnet_jax.data.dataset import Source
 
 IDENTITY = {"name": "set/1.0.0"}
 
 
-def source(seed=0):
+def raw_dataset(seed=0, multi_hot=False):
     random = np.random.default_rng(seed)
 
     def examples(count):
         images = random.integers(0, 256, (count, 4, 4, 1), dtype=np.uint8)
+        if multi_hot:
+            return Examples(images, random.integers(0, 2, (count, 3), dtype=np.uint8))
         return Examples(images, random.integers(0, 3, count, dtype=np.int32))
 
-    return Source(("a", "b", "ç"), train=examples(6), test=examples(3))
+    return RawDataset(("a", "b", "ç"), train=examples(6), test=examples(3))
 
 
 def assert_same(one, other):
@@ -28,36 +29,43 @@ def assert_same(one, other):
 
 
 class Build:
-    """Counts how often the source had to be built."""
+    """Count how often the raw dataset had to be built."""
 
     def __init__(self, seed=0):
         self.calls, self.seed = 0, seed
 
     def __call__(self):
         self.calls += 1
-        return source(self.seed)
+        return raw_dataset(self.seed)
 
 
 def test_built_once_then_read(tmp_path):
     build = Build()
     path = tmp_path / "deep" / "set.npz"
     for _ in range(3):
-        assert_same(cached(path, IDENTITY, build), source())
+        assert_same(cached(path, IDENTITY, build), raw_dataset())
     assert build.calls == 1
     assert list(path.parent.iterdir()) == [path]  # no temporary file stays
+
+
+def test_multi_hot_labels_are_read_as_they_were_written(tmp_path):
+    raw = raw_dataset(multi_hot=True)
+    cached(tmp_path / "set.npz", IDENTITY, lambda: raw)
+    assert_same(cached(tmp_path / "set.npz", IDENTITY, Build()), raw)
 
 
 def test_no_flipped_bit_is_ever_trusted(tmp_path):
     path = tmp_path / "set.npz"
     cached(path, IDENTITY, Build())
-    whole = path.read_bytes()
+    content = path.read_bytes()
     rebuilt = 0
-    for place in range(0, len(whole), 5):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << place % 8)]) + whole[place + 1 :])
+    for position in range(0, len(content), 5):
+        flipped = content[position] ^ (1 << position % 8)
+        path.write_bytes(content[:position] + bytes([flipped]) + content[position + 1 :])
         build = Build()
-        assert_same(cached(path, IDENTITY, build), source())  # whether rebuilt or harmless, it is right
+        assert_same(cached(path, IDENTITY, build), raw_dataset())  # rebuilt or not, it is right
         rebuilt += build.calls
-    assert rebuilt > len(whole) / 5 / 2
+    assert rebuilt > len(content) / 5 / 2
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b[:-1], lambda b: b"", lambda b: b"x" * 100])
@@ -66,8 +74,8 @@ def test_a_truncated_or_foreign_file_is_rebuilt(damage, tmp_path):
     cached(path, IDENTITY, Build())
     path.write_bytes(damage(path.read_bytes()))
     build = Build()
-    assert_same(cached(path, IDENTITY, build), source())
-    assert_same(cached(path, IDENTITY, build), source())
+    assert_same(cached(path, IDENTITY, build), raw_dataset())
+    assert_same(cached(path, IDENTITY, build), raw_dataset())
     assert build.calls == 1
 
 
@@ -75,9 +83,9 @@ def test_another_version_or_format_is_rebuilt(tmp_path, monkeypatch):
     path = tmp_path / "set.npz"
     cached(path, IDENTITY, Build())
     newer = Build(seed=1)
-    assert_same(cached(path, {"name": "set/2.0.0"}, newer), source(1))
+    assert_same(cached(path, {"name": "set/2.0.0"}, newer), raw_dataset(1))
     monkeypatch.setattr(cache, "_FORMAT", -1)
-    assert_same(cached(path, {"name": "set/2.0.0"}, newer), source(1))
+    assert_same(cached(path, {"name": "set/2.0.0"}, newer), raw_dataset(1))
     assert newer.calls == 2
 
 
@@ -85,7 +93,7 @@ def test_without_a_writable_folder_there_is_a_warning_and_no_cache(tmp_path, cap
     (tmp_path / "file").write_text("in the way")
     build = Build()
     for _ in range(2):
-        assert_same(cached(tmp_path / "file" / "set.npz", IDENTITY, build), source())
+        assert_same(cached(tmp_path / "file" / "set.npz", IDENTITY, build), raw_dataset())
     assert build.calls == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2

@@ -1,8 +1,10 @@
+from collections import Counter
+
 import numpy as np
 import pytest
 
 from capsnet_jax.data import DataError, Examples
-from capsnet_jax.data.split import balanced_counts, check_bounds, class_ranks, divide, variant
+from capsnet_jax.data.split import balanced_counts, check_bounds, class_groups, class_ranks, train_and_validation
 
 SIZES = (50, 31, 7, 0, 12)
 
@@ -40,7 +42,7 @@ def test_balanced_counts_are_as_even_as_the_classes_allow(total):
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.25, 0.5])
 def test_validation_is_its_share_of_each_class_and_disjoint(fraction):
     examples = unbalanced()
-    train, validation = divide(examples, validation_fraction=fraction, train_size=0, name="set")
+    train, validation = train_and_validation(examples, validation_fraction=fraction, train_size=0, name="set")
     expected = [int(fraction * size + 0.5) for size in SIZES]
     assert np.bincount(validation.labels, minlength=5).tolist() == expected
     assert sorted(ids(train) + ids(validation)) == list(range(100))
@@ -49,14 +51,14 @@ def test_validation_is_its_share_of_each_class_and_disjoint(fraction):
 
 
 def test_a_subset_is_balanced_nested_and_leaves_validation_alone():
-    _, whole_validation = divide(unbalanced(), validation_fraction=0.2, train_size=0, name="set")
+    _, full_validation = train_and_validation(unbalanced(), validation_fraction=0.2, train_size=0, name="set")
     smaller: set[int] = set()
     for size in (4, 10, 25, 80):
-        train, validation = divide(unbalanced(), validation_fraction=0.2, train_size=size, name="set")
+        train, validation = train_and_validation(unbalanced(), validation_fraction=0.2, train_size=size, name="set")
         assert len(train.labels) == size
         assert smaller <= set(ids(train))
         assert not set(ids(train)) & set(ids(validation))
-        assert ids(validation) == ids(whole_validation)
+        assert ids(validation) == ids(full_validation)
         smaller = set(ids(train))
         if size == 10:
             assert np.bincount(train.labels, minlength=5).tolist() == [3, 3, 2, 0, 2]
@@ -75,20 +77,67 @@ def test_a_negative_size_is_refused():
 
 def test_more_than_there_is_is_refused():
     with pytest.raises(DataError, match="train_size=101 is more than the 100"):
-        divide(unbalanced(), validation_fraction=0.0, train_size=101, name="set")
+        train_and_validation(unbalanced(), validation_fraction=0.0, train_size=101, name="set")
     with pytest.raises(DataError, match="without training examples"):
-        divide(unbalanced(), validation_fraction=0.99, train_size=0, name="set")
+        train_and_validation(unbalanced(), validation_fraction=0.99, train_size=0, name="set")
 
 
-def test_variants_move_or_invert_every_pixel():
-    images = np.random.default_rng(1).integers(0, 256, (3, 4, 4, 2), dtype=np.uint8)
-    examples = Examples(images, np.arange(3, dtype=np.int32))
-    turned, inverted = variant(examples, "rotated"), variant(examples, "inverted")
-    for n, row, column, channel in np.ndindex(images.shape):
-        assert turned.images[n, 3 - column, row, channel] == images[n, row, column, channel]
-        assert inverted.images[n, row, column, channel] == 255 - int(images[n, row, column, channel])
-    np.testing.assert_array_equal(variant(examples, "none").images, images)
-    for changed in (turned, inverted):
-        np.testing.assert_array_equal(changed.labels, examples.labels)
-    with pytest.raises(DataError, match=r"^variant must be one of none, inverted, rotated, not 'turned'$"):
-        variant(examples, "turned")
+def several_classes(count=200, classes=4):
+    """Return examples with none to all of the classes, some sets of classes much more frequent than others."""
+    random = np.random.default_rng(7)
+    labels = (random.random((count, classes)) < [0.5, 0.2, 0.6, 0.3]).astype(np.uint8)
+    return Examples(np.arange(count, dtype=np.uint8).reshape(count, 1, 1, 1), labels)
+
+
+def sizes_by_set(labels):
+    return Counter(map(tuple, labels.tolist()))
+
+
+@pytest.mark.parametrize(("fraction", "size"), [(0.0, 0), (0.1, 0), (0.25, 33), (0.5, 7)])
+def test_one_hot_labels_are_split_as_class_numbers_are(fraction, size):
+    numbers = unbalanced()
+    one_hot = numbers._replace(labels=np.eye(5, dtype=np.uint8)[numbers.labels])
+    arguments = {"validation_fraction": fraction, "train_size": size, "name": "set"}
+    parts = train_and_validation(numbers, **arguments), train_and_validation(one_hot, **arguments)
+    for expected, split in zip(*parts, strict=True):
+        assert ids(split) == ids(expected)
+        np.testing.assert_array_equal(split.labels.argmax(axis=1), expected.labels)
+
+
+def test_groups_of_multi_hot_labels_are_their_sets_of_classes():
+    labels = several_classes().labels
+    groups = class_groups(labels)
+    assert sorted(set(groups)) == list(range(len(sizes_by_set(labels))))
+    for i in range(0, 200, 7):
+        for j in range(200):
+            assert (groups[i] == groups[j]) == (labels[i].tolist() == labels[j].tolist())
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.4])
+def test_validation_is_its_share_of_each_set_of_classes_and_disjoint(fraction):
+    examples = several_classes()
+    train, validation = train_and_validation(examples, validation_fraction=fraction, train_size=0, name="set")
+    shares = {key: int(fraction * size + 0.5) for key, size in sizes_by_set(examples.labels).items()}
+    assert sizes_by_set(validation.labels) == {key: size for key, size in shares.items() if size}
+    assert sorted(ids(train) + ids(validation)) == list(range(200))
+    for part in (train, validation):
+        assert part.labels.dtype == np.uint8
+        np.testing.assert_array_equal(part.labels, examples.labels[ids(part)])
+
+
+def test_a_subset_is_balanced_by_sets_of_classes_and_nested():
+    available = sizes_by_set(several_classes().labels)
+    smaller: set[int] = set()
+    for size in (len(available), 3 * len(available), 150):
+        train, _ = train_and_validation(several_classes(), validation_fraction=0.0, train_size=size, name="set")
+        assert len(train.labels) == size
+        assert smaller <= set(ids(train))
+        smaller = set(ids(train))
+        counts = sizes_by_set(train.labels)
+        unfilled = [counts[key] for key in available if counts[key] < available[key]]
+        assert max(counts.values()) <= min(unfilled) + 1
+
+
+def test_a_rare_set_of_classes_may_not_vanish_from_train():
+    with pytest.raises(DataError, match="leaves a set of classes without training examples"):
+        train_and_validation(several_classes(), validation_fraction=0.8, train_size=0, name="set")

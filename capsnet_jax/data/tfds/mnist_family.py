@@ -1,8 +1,7 @@
 """The MNIST family (MNIST, Fashion-, K-, EMNIST): original files → tfds examples, without TensorFlow.
 
-tfds's own builders of these sets unpack the files and encode the images with TensorFlow. What is here takes
-the place of those two steps and leaves the rest to tfds: download, checksums, shuffling, record files,
-metadata.
+tfds's builders of these sets unpack the files and encode the images with TensorFlow. This module replaces those two
+steps. tfds does the rest: download, checksums, shuffling, record files, metadata.
 """
 
 import io
@@ -17,8 +16,8 @@ from jaxtyping import UInt8
 from PIL import Image
 from tensorflow_datasets.image_classification import mnist
 
-from capsnet_jax.data.dataset import DataError
-from capsnet_jax.data.idx import parse_idx
+from capsnet_jax.data.arrays import DataError
+from capsnet_jax.data.tfds.idx import parse_idx
 
 Builder = Any  # tfds.core.DatasetBuilder, which a type checker cannot see into
 Reader = Callable[[str, str], np.ndarray]
@@ -28,23 +27,23 @@ _SPLITS = {"train": "train", "test": "t10k"}
 
 
 def is_member(builder: Builder) -> bool:
-    """Says whether a set is one of the family."""
+    """Return whether a set is one of the family."""
     return isinstance(builder, mnist.MNIST)
 
 
 def split_generators(builder: Builder, downloads: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-    """Takes the place of the builder's `_split_generators`.
+    """Replace the builder's `_split_generators`.
 
     Args:
         builder: one of the family.
         downloads: tfds's download manager, which fetches the files and compares their checksums.
 
     Returns:
-        For each split its examples, with the keys that tfds's own builder gives them, hence in the same order
-        on disk.
+        The examples of each split. Their keys are those that tfds's builder gives them, so the order on disk is the
+        same.
 
     Raises:
-        DataError: a file is not what it should be.
+        DataError: a file is damaged, or does not fit the others.
     """
     reader = _emnist_reader if isinstance(builder, mnist.EMNIST) else _mnist_reader
     read = reader(builder, downloads)
@@ -52,7 +51,7 @@ def split_generators(builder: Builder, downloads: Any) -> dict[str, Iterator[tup
 
 
 def _mnist_reader(builder: Builder, downloads: Any) -> Reader:
-    """Returns a function of (split, kind) that reads one of the four files."""
+    """Return a function of (split, kind) that reads one of the four files."""
     kinds = ("images-idx3", "labels-idx1")
     names = {(s, k): f"{stem}-{k}-ubyte.gz" for s, stem in _SPLITS.items() for k in kinds}
     paths = downloads.download({"/".join(key): urljoin(builder.URL, name) for key, name in names.items()})
@@ -64,7 +63,7 @@ def _mnist_reader(builder: Builder, downloads: Any) -> Reader:
 
 
 def _emnist_reader(builder: Builder, downloads: Any) -> Reader:
-    """Returns a function of (split, kind) that reads a file of the one archive that holds all configs."""
+    """Return a function of (split, kind) that reads a file of the one archive that holds all configs."""
     path = downloads.download(builder.URL)
 
     def read(split: str, kind: str) -> np.ndarray:
@@ -81,7 +80,7 @@ def _emnist_reader(builder: Builder, downloads: Any) -> Reader:
 def _examples(
     builder: Builder, images: UInt8[np.ndarray, "..."], labels: UInt8[np.ndarray, "..."]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields (key, example) of every image, encoded as PNG."""
+    """Yield (key, example) of every image, encoded as PNG."""
     features = builder.info.features
     if images.shape != (len(labels), *features["image"].shape[:2]) or labels.ndim != 1:
         raise DataError(f"{builder.name}: images {images.shape} and labels {labels.shape} do not belong together")

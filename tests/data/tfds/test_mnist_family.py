@@ -20,7 +20,7 @@ EMNIST_URL = "https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip"
 
 
 def read_back(name, data_dir, split):
-    """What plain tfds reads from the prepared folder."""
+    """Return what tfds alone reads from the prepared folder."""
     examples = list(tfds.data_source(name, split=split, data_dir=data_dir, download=False))
     return np.stack([e["image"] for e in examples]), np.array([e["label"] for e in examples])
 
@@ -30,10 +30,10 @@ def in_any_order(images, labels):
     return rows[np.lexsort(rows.T)]
 
 
-@pytest.mark.parametrize("place", ["download cache", "manual folder"])
-def test_prepared_from_originals_without_network(place, tmp_path, monkeypatch):
+@pytest.mark.parametrize("where", ["download cache", "manual folder"])
+def test_prepared_from_originals_without_network(where, tmp_path, monkeypatch):
     files = fakes.fashion(monkeypatch, tmp_path)
-    if place == "manual folder":
+    if where == "manual folder":
         (tmp_path / "downloads").rename(tmp_path / "aside")
         manual = tmp_path / "downloads" / "manual" / "fashion_mnist"
         manual.mkdir(parents=True)
@@ -57,7 +57,7 @@ def test_emnist_comes_from_one_archive_of_all_its_configs(tmp_path, monkeypatch)
             archive.writestr(f"gzip/emnist-letters-{split}-labels-idx1-ubyte.gz", fakes.idx_gz(labels + 1))
     files = {EMNIST_URL: packed.getvalue()}
     fakes.register(monkeypatch, "emnist", files)
-    fakes.place("emnist", files, tmp_path)
+    fakes.fill_download_cache("emnist", files, tmp_path)
     data = load("emnist/letters", data_dir=tmp_path, validation_fraction=0.5)
     assert np.bincount(data.train.labels).tolist() == [0] + [1] * 26
     np.testing.assert_array_equal(in_any_order(*data.test), in_any_order(images, labels + 1))
@@ -99,7 +99,7 @@ def test_originals_that_are_wrong_in_themselves_leave_nothing(file, content, say
     files = {fakes.FASHION_URL + name: data for name, data in fakes.fashion_files().items()}
     files[fakes.FASHION_URL + file] = content
     fakes.register(monkeypatch, "fashion_mnist", files)
-    fakes.place("fashion_mnist", files, tmp_path)
+    fakes.fill_download_cache("fashion_mnist", files, tmp_path)
     with pytest.raises(DataError, match=says):
         load("fashion_mnist", data_dir=tmp_path)
     assert not list((tmp_path / "fashion_mnist").glob("*"))
@@ -138,7 +138,7 @@ def test_tensorflow_is_never_imported_even_where_it_is_installed(tmp_path):
     package = tmp_path / "site" / "tensorflow" / "__init__.py"
     package.parent.mkdir(parents=True)
     package.write_text("raise SystemExit('tensorflow was imported')")
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path / 'site'}{os.pathsep}{root}"}
     subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path)], check=True, env=environment)
 
@@ -151,7 +151,7 @@ def test_the_stand_in_leaves_tfds_as_it_was(tmp_path, monkeypatch):
 
 
 def originals_and_prepared():
-    """Real Fashion-MNIST, where the environment says that its originals and a prepared set are at hand."""
+    """Return the folders of real Fashion-MNIST's originals and prepared set, where the environment names them."""
     originals, prepared = os.environ.get("CAPSNET_JAX_ORIGINALS"), os.environ.get("TFDS_DATA_DIR")
     return [(originals, prepared)] if originals and prepared else []
 
@@ -161,7 +161,9 @@ if originals_and_prepared():
     @pytest.mark.parametrize(("originals", "prepared"), originals_and_prepared())
     def test_real_fashion_mnist_equals_the_prepared_set_byte_for_byte(originals, prepared, tmp_path):
         paths = Path(originals, "fashion_mnist").glob("*.gz")
-        fakes.place("fashion_mnist", {fakes.FASHION_URL + p.name: p.read_bytes() for p in paths}, tmp_path)
+        fakes.fill_download_cache(
+            "fashion_mnist", {fakes.FASHION_URL + p.name: p.read_bytes() for p in paths}, tmp_path
+        )
         ours = load("fashion_mnist", data_dir=tmp_path, validation_fraction=0.0)
         cache = tmp_path / "theirs"
         theirs = load("fashion_mnist", data_dir=prepared, validation_fraction=0.0, cache_dir=cache)

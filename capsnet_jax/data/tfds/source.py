@@ -1,4 +1,4 @@
-"""Any tfds image-classification set as arrays: prepared if need be, decoded once, then cached."""
+"""Any tfds image-classification set as arrays: prepared if necessary, decoded once, then cached."""
 
 import difflib
 import os
@@ -10,12 +10,12 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import constants
 from tensorflow_datasets.core.utils import gcs_utils
 
-import capsnet_jax.data.decode as decode
-import capsnet_jax.data.prepare as prepare
+import capsnet_jax.data.tfds.decode as decode
+import capsnet_jax.data.tfds.prepare as prepare
+from capsnet_jax.data.arrays import DataError, RawDataset
 from capsnet_jax.data.cache import cached, default_dir
-from capsnet_jax.data.dataset import DataError, Source
-from capsnet_jax.data.known import DATASETS
-from capsnet_jax.data.without_tensorflow import tensorflow_stand_in
+from capsnet_jax.data.registry import DATASETS
+from capsnet_jax.data.tfds.stand_in import tensorflow_stand_in
 
 Builder = Any  # tfds.core.DatasetBuilder, which a type checker cannot see into
 
@@ -27,8 +27,8 @@ def load(
     *,
     data_dir: str | os.PathLike[str] | None,
     cache_dir: str | os.PathLike[str] | None,
-) -> Source:
-    """Loads a tfds set's train and test splits.
+) -> RawDataset:
+    """Load a tfds set's train and test splits.
 
     Args:
         name: tfds name, with config and version if wanted: `emnist/letters`, `mnist:3.0.1`.
@@ -40,11 +40,11 @@ def load(
         DataError: as for `capsnet_jax.data.load`.
     """
     root = _root(data_dir)
-    builder = _find(name, root)
+    builder = _make_builder(name, root)
     image_key, label_key = decode.choose_keys(builder, label_key)
     if not prepare.is_prepared(builder):
         prepare.prepare(builder)
-        builder = _find(name, root)  # a builder knows the files only if they were there when it was made
+        builder = _make_builder(name, root)  # a builder sees only the files that were there when it was made
     decode.check_splits(builder)
     cache = Path(cache_dir).expanduser() if cache_dir else default_dir()
     return cached(
@@ -61,12 +61,12 @@ def load(
 
 @tensorflow_stand_in()
 def dimensions(name: str, label_key: str | None) -> tuple[tuple[int, int, int], int]:
-    """Shape of a tfds set's images and number of its classes, as its builder describes them, prepared or not.
+    """Return the shape of a tfds set's images and its number of classes, as tfds declares them.
 
     Raises:
         DataError: as for `capsnet_jax.data.dimensions`.
     """
-    builder = _find(name, _root(None))
+    builder = _make_builder(name, _root(None))
     image_key, label_key = decode.choose_keys(builder, label_key)
     features = builder.info.features
     height, width, channels = features[image_key].shape
@@ -76,34 +76,34 @@ def dimensions(name: str, label_key: str | None) -> tuple[tuple[int, int, int], 
 
 
 def _root(data_dir: str | os.PathLike[str] | None) -> Path:
-    """The folder of prepared sets."""
+    """Return the folder of prepared sets."""
     return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or constants.DATA_DIR).expanduser()
 
 
-def _find(name: str, root: Path) -> Builder:
-    """Returns tfds's builder of a set, without a look at any bucket: that can hang without a network."""
+def _make_builder(name: str, root: Path) -> Builder:
+    """Return tfds's builder of a set. Ask no cloud bucket: without a network that can hang."""
     gcs_utils._is_gcs_disabled = True
     try:
         return tfds.builder(name, data_dir=root, try_gcs=False)
     except Exception as error:  # tfds raises four kinds for a wrong name, config, version or namespace
         base, _, config = name.partition("/")
-        known = sorted({*DATASETS, *tfds.list_builders(with_community_datasets=False)})
-        if base.partition(":")[0] not in known:
-            raise DataError(f"no dataset is named {name!r}; {_nearest(base, known)}") from error
+        names = sorted({*DATASETS, *tfds.list_builders(with_community_datasets=False)})
+        if base.partition(":")[0] not in names:
+            raise DataError(f"no dataset is named {name!r}; {_suggest(base, names)}") from error
         configs = [f"{base}/{c}" for c in tfds.builder_cls(base.partition(":")[0]).builder_configs]
         if config and name not in configs:
-            raise DataError(f"{base} has no config {config!r}; {_nearest(name, configs)}") from error
+            raise DataError(f"{base} has no config {config!r}; {_suggest(name, configs)}") from error
         raise DataError(f"{name}: {error}") from error
 
 
-def _nearest(name: str, known: list[str]) -> str:
-    """Names what may have been meant."""
-    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known[:8]
+def _suggest(name: str, names: list[str]) -> str:
+    """Suggest names that may have been meant."""
+    nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or names[:8]
     return f"did you mean {' or '.join(nearest)}?" if nearest else "it has none"
 
 
 def _fingerprint(folder: Path) -> str:
-    """Tells one preparation of a set from another by its metadata and its files' names, sizes and times."""
+    """Return a checksum of a prepared set: of its metadata and its files' names, sizes and times."""
     crc = 0
     for file in sorted(folder.iterdir()):
         status = file.stat()

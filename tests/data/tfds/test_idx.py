@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from capsnet_jax.data import DataError
-from capsnet_jax.data.idx import parse_idx
+from capsnet_jax.data.tfds.idx import parse_idx
 from tests.data.fakes import idx_gz
 
 
@@ -17,7 +17,7 @@ def test_values_and_shape_are_those_written(shape):
     np.testing.assert_array_equal(read, values)
 
 
-WHOLE = gzip.decompress(idx_gz(np.zeros((3, 4), np.uint8)))
+COMPLETE = gzip.decompress(idx_gz(np.zeros((3, 4), np.uint8)))
 
 
 @pytest.mark.parametrize(
@@ -25,13 +25,13 @@ WHOLE = gzip.decompress(idx_gz(np.zeros((3, 4), np.uint8)))
     [
         (b"not gzip", "gzip"),
         (b"", "IDX"),
-        (gzip.compress(WHOLE)[:-9], "gzip"),
+        (gzip.compress(COMPLETE)[:-9], "gzip"),
         (gzip.compress(b""), "nothing"),
         (gzip.compress(b"\1\0\x08\1"), "IDX"),
-        (gzip.compress(b"\0\0\x0d\1" + bytes(8)), "IDX"),  # floats
-        (gzip.compress(WHOLE[:8]), "header"),
-        (gzip.compress(WHOLE[:-1]), "11 values"),
-        (gzip.compress(WHOLE + b"\0"), "13 values"),
+        (gzip.compress(b"\0\0\x0d\1" + bytes(8)), "IDX"),  # floats, not bytes
+        (gzip.compress(COMPLETE[:8]), "header"),
+        (gzip.compress(COMPLETE[:-1]), "11 values"),
+        (gzip.compress(COMPLETE + b"\0"), "13 values"),
     ],
 )
 def test_anything_else_is_refused_by_name(packed, says):

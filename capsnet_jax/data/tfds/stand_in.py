@@ -1,8 +1,7 @@
-"""A stand-in for the three things that tfds's builders of image sets ask of TensorFlow.
+"""A stand-in for the three functions of TensorFlow that tfds's builders of image sets call.
 
-They open files, decode file names and encode PNGs. With the stand-in in place, tfds's own builders of CIFAR,
-SVHN, smallNORB and their like run unchanged on a machine without TensorFlow, and do not import it on a
-machine with it.
+They open files, decode file names and encode PNGs. With the stand-in, tfds's builders of CIFAR, SVHN, smallNORB and
+similar sets run unchanged on a machine without TensorFlow. On a machine with TensorFlow they do not import it.
 """
 
 import contextlib
@@ -19,7 +18,7 @@ from tensorflow_datasets.core.utils import lazy_imports_utils, py_utils
 
 
 class _Stub(SimpleNamespace):
-    """A module with a few names; any other is answered as if TensorFlow were not installed."""
+    """A module with a few names. Any other name gives the error of a missing TensorFlow."""
 
     def __getattr__(self, name: str) -> Any:
         raise ModuleNotFoundError(f"tensorflow's {name} is needed", name="tensorflow")
@@ -30,8 +29,8 @@ _TENSORFLOW = _Stub(io=_Stub(gfile=_Stub(GFile=open)), compat=_Stub(as_text=os.f
 
 @contextlib.contextmanager
 def tensorflow_stand_in() -> Iterator[None]:
-    """Puts the stand-in in TensorFlow's place within tfds, for as long as the context lasts."""
-    # tfds's modules share one lazy module, which keeps what it imported in its own dictionary.
+    """Replace TensorFlow within tfds by the stand-in, until the context ends."""
+    # All modules of tfds share one lazy module, which stores what it imported in its dictionary.
     lazy = vars(lazy_imports_utils.tensorflow)
     imported = lazy.get("_module")
     lazy["_module"] = _TENSORFLOW
@@ -46,7 +45,7 @@ def tensorflow_stand_in() -> Iterator[None]:
 
 
 def _encode_png(encoder: Any, image: np.ndarray) -> bytes:
-    """Takes the place of tfds's method: uint8[height, width, channels] → the bytes of a PNG."""
+    """Replace tfds's method: uint8[height, width, channels] → the bytes of a PNG."""
     image_feature._validate_np_array(image, shape=encoder.shape, dtype=encoder.np_dtype)
     if image.dtype != np.uint8 or encoder.encoding_format != "png":
         raise ModuleNotFoundError(f"tensorflow's {encoder.encoding_format} encoder is needed", name="tensorflow")

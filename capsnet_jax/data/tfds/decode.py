@@ -10,16 +10,16 @@ from PIL import Image
 from tensorflow_datasets.core.utils import tqdm_utils
 from tensorflow_datasets.proto import tf_example_pb2
 
-from capsnet_jax.data.dataset import DataError, Examples, Source
+from capsnet_jax.data.arrays import DataError, Examples, RawDataset
 
 Builder = Any  # tfds.core.DatasetBuilder, which a type checker cannot see into
 
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's name for that many channels of bytes
-_RECORDS_AT_ONCE = 1000
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # number of channels → Pillow's name for images of that many uint8 channels
+_RECORDS_PER_READ = 1000
 
 
 def choose_keys(builder: Builder, label_key: str | None) -> tuple[str, str]:
-    """Chooses the features that are the image and the label.
+    """Choose the features that are the image and the label.
 
     Args:
         builder: the set, prepared or not.
@@ -29,7 +29,7 @@ def choose_keys(builder: Builder, label_key: str | None) -> tuple[str, str]:
         The image's key, which is `image` where there are several, and the label's.
 
     Raises:
-        DataError: there is no such image or label, or no way to choose, or the images are not of bytes.
+        DataError: there is no such image or label, or no way to choose, or the images are not uint8.
     """
     features = builder.info.features
     if not isinstance(features, tfds.features.FeaturesDict):
@@ -48,13 +48,13 @@ def choose_keys(builder: Builder, label_key: str | None) -> tuple[str, str]:
     if label_key is None and len(labels) == 1:
         return image_key, labels[0]
     if label_key is None or label_key not in labels:
-        given = "needs a label_key" if label_key is None else f"has no label {label_key!r}"
-        raise DataError(f"{builder.name} {given}; choose label_key from {_listed(labels)}")
+        problem = "needs a label_key" if label_key is None else f"has no label {label_key!r}"
+        raise DataError(f"{builder.name} {problem}; choose label_key from {_listed(labels)}")
     return image_key, label_key
 
 
 def check_splits(builder: Builder) -> None:
-    """Checks that a prepared set has the two splits that are needed.
+    """Check that a prepared set has the two splits that are needed.
 
     Raises:
         DataError: it has no train or no test split.
@@ -66,11 +66,11 @@ def check_splits(builder: Builder) -> None:
             )
 
 
-def decode(builder: Builder, image_key: str, label_key: str) -> Source:
-    """Reads and decodes train and test, in the order of the files.
+def decode(builder: Builder, image_key: str, label_key: str) -> RawDataset:
+    """Read and decode train and test, in the order of the files.
 
     Raises:
-        DataError: images differ in size, or the files are damaged or of a format that has no random access.
+        DataError: images differ in size, or the files are damaged or of a format without random access.
     """
     try:
         train, test = (_decode_split(builder, split, image_key, label_key) for split in ("train", "test"))
@@ -81,23 +81,23 @@ def decode(builder: Builder, image_key: str, label_key: str) -> Source:
             f"{builder.name} in {builder.data_dir} is not prepared as array_record; "
             "choose another data_dir, or delete that folder and load again"
         ) from error
-    except Exception as error:  # array_record, protobuf and Pillow each have their own for damaged files
+    except Exception as error:  # array_record, protobuf and Pillow raise different errors for damaged files
         raise DataError(
             f"{builder.name} in {builder.data_dir} cannot be read ({error}); delete that folder and load again"
         ) from error
-    return Source(tuple(builder.info.features[label_key].names), train=train, test=test)
+    return RawDataset(tuple(builder.info.features[label_key].names), train=train, test=test)
 
 
 def _decode_split(builder: Builder, split: str, image_key: str, label_key: str) -> Examples:
-    """Decodes one split, in one thread: with images this small, two took twice as long (Python's lock)."""
+    """Decode one split, in one thread: two took twice as long for small images, because of Python's lock."""
     records = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
     mode = _MODES[builder.info.features[image_key].shape[-1]]
     labels = np.empty(len(records), dtype=np.int32)
     images: np.ndarray | None = None
     title = f"Decoding {builder.name} {split}"
     with tqdm_utils.tqdm(total=len(records), desc=title, unit=" images", leave=False, mininterval=1) as progress:
-        for start in range(0, len(records), _RECORDS_AT_ONCE):
-            indices = range(start, min(start + _RECORDS_AT_ONCE, len(records)))
+        for start in range(0, len(records), _RECORDS_PER_READ):
+            indices = range(start, min(start + _RECORDS_PER_READ, len(records)))
             for index, record in zip(indices, records.__getitems__(indices), strict=True):
                 feature = tf_example_pb2.Example.FromString(record).features.feature
                 labels[index] = feature[label_key].int64_list.value[0]
@@ -117,7 +117,7 @@ def _decode_split(builder: Builder, split: str, image_key: str, label_key: str) 
 
 
 def _decode_image(encoded: bytes, mode: str) -> np.ndarray:
-    """Decodes a PNG or JPEG to uint8[height, width, channels]."""
+    """Decode a PNG or JPEG to uint8[height, width, channels]."""
     with Image.open(io.BytesIO(encoded)) as image:
         pixels = np.asarray(image if image.mode == mode else image.convert(mode))
     return pixels if pixels.ndim == 3 else pixels[:, :, None]

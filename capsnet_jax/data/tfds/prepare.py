@@ -1,4 +1,4 @@
-"""Preparing a tfds set: download, checksums, array_record files; without TensorFlow, without long waits."""
+"""Prepare a tfds set: download, checksums, array_record files; without TensorFlow, without long waits."""
 
 import contextlib
 import functools
@@ -13,46 +13,43 @@ from tensorflow_datasets.core.download import checksums, downloader, resource
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 from tensorflow_datasets.core.utils import py_utils
 
-import capsnet_jax.data.mnist_family as mnist_family
-from capsnet_jax.data.dataset import DataError
+import capsnet_jax.data.tfds.mnist_family as mnist_family
+from capsnet_jax.data.arrays import DataError
 
 Builder = Any  # tfds.core.DatasetBuilder, which a type checker cannot see into
 
-_TIMEOUT = 10  # seconds without an answer after which a download has failed; tfds itself waits for ever
+_TIMEOUT = 10  # seconds without an answer after which a download has failed; tfds has no limit
 
 
 def is_prepared(builder: Builder) -> bool:
-    """Says whether the set's folder is whole, as tfds's method of that name does, but without its warning."""
+    """Return whether the set's folder is complete, as tfds's method of that name does, but without its warning."""
     folder = Path(builder.data_dir)
     return (folder / "dataset_info.json").is_file() and (folder / "features.json").is_file()
 
 
 def prepare(builder: Builder) -> None:
-    """Downloads a set and writes it to its folder, where any later `tfds.data_source` finds it.
+    """Download a set and write it to its folder, where every later `tfds.data_source` reads it.
 
-    tfds moves the folder to its place only when all of it is written. Original files that are in tfds's
-    download cache, or by their own names in `<data_dir>/downloads/manual/<name>`, are used instead of the
-    network.
+    tfds writes to a temporary folder, and renames it when it is complete. Original files in tfds's download cache, or
+    under their original names in `<data_dir>/downloads/manual/<name>`, are used instead of the network.
 
     Raises:
         DataError: the set cannot be prepared. Nothing is left that a later load would trust.
     """
     folder = Path(builder.data_dir)
     if folder.exists():
-        raise DataError(f"{builder.name}: {folder} is not a whole prepared dataset; delete it and load again")
+        raise DataError(f"{builder.name}: {folder} is not a complete prepared dataset; delete it and load again")
     downloads = Path(builder.data_dir_root) / "downloads"
     _check_cached_downloads(builder, downloads)
     if mnist_family.is_member(builder):
         builder._split_generators = functools.partial(mnist_family.split_generators, builder)
-    own_manual = _manual_folder(builder)
-    config = tfds.download.DownloadConfig(
-        try_download_gcs=False, manual_dir=own_manual if own_manual.exists() else None
-    )
+    manual = _manual_folder(builder)
+    config = tfds.download.DownloadConfig(try_download_gcs=False, manual_dir=manual if manual.exists() else None)
     try:
         print(f"preparing {builder.name} in {folder}", flush=True)
-        with _impatience(), _silence():
+        with _short_timeout(), _quiet():
             builder.download_and_prepare(download_config=config, file_format="array_record")
-    except Exception as error:  # whatever a builder, the network or the disk may raise
+    except Exception as error:  # the builder, the network and the disk can raise anything
         if is_prepared(builder):  # another process was faster
             return
         raise DataError(_explain(builder, error)) from error
@@ -63,8 +60,8 @@ def _manual_folder(builder: Builder) -> Path:
 
 
 @contextlib.contextmanager
-def _impatience() -> Iterator[None]:
-    """Makes tfds's downloads fail in seconds; by itself it tries for minutes, without a time limit."""
+def _short_timeout() -> Iterator[None]:
+    """Make tfds's downloads fail in seconds. By default it tries for minutes, without a time limit."""
     open_url = functools.partial(downloader._open_url, timeout=_TIMEOUT)
     with (
         py_utils.temporary_assignment(downloader, "MAX_RETRIES", 0),
@@ -74,8 +71,8 @@ def _impatience() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Keeps tfds's messages and progress bars off the terminal, where they would bury the one line of an error."""
+def _quiet() -> Iterator[None]:
+    """Hide tfds's messages and progress bars, which would bury the one line of an error."""
     tfds.disable_progress_bar()
     try:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -85,7 +82,7 @@ def _silence() -> Iterator[None]:
 
 
 def _check_cached_downloads(builder: Builder, downloads: Path) -> None:
-    """Compares the files in tfds's download cache with the registered checksums; tfds trusts their names.
+    """Compare the files in tfds's download cache with the registered checksums, because tfds does not.
 
     Raises:
         DataError: a file has another checksum.
@@ -101,7 +98,7 @@ def _check_cached_downloads(builder: Builder, downloads: Path) -> None:
 
 
 def _explain(builder: Builder, error: Exception) -> str:
-    """Says in one line what went wrong and what can be done."""
+    """Say in one line what went wrong and what can be done."""
     chain: list[BaseException] = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(cause)
@@ -113,7 +110,7 @@ def _explain(builder: Builder, error: Exception) -> str:
             return f"{builder.name}: wrong checksum: {where}; delete that file and load again"
     set_name = "/".join(filter(None, (builder.name, builder.builder_config and builder.builder_config.name)))
     elsewhere = (
-        f"run `tfds build {set_name} --file_format=array_record` where TensorFlow and a network are at hand "
+        f"run `tfds build {set_name} --file_format=array_record` on a machine with TensorFlow and a network, "
         "and set TFDS_DATA_DIR to the folder it wrote"
     )
     if any(isinstance(link, ModuleNotFoundError) and link.name == "tensorflow" for link in chain):
