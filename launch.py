@@ -13,19 +13,22 @@ import sys
 from absl import app, flags, logging
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("experiment", "routing_iterations", "which one; see --list")
+flags.DEFINE_string("experiment", None, "which one; see --list (default routing_iterations)")
 flags.DEFINE_string("dataset", None, "data set by name; see --list (the same as --set data.dataset=…)")
 flags.DEFINE_enum("preset", "small", ["small", "paper", "sabour2017"], "where settings start from")
 flags.DEFINE_integer("seeds", 3, "runs of each setting, with seeds 0, 1, 2 …", lower_bound=1)
 flags.DEFINE_integer("first_seed", 0, "count seeds from here", lower_bound=0)
 flags.DEFINE_multi_string("set", [], "path=value: change a setting; repeats", short_name="s")
 flags.DEFINE_multi_string("sweep", [], "path=value,value,…: compare settings; repeats, and then every combination")
+flags.DEFINE_multi_string("baseline", [], "path=value: the setting that differences are taken from; repeats")
 flags.DEFINE_string("workdir", None, "where records go (default runs/EXPERIMENT)")
 flags.DEFINE_enum("across", "auto", ["auto", "map", "vmap"], "how runs share a program; changes speed only")
 flags.DEFINE_bool("figures_only", False, "redraw tables and figures from the workdir's records")
+flags.DEFINE_bool("rerun", False, "train anew what is finished already")
+flags.DEFINE_bool("report", False, "write README.md and a page for each experiment of the workdir, from its records")
 flags.DEFINE_bool("list", False, "what there is, and stop")
-flags.DEFINE_bool("settings", False, "every setting with its value, what it takes and means, and stop")
-flags.DEFINE_string("describe", None, "a model to describe, and stop")
+flags.DEFINE_bool("settings", False, "every setting with the value in force, what it takes and means, and stop")
+flags.DEFINE_string("describe", None, "a model to describe, or several joined by commas, and stop")
 flags.DEFINE_string("predict", None, "a picture to classify with the workdir's best run, and stop")
 flags.DEFINE_bool("invert", False, "with --predict: the picture is dark on light")
 
@@ -43,10 +46,10 @@ def take_large_pages() -> None:
 
 def main(_: list[str]) -> None:
     """Hand the flags on."""
-    from experiments import cli as command
+    from experiments import cli
 
     logging.set_verbosity(logging.WARNING)  # app.run lets through what libraries say about themselves
-    sys.exit(command.main(FLAGS))
+    sys.exit(cli.main(FLAGS))
 
 
 def parse(arguments: list[str]) -> list[str]:

@@ -1,19 +1,38 @@
 """What the flags of launch.py ask for, carried out; a mistake becomes one line and an exit code."""
 
+import ast
 import dataclasses
+import importlib
+import importlib.util
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import flags
 
-from capsnet_jax import config
-from capsnet_jax.config import Config, ConfigError
-from capsnet_jax.overrides import parse_setting, spell, sweep_over
+from capsnet_jax.config import PRESETS, Config, ConfigError, Eval, check_word
 from experiments import EXPERIMENTS
+
+DEFAULT_EXPERIMENT = "routing_iterations"
+
+
+class Asked(NamedTuple):
+    """What an experiment compares under some flags.
+
+    Attributes:
+        configs: the settings, each once.
+        swept: the paths that it sweeps.
+        observed: what is observed beside errors.
+        baseline: {path: value} of the setting that differences are taken from; {} where none is named.
+    """
+
+    configs: list[Config]
+    swept: list[str]
+    observed: Eval
+    baseline: dict[str, Any]
 
 
 def main(options: flags.FlagValues) -> int:
@@ -23,12 +42,6 @@ def main(options: flags.FlagValues) -> int:
         The exit code: 0, 1 when runs diverged, 2 for a mistake in what was asked (one line on stderr), 128 + signal
         when a signal stopped the run, which the same command continues.
     """
-    if options.list:
-        print(_what_there_is())
-        return 0
-    if options.settings:
-        print(_settings())
-        return 0
     try:
         return _task(options)
     except ConfigError as mistake:
@@ -36,165 +49,245 @@ def main(options: flags.FlagValues) -> int:
 
 
 def _task(options: flags.FlagValues) -> int:
-    """The tasks that need the whole package, which takes a second to import."""
-    from capsnet_jax import data
-    from capsnet_jax.bench.process import WorkerError
-    from capsnet_jax.models import summary as describe
-    from capsnet_jax.sweeps import checkpoint, interrupt, lock
-    from capsnet_jax.sweeps import run as sweep
+    """Carry out one task; each imports what it needs, for the whole package takes seconds."""
+    if options.list:
+        print(_what_there_is())
+        return 0
+    from capsnet_jax.bench.subjects import WorkerError
+    from capsnet_jax.data import DataError
+    from capsnet_jax.sweeps.checkpoint import CheckpointError
+    from capsnet_jax.sweeps.files import RecordError
+    from capsnet_jax.sweeps.interrupt import Interrupted
+    from capsnet_jax.sweeps.lock import LockedError
+    from capsnet_jax.sweeps.run import Diverged
 
     try:
-        if options.describe is not None:
-            print(describe.describe(options.describe))
+        if options.settings:
+            _settings(options)
+        elif options.describe is not None:
+            _describe(options)
         elif options.predict is not None:
-            return _predict(Path(options.predict), _workdir(options), options.invert)
+            _predict(options)
+        elif options.report:
+            _report(options)
         elif options.figures_only:
-            _draw(options.experiment, _experiment(options), _workdir(options))
+            _draw(_experiment_name(options), _workdir(options), _baseline(options))
         else:
             _run(options)
-    except (data.DataError, lock.LockedError, checkpoint.CheckpointError) as mistake:
+    except (DataError, LockedError, CheckpointError, RecordError) as mistake:
         return _complain(mistake)
-    except (sweep.Diverged, WorkerError) as outcome:
+    except (Diverged, WorkerError) as outcome:
         return _complain(outcome, 1)
-    except interrupt.Interrupted as signal:
+    except Interrupted as signal:
         return _complain(signal, signal.exit_code)
     return 0
 
 
-def _predict(picture: Path, workdir: Path, invert: bool) -> int:
-    """Say what a picture shows. Only this task and figures import matplotlib."""
-    from capsnet_jax.report import predict
-
-    try:
-        text, figure = predict.predict(picture, workdir, invert=invert)
-    except predict.PredictError as mistake:
-        return _complain(mistake)
-    print(f"{text}\n{figure}")
-    return 0
-
-
-def _run(options: flags.FlagValues) -> None:
-    """Train or measure what is not yet done, then draw."""
-    from capsnet_jax.interpret import restore as trained
-    from capsnet_jax.sweeps import records
-    from capsnet_jax.sweeps import run as sweep
-    from capsnet_jax.sweeps.interrupt import stop_requested
-    from capsnet_jax.sweeps.lock import exclusive
-    from capsnet_jax.training.compile import keep_compiled
-
-    name, experiment, workdir = options.experiment, _experiment(options), _workdir(options)
-    settings, swept = settings_of(experiment, options)
-    if hasattr(experiment, "measure"):
-        with exclusive(workdir), stop_requested() as stop:
-            experiment.measure(settings, workdir, stop)
-            _draw(name, experiment, workdir)
-        return
-    keep_compiled()
-    seeds = range(options.first_seed, options.first_seed + options.seeds)
-    cells = [records.Cell(setting, seed) for setting in settings for seed in seeds]
-
-    def command(cell: records.Cell) -> str:
-        return _command(name, cell.config, cell.seed, swept)
-
-    with exclusive(workdir), stop_requested() as stop:
-        records.note_experiment(workdir, name, cells, swept)
-        try:
-            sweep.run(cells, sweep.Plan(workdir, options.across, command, stop))
-        except sweep.Diverged:
-            _draw(name, experiment, workdir)
-            raise
-        if hasattr(experiment, "observe"):
-            for record in _finite(records.load(workdir, name)[0]):
-                trained.observe(record, name, experiment.observe)
-        _draw(name, experiment, workdir)
-
-
-def settings_of(experiment: ModuleType, options: flags.FlagValues) -> tuple[list[Config], list[str]]:
-    """The configs that an experiment compares under these flags, and the paths that it sweeps.
+def resolve_flags(experiment: ModuleType, options: flags.FlagValues) -> Asked:
+    """Resolve what an experiment compares under these flags.
 
     The preset comes first, then the experiment's CONFIG, then --dataset and --set. What --set or --sweep name is
-    taken out of the experiment's SWEEP; a --sweep is then crossed with what remains of it.
+    taken out of the experiment's SWEEP; a --sweep is then crossed with what remains of it. What a chosen model or router
+    does not have makes no difference: arms that differ in nothing else become one.
 
     Raises:
-        ConfigError: a setting that cannot be used.
+        ConfigError: a setting that cannot be used, or one of --set and --sweep that no arm has.
     """
-    base = config.override(config.from_preset(options.preset), experiment.CONFIG)
+    from capsnet_jax import overrides
+
+    base = PRESETS[options.preset] | {"preset": options.preset} | experiment.CONFIG
     if options.dataset is not None:
-        base = config.override(base, {"data.dataset": options.dataset})
-    fixed, varied = {}, {}
+        base |= {"data.dataset": options.dataset}
+    fixed: dict[str, Any] = {}
+    varied: dict[str, list[Any]] = {}
     for text in options.set:
-        path, values = parse_setting(text)
+        path, values = overrides.parse_setting(text)
         if len(values) > 1:
             raise ConfigError(f"--set {text} gives {len(values)} values; compare them with --sweep {text}")
         fixed[path] = values[0]
     for text in options.sweep:
-        path, values = parse_setting(text)
+        path, values = overrides.parse_setting(text)
         varied[path] = values
-    if "preset" in fixed | varied:
-        raise ConfigError("preset is not a setting to change; use --preset")
+    for path in [*fixed, *varied]:
+        if path == "preset":
+            raise ConfigError("preset is not a setting to change; use --preset")
+        if path in varied and path.startswith("eval."):
+            raise ConfigError(f"{path} changes no run, so it cannot be swept; use --set {path}=…")
     fixed = {path: value for path, value in fixed.items() if path not in varied}
-    arms = sweep_over(experiment.SWEEP, {path: [value] for path, value in fixed.items()} | varied)
-    swept = dict.fromkeys([*(path for arm in arms for path in arm if path not in fixed)])
-    settings = [config.override(base, arm) for arm in arms]
-    return list(dict.fromkeys(settings)), list(swept)  # a value that is given twice is one setting
+    arms = overrides.sweep_over(experiment.SWEEP, {path: [value] for path, value in fixed.items()} | varied)
+    resolved = [overrides.resolve(base | arm) for arm in arms]
+    configs = list(dict.fromkeys(each.config for each in resolved))
+    asked = [*fixed, *varied]
+    overrides.refuse_unused([p for p in asked if all(p in each.unused for each in resolved)], configs)
+    flats = [overrides.flatten(config) for config in configs]
+    swept = dict.fromkeys(path for arm in arms for path in arm if path not in fixed)
+    swept_here = [path for path in swept if any(path in flat for flat in flats)]
+    return Asked(configs, swept_here, resolved[0].observed, _baseline(options) or getattr(experiment, "BASELINE", {}))
 
 
-def _draw(name: str, experiment: ModuleType, workdir: Path) -> None:
-    """Table and figures from the workdir's records."""
+def _run(options: flags.FlagValues) -> None:
+    """Train or measure what is not yet done, then draw."""
+    from capsnet_jax.interpret import restore
+    from capsnet_jax.interpret.routing_diagnostics import observe_routing
+    from capsnet_jax.sweeps import records, run
+    from capsnet_jax.sweeps.interrupt import stop_requested
+    from capsnet_jax.sweeps.lock import exclusive
+    from capsnet_jax.sweeps.plan import Plan
+    from capsnet_jax.training.compile import enable_compilation_cache
+
+    name, workdir = options.experiment or DEFAULT_EXPERIMENT, _workdir(options)
+    experiment = _load(name)
+    asked = resolve_flags(experiment, options)
+    if hasattr(experiment, "measure"):
+        with exclusive(workdir), stop_requested() as stop:
+            experiment.measure(asked.configs, workdir, stop)
+            _draw(name, workdir, asked.baseline)
+        return
+    enable_compilation_cache()
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    runs = [records.Run(config, seed) for config in asked.configs for seed in seeds]
+
+    def command(run: records.Run) -> str:
+        return _command(name, run.config, run.seed, asked)
+
+    with stop_requested() as stop:
+        records.note_experiment(workdir, name, runs, asked.swept)
+        observe_fn = observe_routing(asked.observed.max_routing_iterations)
+        plan = Plan(workdir, options.across, command, stop, asked.observed, observe_fn, options.rerun)
+        try:
+            run.train_all(runs, plan)
+        except run.Diverged:
+            _draw(name, workdir, asked.baseline)
+            raise
+        if hasattr(experiment, "observe"):
+            for record in _finite(records.load(workdir, name)[0]):
+                restore.save_observation(record, name, experiment.observe)
+        _draw(name, workdir, asked.baseline)
+
+
+def _draw(name: str, workdir: Path, baseline: dict[str, Any]) -> None:
+    """Print the table and save the figures of the workdir's records."""
     from capsnet_jax import figures
 
-    text, found = experiment.report(workdir) if hasattr(experiment, "report") else _report(name, experiment, workdir)
+    experiment = _load(name)
+    if hasattr(experiment, "report"):
+        text, results = experiment.report(workdir)
+    else:
+        text, results = _tables(name, experiment, workdir, baseline or getattr(experiment, "BASELINE", {}))
     if not text:
         raise ConfigError(f"no finished run of {name} in {workdir}; run it first, or name its --workdir")
     print(f"\n{text}")
-    for title, figure in (experiment.figures(found) if found else {}).items():
+    for title, figure in (experiment.figures(results) if results else {}).items():
         print(figures.save(figure, workdir / "figures" / f"{name}-{title}.png"))
 
 
-def _report(name: str, experiment: ModuleType, workdir: Path) -> tuple[str, list[Any]]:
-    """The tables of what was trained, and the runs to draw: one that diverged has a row, but no curve."""
+def _tables(name: str, experiment: ModuleType, workdir: Path, baseline: dict[str, Any]) -> tuple[str, list[Any]]:
+    """Return the tables of what was trained, and the runs to draw: one that diverged has a row, but no curve."""
     from capsnet_jax.report import tables
     from capsnet_jax.sweeps import records
 
-    found, swept = records.load(workdir, name)
-    if not found:
+    results, swept = records.load(workdir, name)
+    if not results:
         return "", []
     if hasattr(experiment, "count"):
-        found = [dataclasses.replace(record, result=record.result | experiment.count(record)) for record in found]
-    table = workdir / f"{name}.csv"
-    records.write_csv(table, found, swept)
-    paired, best = tables.paired(found, swept), tables.best(found, swept)
-    parts = [
-        f"{tables.summary(found, swept)}\n(mean ± 95 % interval over seeds)",
-        paired and f"{paired}\n(test error less that of the first setting on the same data, mean ± 95 % interval)",
-        best,
-        str(table),
-    ]
-    return "\n\n".join(part for part in parts if part), _finite(found)
+        results = [dataclasses.replace(r, result=r.result | experiment.count(r)) for r in results]
+    path = workdir / f"{name}.csv"
+    tables.write_csv(path, results, swept)
+    return f"{tables.as_text(results, swept, baseline)}\n\n{path}", _finite(results)
 
 
-def _finite(found: list[Any]) -> list[Any]:
-    return [record for record in found if record.result["diverged_step"] < 0]
+def _finite(results: Sequence[Any]) -> list[Any]:
+    return [record for record in results if not record.diverged]
 
 
-def _command(name: str, settings: Config, seed: int, swept: Sequence[str]) -> str:
-    """What to type to run one cell alone."""
-    preset = config.flatten(config.from_preset(settings.preset))
-    own = {path: value for path, value in config.flatten(settings).items() if path != "preset"}
-    words = ["python", "launch.py", f"--experiment={name}", f"--preset={settings.preset}"]
-    for path, value in own.items():
-        if value != preset[path] or path in swept:
-            words += ["--set", f"{path}={spell(value)}"]
+def _report(options: flags.FlagValues) -> None:
+    """Write the pages of every experiment of a workdir from its records."""
+    from capsnet_jax.report import pages
+
+    if options.workdir is None:
+        raise ConfigError("--report needs the --workdir whose records it tells of")
+    for path in pages.write(Path(options.workdir), {name: _load(name) for name in EXPERIMENTS}):
+        print(path)
+
+
+def _predict(options: flags.FlagValues) -> None:
+    """Say what a picture shows."""
+    from capsnet_jax.report.predict import predict
+
+    text, figure = predict(Path(options.predict), _workdir(options), invert=options.invert)
+    print(f"{text}\n{figure}")
+
+
+def _describe(options: flags.FlagValues) -> None:
+    """Describe models, each as the flags have it."""
+    from capsnet_jax import overrides
+    from capsnet_jax.data import dimensions
+    from capsnet_jax.models import MODELS, summary
+
+    changes = dict(overrides.parse_setting(text) for text in options.set)
+    single = {path: values[0] for path, values in changes.items()}
+    if "model.name" in single:
+        raise ConfigError(f"--describe={options.describe} says the model; leave out --set model.name")
+    image = dimensions(options.dataset) if options.dataset is not None else (None, None)
+    names = [name.strip() for name in options.describe.split(",")]
+    for name in names:
+        check_word("--describe", name, MODELS)
+    outlines = {name: summary.outline(overrides.build({"model.name": name} | single), *image) for name in names}
+    print(summary.side_by_side(outlines) if len(names) > 1 else summary.describe(names[0], outlines[names[0]]))
+
+
+def _settings(options: flags.FlagValues) -> None:
+    """List the settings in force, each with what it means and takes."""
+    from capsnet_jax import overrides
+
+    asked = resolve_flags(_load(options.experiment or DEFAULT_EXPERIMENT), options)
+    print(overrides.describe_settings(asked.configs[0], asked.observed))
+    if len(asked.configs) > 1:
+        print(f"\n{len(asked.configs)} settings are compared, in {', '.join(asked.swept)}; these are the first one's.")
+
+
+def _command(name: str, config: Config, seed: int, asked: Asked) -> str:
+    """Return what to type to train one run alone."""
+    from capsnet_jax import overrides
+
+    preset = overrides.resolve(PRESETS[config.preset] | {"preset": config.preset}).config
+    usual, own = overrides.flatten(preset), overrides.flatten(config)
+    words = ["python", "launch.py", f"--experiment={name}", f"--preset={config.preset}"]
+    values = {p: v for p, v in own.items() if p != "preset" and (v != usual.get(p) or p in asked.swept)}
+    values |= {f"eval.{n}": v for n, v in dataclasses.asdict(asked.observed).items() if v}
+    for path, value in values.items():
+        words += ["--set", f"{path}={overrides.format_value(value)}"]
     return shlex.join([*words, "--seeds=1", f"--first_seed={seed}", "--workdir=WORKDIR"])
 
 
-def _experiment(options: flags.FlagValues) -> ModuleType:
-    config.check_word("--experiment", options.experiment, EXPERIMENTS)
-    return EXPERIMENTS[options.experiment]
+def _baseline(options: flags.FlagValues) -> dict[str, Any]:
+    """Return the setting that --baseline names."""
+    from capsnet_jax import overrides
+
+    settings = dict(overrides.parse_setting(text) for text in options.baseline)
+    return {path: values[0] for path, values in settings.items()}
+
+
+def _experiment_name(options: flags.FlagValues) -> str:
+    """Return the experiment to draw: the one asked for, or the only one in the workdir."""
+    from capsnet_jax.sweeps.records import experiments_in
+
+    if options.experiment is not None:
+        return options.experiment
+    workdir = _workdir(options)
+    present = [name for name in experiments_in(workdir) if name in EXPERIMENTS]
+    if len(present) > 1:
+        raise ConfigError(f"{workdir} holds runs of {', '.join(present)}; say which with --experiment")
+    return present[0] if present else DEFAULT_EXPERIMENT
+
+
+def _load(name: str) -> ModuleType:
+    check_word("--experiment", name, EXPERIMENTS)
+    return importlib.import_module(EXPERIMENTS[name])
 
 
 def _workdir(options: flags.FlagValues) -> Path:
-    return Path(options.workdir or Path("runs") / options.experiment)
+    return Path(options.workdir or Path("runs") / (options.experiment or DEFAULT_EXPERIMENT))
 
 
 def _what_there_is() -> str:
@@ -206,9 +299,9 @@ def _what_there_is() -> str:
         return (getattr(thing, "func", thing).__doc__ or "").strip().split("\n")[0]
 
     parts = {
-        "experiments": {name: first_line(module) for name, module in EXPERIMENTS.items()},
-        "models": {name: first_line(model) for name, model in MODELS.items()},
-        "routers": {name: first_line(router) for name, router in ROUTERS.items()},
+        "experiments": {name: _question(module) for name, module in EXPERIMENTS.items()},
+        "models": {name: first_line(model.module) for name, model in MODELS.items()},
+        "routers": {name: first_line(router.route or router.fixed) for name, router in ROUTERS.items()},
         "data sets": {name: known.description for name, known in DATASETS.items()},
     }
     lines = []
@@ -217,12 +310,11 @@ def _what_there_is() -> str:
     return "\n".join([*lines, "Any other tfds image-classification set is named as tfds names it."])
 
 
-def _settings() -> str:
-    lines = []
-    for path, field in config.paths().items():
-        takes = config.takes(path)
-        lines.append(f"{path + '=' + spell(field.default):<34} {field.metadata['doc']} ({takes})")
-    return "\n".join(lines)
+def _question(module: str) -> str:
+    """Return the first line of an experiment's docstring, without importing it."""
+    spec = importlib.util.find_spec(module)
+    assert spec is not None and spec.origin is not None, f"{module} is a file"
+    return (ast.get_docstring(ast.parse(Path(spec.origin).read_text())) or "").split("\n")[0]
 
 
 def _complain(reason: Exception, code: int = 2) -> int:

@@ -1,4 +1,4 @@
-"""A finished run's network, back from its record, and what is kept of it besides numbers."""
+"""A finished run's network, back from its record, and what is observed of it beside numbers."""
 
 import io
 from collections.abc import Callable
@@ -6,73 +6,99 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, PyTree
 
-from capsnet_jax import config, models
+from capsnet_jax import models
+from capsnet_jax.config import Config, ConfigError
 from capsnet_jax.data import Dataset
-from capsnet_jax.sweeps import checkpoint
-from capsnet_jax.sweeps import run as sweep
-from capsnet_jax.sweeps.records import Record, write_bytes
+from capsnet_jax.overrides import build
+from capsnet_jax.sweeps import records
+from capsnet_jax.sweeps.checkpoint import load_params
+from capsnet_jax.sweeps.files import write_bytes
+from capsnet_jax.sweeps.plan import load_data
+from capsnet_jax.sweeps.records import Record
 
-Observed = dict[str, np.ndarray]
+Observation = dict[str, np.ndarray]
 
 _apply = jax.jit(models.apply, static_argnums=0)
 
 
-class Trained(NamedTuple):
-    """A network with what it was trained by and on."""
+class Network(NamedTuple):
+    """A trained network with what it was trained by and on."""
 
-    settings: config.Config
+    config: Config
     model: nn.Module
     params: PyTree
     stats: PyTree
     data: Dataset
+    record: Record
 
     def outputs(self, images: Float[Array, "batch height width channels"]) -> dict[str, Any]:
-        """The model's outputs as in evaluation, compiled."""
-        return _apply(self.model, self.params, self.stats, images)
+        """Return the model's outputs as in evaluation, compiled; images are pixels in [0, 1]."""
+        return _apply(self.model, self.params, self.stats, jnp.asarray(images))
 
 
-def has_params(record: Record) -> bool:
-    """Whether the run's parameters are there; a table's records may have come without."""
-    return (record.folder / "params").exists()
+def restore(workdir: Path | str, name: str | None = None) -> Network:
+    """Restore a finished run's network.
+
+    Args:
+        workdir: holds finished runs.
+        name: of the run; None: the one of least validation error.
+
+    Raises:
+        ConfigError: there is no such run with its parameters.
+        CheckpointError: its parameters are damaged.
+    """
+    finished = {n: r for n, r in records.load_all(Path(workdir)).items() if has_params(r)}
+    if not finished:
+        raise ConfigError(f"no finished run in {workdir}; train one first, or name its --workdir")
+    if name is None:
+        return restore_record(min(finished.values(), key=_validation_error))
+    if name not in finished:
+        raise ConfigError(f"no run {name} with its parameters in {workdir}; there are: {', '.join(finished)}")
+    return restore_record(finished[name])
 
 
-def load(record: Record) -> Trained:
-    """The network of a finished run.
+def restore_record(record: Record) -> Network:
+    """Restore the network of a record.
 
     Raises:
         CheckpointError: its parameters are missing or damaged.
     """
-    settings = config.unflatten(record.settings)
-    data = sweep.load_data(settings.data)
-    model = models.build(settings, data.classes)
-    like, like_stats = jax.eval_shape(lambda: models.init_all(model, jax.random.key(0), data.image_shape))
-    params = checkpoint.load_params(record.folder / "params", like)
-    stats = checkpoint.load_params(record.folder / "stats", like_stats) if like_stats else {}
-    return Trained(settings, model, params, stats, data)
+    config = build(record.settings)
+    data = load_data(config.data)
+    model = models.build(config, data.classes)
+    like = jax.eval_shape(lambda: models.init(model, jax.random.key(0), data.image_shape))
+    params, stats = load_params(record.folder / "params.safetensors", *like)
+    return Network(config, model, params, stats, data, record)
 
 
-def observe(record: Record, name: str, look: Callable[[Trained], Observed]) -> None:
-    """Keep what `look` sees in a finished run's network in its folder, unless it is kept already."""
-    path = _path(record, name)
+def has_params(record: Record) -> bool:
+    """Whether the run's parameters are there; a table's records may have come without."""
+    return (record.folder / "params.safetensors").exists()
+
+
+def save_observation(record: Record, name: str, observe: Callable[[Network], Observation]) -> None:
+    """Save what `observe` sees in a finished run's network in its folder, unless it is there already."""
+    path = record.folder / f"{name}.npz"
     if path.exists() or not has_params(record):
         return
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **look(load(record)))
+    np.savez_compressed(buffer, allow_pickle=False, **observe(restore_record(record)))
     write_bytes(path, buffer.getvalue())
 
 
-def observed(record: Record, name: str) -> Observed | None:
-    """What `observe` kept; None where it kept nothing."""
-    path = _path(record, name)
+def load_observation(record: Record, name: str) -> Observation | None:
+    """Load what `save_observation` saved; None where it saved nothing."""
+    path = record.folder / f"{name}.npz"
     if not path.exists():
         return None
     with np.load(path) as arrays:
         return dict(arrays)
 
 
-def _path(record: Record, name: str) -> Path:
-    return record.folder / f"{name}.npz"
+def _validation_error(record: Record) -> float:
+    return float(np.nan_to_num(record.result.get("validation_error", np.nan), nan=np.inf))

@@ -8,7 +8,8 @@ import jax
 from flax import linen as nn
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from capsnet_jax import config, models
+from capsnet_jax import models
+from capsnet_jax.config import Config, check_word
 
 
 class Outline(NamedTuple):

@@ -216,7 +216,7 @@ def _train_together(
 def _finish(group: list[Run], at: FitProgress, dataset: data.Dataset, plan: Plan, checkpoints: Path) -> None:
     """Read the test set, save the parameters, and append all the group's records at once."""
     configs = [run.config for run in group]
-    tested, wrong = evaluation.test(
+    tested, wrong = evaluation.read_test_set(
         configs, *at.states.eval_params, dataset, parallel=plan.parallel, observe_fn=plan.observe_fn
     )
     diverged = np.asarray(at.states.diverged).tolist()

@@ -33,7 +33,7 @@ def evaluate(
     return _evaluate(config, params, stats or {}, examples, classes)[0]
 
 
-def test(
+def read_test_set(
     configs: list[Config],
     params: PyTree,
     stats: PyTree,
