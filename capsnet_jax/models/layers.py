@@ -8,8 +8,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from capsnet_jax.ops.conv import Pads, conv2d
+from capsnet_jax.ops.matmul import dense_dot_general
 from capsnet_jax.ops.normalization import Moments, batch_norm, moments, running_moments
-from capsnet_jax.ops.product import dense_product
 
 SMALL = 64  # pixels; images with a shorter side than this get a net's small form
 
@@ -97,7 +97,7 @@ def fully_connected(
         "fc1" and "fc2" activations [batch, width] and "logits" [batch, classes].
     """
     out, wide = {}, x.dtype
-    dense = partial(nn.Dense, dot_general=dense_product)
+    dense = partial(nn.Dense, dot_general=dense_dot_general)
     for name in ("fc1", "fc2"):
         x = out[name] = nn.relu(dense(width, dtype=precision, name=name)(x))
         x = nn.Dropout(dropout, deterministic=not train)(x)
