@@ -9,8 +9,8 @@ from jaxtyping import Array, Float
 
 from capsnet_jax.config import pytree_dataclass, static
 from capsnet_jax.ops.conv import Pads, conv2d
+from capsnet_jax.ops.matmul import dense_dot_general
 from capsnet_jax.ops.normalization import Moments, batch_norm, moments, running_moments
-from capsnet_jax.ops.product import dense_product
 
 PRECISIONS = ("float32", "bfloat16")
 SMALL = 64  # pixels; images with a shorter side than this get a net's small form
@@ -122,7 +122,7 @@ def fully_connected(
         "fc1" and "fc2" activations [batch, width] and "logits" [batch, classes].
     """
     out, wide = {}, x.dtype
-    dense = partial(nn.Dense, dot_general=dense_product)
+    dense = partial(nn.Dense, dot_general=dense_dot_general)
     for name in ("fc1", "fc2"):
         x = out[name] = nn.relu(dense(width, dtype=precision, name=name)(x))
         x = nn.Dropout(dropout, deterministic=not train)(x)

@@ -1,8 +1,8 @@
-"""Pooling: the greatest or the mean of every window of an image.
+"""Pooling: the maximum or the mean of every window of an image.
 
-Windows are read as shifted views of the whole image, k² of them for a k×k window, which every platform fuses into one
-pass. Gradients are gathered by views too, where a native window reduction's would be scattered; there are none but in
-reverse, any number of times.
+A k×k window is read as k² shifted views of the whole image, which every platform fuses into one pass. Gradients are
+gathered by views too, where a native window reduction would scatter. All are differentiated in reverse only, any
+number of times.
 """
 
 import functools
@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from capsnet_jax.ops.held import held
+from capsnet_jax.ops.materialize import materialize
 
 
 def max_pool(
@@ -25,17 +25,17 @@ def max_pool(
     padding: int = 0,
     ceil: bool = False,
 ) -> Float[Array, "batch out_height out_width channels"]:
-    """The greatest value of every window, channel by channel.
+    """Return the maximum of every window, channel by channel.
 
     Args:
         x: images, NHWC.
         window: side of the square window, pixels.
         strides: pixels that the window moves; None: its side, so that windows do not overlap.
         padding: pixels of −∞ around the image.
-        ceil: a last window that only partly lies in the image counts too, as long as it begins inside.
+        ceil: keep a last window that is only partly in the image, if it begins inside.
 
     Returns:
-        NHWC. Where values are equal, the first has the gradient, row by row, as in PyTorch.
+        NHWC. Of equal values, the first in row order gets the gradient, as in PyTorch.
 
     Raises:
         ValueError: the image is smaller than the window.
@@ -46,9 +46,9 @@ def max_pool(
     >>> max_pool(image[None, :, :, None], 2)[0, :, :, 0].tolist()
     [[6.0, 8.0], [3.0, 4.0]]
     """
-    moves = strides or window
-    pads, _ = _layout(x, window, moves, padding, ceil)
-    return _greatest(_padded(x, pads, -jnp.inf), window, moves)
+    strides = strides or window
+    pads, _ = _layout(x, window, strides, padding, ceil)
+    return _max(_pad(x, pads, -jnp.inf), window, strides)
 
 
 def average_pool(
@@ -60,15 +60,15 @@ def average_pool(
     ceil: bool = False,
     count_padding: bool = True,
 ) -> Float[Array, "batch out_height out_width channels"]:
-    """The mean of every window, channel by channel.
+    """Return the mean of every window, channel by channel.
 
     Args:
         x: images, NHWC.
         window: side of the square window, pixels.
         strides: pixels that the window moves; None: its side.
         padding: pixels of 0 around the image.
-        ceil: as in `max_pool`; what such a window has beyond the padding never counts.
-        count_padding: whether the padding's pixels count in a mean's denominator.
+        ceil: as in `max_pool`. Pixels of such a window beyond the padding never count.
+        count_padding: whether a mean's denominator counts the padding.
 
     Raises:
         ValueError: the image is smaller than the window.
@@ -77,23 +77,23 @@ def average_pool(
     >>> average_pool(image[None, :, :, None], 2)[0, :, :, 0].tolist()
     [[3.25, 5.25], [2.0, 2.0]]
     """
-    moves = strides or window
-    pads, out = _layout(x, window, moves, padding, ceil)
-    total = _sum(_padded(x, pads, 0.0), window, moves)
-    counted = [
-        _overlaps(positions, size, window, moves, padding, padding if count_padding else 0)
+    strides = strides or window
+    pads, out = _layout(x, window, strides, padding, ceil)
+    total = _sum(_pad(x, pads, 0.0), window, strides)
+    counts = [
+        _overlaps(positions, size, window, strides, padding, padding if count_padding else 0)
         for positions, size in zip(out, x.shape[1:3], strict=True)
     ]
-    return total / jnp.asarray(np.outer(*counted), x.dtype)[None, :, :, None]
+    return total / jnp.asarray(np.outer(*counts), x.dtype)[None, :, :, None]
 
 
 def adaptive_average_pool(
     x: Float[Array, "batch height width channels"], side: int
 ) -> Float[Array, "batch side side channels"]:
-    """Means over side×side windows that cover an image of any size; windows overlap where it does not divide.
+    """Return means over side×side windows that cover an image of any size.
 
-    Window i of n spans the pixels from ⌊i·size/n⌋ to before ⌈(i+1)·size/n⌉, as in PyTorch, also where the image is
-    smaller than n: then pixels repeat.
+    Window i of n spans the pixels from ⌊i·size/n⌋ to before ⌈(i+1)·size/n⌉, as in PyTorch. Windows overlap where n does
+    not divide the size, and pixels repeat where the image is smaller than n.
     """
     if x.shape[1:3] == (side, side):
         return x
@@ -102,7 +102,7 @@ def adaptive_average_pool(
 
 
 def global_average(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch channels"]:
-    """The mean of every channel over all positions."""
+    """Return the mean of every channel over all positions."""
     return jnp.mean(x, axis=(1, 2))
 
 
@@ -113,47 +113,47 @@ def _sum(padded: Array, window: int, strides: int) -> Array:
 
 _sum.defvjp(
     lambda padded, window, strides: (_sum(padded, window, strides), None),
-    lambda window, strides, _, gradient: (_gathered(gradient, window, strides),),
+    lambda window, strides, _, gradient: (_gather_gradient(gradient, window, strides),),
 )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _greatest(padded: Array, window: int, strides: int) -> Array:
-    return _greatest_and_place(padded, window, strides)[0]
+def _max(padded: Array, window: int, strides: int) -> Array:
+    return _max_and_index(padded, window, strides)[0]
 
 
-def _greatest_and_place(padded: Array, window: int, strides: int) -> tuple[Array, Array]:
-    """The greatest value of every window, NaN where one is, and its place there; of equals the first.
+def _max_and_index(padded: Array, window: int, strides: int) -> tuple[Array, Array]:
+    """Return the maximum of every window, NaN where one is, and its index there, the first of equals.
 
-    The gradient goes by the place, a byte for each window. Comparing values with the result again would not do: XLA
-    may compute them anew, rounded otherwise, so that none is the result, and the gradient is lost.
+    The gradient follows the index, one byte for each window. Comparing the pixels with the maximum again would not
+    work: XLA may recompute them with another rounding. Then none is equal to the maximum, and the gradient is lost.
     """
-    greatest, *rest = _views(padded, window, strides)
-    place = jnp.zeros(greatest.shape, np.min_scalar_type(window**2))
-    for index, view in enumerate(rest, 1):
-        greater = (view > greatest) | (view != view)
-        greatest, place = jnp.where(greater, view, greatest), jnp.where(greater, place.dtype.type(index), place)
-    return greatest, place
+    maximum, *rest = _views(padded, window, strides)
+    index = jnp.zeros(maximum.shape, np.min_scalar_type(window**2))
+    for i, view in enumerate(rest, 1):
+        greater = (view > maximum) | (view != view)
+        maximum, index = jnp.where(greater, view, maximum), jnp.where(greater, index.dtype.type(i), index)
+    return maximum, index
 
 
-_greatest.defvjp(
-    _greatest_and_place, lambda window, strides, place, gradient: (_gathered(gradient, window, strides, place),)
+_max.defvjp(
+    _max_and_index, lambda window, strides, index, gradient: (_gather_gradient(gradient, window, strides, index),)
 )
 
 
-def _gathered(gradient: Array, window: int, strides: int, place: Array | None = None) -> Array:
-    """To every pixel, the gradients of all windows that it is in; with `place`, of those where it has that place.
+def _gather_gradient(gradient: Array, window: int, strides: int, index: Array | None = None) -> Array:
+    """Return for every pixel the sum of the gradients of its windows; with `index`, of those whose maximum it is.
 
-    Pixel strides · q + phase has place phase + strides · m in window q − m. All pixels of a phase are computed alike,
-    as sums of shifted views; adding up what every place of a window gives its pixels, zeros lying between these, has
-    XLA compute the gradient anew for each of the places, as it would the place for each phase, were it not held.
+    Pixel strides · q + phase has the offset phase + strides · m in window q − m. So all pixels of one phase are a sum
+    of shifted views. Scattering per offset would make XLA recompute the gradient for every offset. Views of it are
+    recomputed for every phase; `materialize` prevents that.
     """
-    gradient = held(gradient)
+    gradient = materialize(gradient)
     reach = (window - 1) // strides
-    around = ((0, 0), (reach, reach), (reach, reach), (0, 0))
-    gradient = jnp.pad(gradient, around)
-    if place is not None:
-        place = jnp.pad(held(place), around, constant_values=window**2)  # which is no place
+    pads = ((0, 0), (reach, reach), (reach, reach), (0, 0))
+    gradient = jnp.pad(gradient, pads)
+    if index is not None:
+        index = jnp.pad(materialize(index), pads, constant_values=window**2)  # not an index of any pixel
     batch, rows, columns, channels = (n - reach * (axis in (1, 2)) for axis, n in enumerate(gradient.shape))
 
     def phase(row: int, column: int) -> Array:
@@ -161,9 +161,9 @@ def _gathered(gradient: Array, window: int, strides: int, place: Array | None = 
         for i in range(row, window, strides):
             for j in range(column, window, strides):
                 top, left = reach - i // strides, reach - j // strides
-                seen = np.s_[:, top : top + rows, left : left + columns]
-                given = gradient[seen]
-                total += given if place is None else jnp.where(place[seen] == i * window + j, given, 0)
+                view = np.s_[:, top : top + rows, left : left + columns]
+                part = gradient[view]
+                total += part if index is None else jnp.where(index[view] == i * window + j, part, 0)
         return total
 
     phases = [jnp.stack([phase(row, column) for column in range(strides)], axis=3) for row in range(strides)]
@@ -171,9 +171,9 @@ def _gathered(gradient: Array, window: int, strides: int, place: Array | None = 
 
 
 def _layout(x: Array, window: int, strides: int, padding: int, ceil: bool) -> tuple[list, list[int]]:
-    """What is padded before and after height and width (less than 0: cut off), and the outputs' height and width.
+    """Return the padding before and after height and width (negative: cropped), and the outputs' height and width.
 
-    Padded images are whole multiples of the strides, as many as windows reach.
+    The padded size is a multiple of the strides and reaches as far as the windows do.
     """
     pads, out = [], []
     for size in x.shape[1:3]:
@@ -191,24 +191,24 @@ def _layout(x: Array, window: int, strides: int, padding: int, ceil: bool) -> tu
     return pads, out
 
 
-def _padded(x: Array, pads: list[tuple[int, int]], value: float) -> Array:
+def _pad(x: Array, pads: list[tuple[int, int]], value: float) -> Array:
     return lax.pad(x, jnp.asarray(value, x.dtype), [(low, high, 0) for low, high in [(0, 0), *pads, (0, 0)]])
 
 
 def _views(padded: Array, window: int, strides: int) -> list[Array]:
-    """For every place in the window, what all windows have there."""
+    """Return, for every offset in the window, the pixels that all windows have there."""
     rows, columns = (n - strides - (window - 1) // strides * strides + 1 for n in padded.shape[1:3])
     return [padded[:, i : i + rows : strides, j : j + columns : strides] for i in range(window) for j in range(window)]
 
 
 def _overlaps(positions: int, size: int, window: int, strides: int, padding: int, counted: int) -> np.ndarray:
-    """How many pixels of the image, and of `counted` pixels around it, each window covers along one axis."""
+    """Return how many pixels of the image and of `counted` pixels around it each window covers along one axis."""
     first = np.arange(positions) * strides - padding
     return np.minimum(first + window, size + counted) - np.maximum(first, -counted)
 
 
 def _shares(size: int, side: int) -> np.ndarray:
-    """The weight [side, size] of every pixel in every adaptive window along one axis."""
+    """Return the weight [side, size] of every pixel in every adaptive window along one axis."""
     index, pixel = np.arange(side)[:, None], np.arange(size)
     inside = (pixel >= index * size // side) & (pixel < -(-(index + 1) * size // side))
     return inside / inside.sum(axis=1, keepdims=True)

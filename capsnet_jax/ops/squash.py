@@ -1,4 +1,10 @@
-"""The capsule's non-linearity."""
+"""The capsules' non-linearities, and the length of a capsule.
+
+To add a squash, write its function `squash(s, axis=-1)` and add one line to `SQUASHES`. Its value and gradient must be
+finite at s = 0, and implicit rank promotion is an error in the tests.
+"""
+
+from collections.abc import Callable
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -7,12 +13,12 @@ from jaxtyping import Array, Float
 def squash(s: Float[Array, "*shape"], axis: int = -1) -> Float[Array, "*shape"]:
     """Shrink each vector to a length in [0, 1) and keep its direction: v = |s|² / (1 + |s|²) · s / |s|.
 
-    Written as s · |s| / (1 + |s|²), with a square root that is kept away from 0, so that value and gradient are
-    finite (and 0) at s = 0, where the textbook form divides by zero.
+    Computed as s · |s| / (1 + |s|²), with a square root that is safe at 0. The textbook formula divides by zero at
+    s = 0; here value and gradient are 0.
 
     Args:
-        s: vectors along `axis`, of lengths whose squares are floats (in float32, up to 1e19).
-        axis: the axis that holds one vector's components.
+        s: vectors along `axis`. Their squared lengths must be finite (in float32, lengths up to 1e19).
+        axis: the axis of a vector's components.
 
     Returns:
         The squashed vectors, same shape.
@@ -23,8 +29,13 @@ def squash(s: Float[Array, "*shape"], axis: int = -1) -> Float[Array, "*shape"]:
     return s * (_safe_sqrt(squared) / (1 + squared))
 
 
+SQUASHES: dict[str, Callable[..., Array]] = {
+    "sabour": squash,
+}
+
+
 def length(v: Float[Array, "... dim"]) -> Float[Array, "..."]:
-    """Euclidean length of each capsule's vector; its gradient at v = 0 is 0 instead of NaN."""
+    """Return the Euclidean length of each capsule's vector. Its gradient at v = 0 is 0 instead of NaN."""
     return _safe_sqrt(jnp.sum(v * v, axis=-1))
 
 

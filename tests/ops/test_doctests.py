@@ -1,15 +1,19 @@
 import doctest
 import importlib
 import inspect
+import pkgutil
 
 import pytest
 
+from capsnet_jax import ops
 
-@pytest.mark.parametrize(
-    ("name", "least"), [("conv", 1), ("fourier", 0), ("normalization", 1), ("pooling", 2), ("squash", 0)]
-)
-def test_examples_in_docstrings(name, least):
-    module = importlib.import_module(f"capsnet_jax.ops.{name}")
+MODULES = [module.name for module in pkgutil.walk_packages(ops.__path__, "capsnet_jax.ops.") if not module.ispkg]
+EXAMPLES = {"conv.chunking": 1, "conv.select": 1, "normalization": 1, "pooling": 2}  # at least
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings(name):
+    module = importlib.import_module(name)
     # `doctest.testmod` passes over functions that the annotation checker has wrapped, so they are unwrapped here.
     functions = [inspect.unwrap(value) for value in vars(module).values() if inspect.isroutine(value)]
     finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner()
@@ -18,4 +22,8 @@ def test_examples_in_docstrings(name, least):
             for test in finder.find(function, function.__name__, module, globs=vars(module)):
                 runner.run(test)
     assert runner.failures == 0
-    assert runner.tries >= least
+    assert runner.tries >= EXAMPLES.get(name.removeprefix("capsnet_jax.ops."), 0)
+
+
+def test_the_modules_with_examples_exist():
+    assert {f"capsnet_jax.ops.{name}" for name in EXAMPLES} <= set(MODULES)

@@ -9,12 +9,12 @@ X = np.random.default_rng(0).normal(1, 3, (4, 3, 2, 7)).astype(np.float32)
 
 
 @pytest.mark.parametrize(
-    "form", [{}, {"size": 3, "k": 1.0, "alpha": 0.5, "beta": 0.5}, {"size": 9, "k": 0.5, "alpha": 0.1, "beta": 1.0}]
+    "settings", [{}, {"size": 3, "k": 1.0, "alpha": 0.5, "beta": 0.5}, {"size": 9, "k": 0.5, "alpha": 0.1, "beta": 1.0}]
 )
-def test_local_response_norm_is_the_loops(form):
+def test_local_response_norm_is_the_loops(settings):
     """Section 3.3's formula, channel by channel; a window may be wider than there are channels."""
-    n, k, alpha, beta = ({"size": 5, "k": 2.0, "alpha": 1e-4, "beta": 0.75} | form).values()
-    out = jax.jit(lambda x: local_response_norm(x, **form))(X)
+    n, k, alpha, beta = ({"size": 5, "k": 2.0, "alpha": 1e-4, "beta": 0.75} | settings).values()
+    out = jax.jit(lambda x: local_response_norm(x, **settings))(X)
     a = np.float64(X)
     for i in range(7):
         low, high = max(0, i - n // 2), min(6, i + n // 2)
@@ -38,7 +38,7 @@ def test_batch_norm_is_algorithm_1():
         np.testing.assert_allclose(out[..., c], expected, atol=1e-5)
 
 
-def plain(x, scale, bias, epsilon=1e-3):
+def textbook(x, scale, bias, epsilon=1e-3):
     """Algorithm 1 as it is written, for autodiff."""
     mean = jnp.mean(x, axis=(0, 1, 2), keepdims=True)
     variance = jnp.mean((x - mean) ** 2, axis=(0, 1, 2), keepdims=True)
@@ -65,7 +65,7 @@ def test_gradients_are_those_of_algorithm_1():
             )
 
         for order in (first, second):
-            for got, expected in zip(jax.jit(order(normalized))(*at), order(plain)(*at), strict=True):
+            for got, expected in zip(jax.jit(order(normalized))(*at), order(textbook)(*at), strict=True):
                 np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-10)
 
 
@@ -81,7 +81,7 @@ def test_moments_used_twice_gather_both_gradients():
         batch = moments(x)
         return twice(x, lambda x, i: batch_norm(x, *batch, scales[i], biases[i], 1e-3))
 
-    expected = jax.grad(lambda x: twice(x, lambda x, i: plain(x, scales[i], biases[i])))(jnp.asarray(X))
+    expected = jax.grad(lambda x: twice(x, lambda x, i: textbook(x, scales[i], biases[i])))(jnp.asarray(X))
     np.testing.assert_allclose(jax.jit(jax.grad(shared))(X), expected, atol=2e-6)
 
 

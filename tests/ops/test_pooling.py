@@ -9,7 +9,7 @@ from capsnet_jax.ops.pooling import adaptive_average_pool, average_pool, global_
 
 X = np.random.default_rng(0).standard_normal((2, 7, 6, 3)).astype(np.float32)
 # (window, strides, padding, ceil)
-FORMS = [
+SETTINGS = [
     (2, None, 0, False),
     (3, 2, 0, False),
     (3, 2, 1, False),
@@ -46,14 +46,14 @@ def loop_pool(x, window, strides, padding, ceil, reduce):
     return out
 
 
-@pytest.mark.parametrize(("window", "strides", "padding", "ceil"), FORMS)
+@pytest.mark.parametrize(("window", "strides", "padding", "ceil"), SETTINGS)
 def test_pooling_is_the_loops(window, strides, padding, ceil):
-    form = {"strides": strides, "padding": padding, "ceil": ceil}
+    settings = {"strides": strides, "padding": padding, "ceil": ceil}
     greatest, mean, full = jax.jit(
         lambda x: (
-            max_pool(x, window, **form),
-            average_pool(x, window, **form, count_padding=False),
-            average_pool(x, window, **form),
+            max_pool(x, window, **settings),
+            average_pool(x, window, **settings, count_padding=False),
+            average_pool(x, window, **settings),
         )
     )(X)
     oracle = partial(loop_pool, X, window, strides, padding, ceil)
@@ -85,7 +85,7 @@ def loop_gradient(x, given, window, strides, padding, ceil):
     return gradient
 
 
-@pytest.mark.parametrize(("window", "strides", "padding", "ceil"), [*FORMS, (5, 2, 2, False), (6, 6, 0, False)])
+@pytest.mark.parametrize(("window", "strides", "padding", "ceil"), [*SETTINGS, (5, 2, 2, False), (6, 6, 0, False)])
 @pytest.mark.parametrize("rounded", [False, True], ids=["", "with equal pixels"])
 def test_the_gradient_goes_to_the_greatest_pixel(window, strides, padding, ceil, rounded):
     x = np.round(X) if rounded else X
@@ -96,7 +96,7 @@ def test_the_gradient_goes_to_the_greatest_pixel(window, strides, padding, ceil,
     np.testing.assert_allclose(jax.jit(pull)(given)[0], expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(("window", "strides", "padding", "ceil"), [*FORMS, (5, 2, 2, False)])
+@pytest.mark.parametrize(("window", "strides", "padding", "ceil"), [*SETTINGS, (5, 2, 2, False)])
 def test_a_means_gradient_is_what_it_takes_from_each_pixel(window, strides, padding, ceil):
     """The mean is linear: its gradient, with what is given to windows, is what they are given when x moves by 1."""
     pool = jax.jit(partial(average_pool, window=window, strides=strides, padding=padding, ceil=ceil))
@@ -123,7 +123,7 @@ def test_gradient_of_gradient(pool):
 
 
 def test_the_gradient_of_a_window_of_more_pixels_than_a_byte_counts():
-    """Compiled, where XLA once computed the place in the window anew for every pixel, and ran out of memory."""
+    """Compiled, where XLA once computed the index in the window anew for every pixel, and ran out of memory."""
     x = np.random.default_rng(0).standard_normal((1, 17, 17, 1)).astype(np.float32)
     x[0, 16, 15] = 9
     gradient = jax.jit(jax.grad(lambda x: jnp.sum(max_pool(x, 17))))(jnp.asarray(x))
@@ -138,9 +138,9 @@ def test_of_equal_pixels_the_first_has_the_gradient():
     np.testing.assert_array_equal(gradient, expected)
 
 
-@pytest.mark.parametrize("place", range(4))
-def test_what_is_not_a_number_stays_one(place):
-    x = jnp.arange(4.0).at[place].set(jnp.nan).reshape(1, 2, 2, 1)
+@pytest.mark.parametrize("position", range(4))
+def test_what_is_not_a_number_stays_one(position):
+    x = jnp.arange(4.0).at[position].set(jnp.nan).reshape(1, 2, 2, 1)
     assert np.isnan(max_pool(x, 2)).all()
 
 

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from capsnet_jax.ops.squash import length, squash
+from capsnet_jax.ops.squash import SQUASHES, length, squash
 
 
 def loop_squash(s) -> np.ndarray:
@@ -95,3 +95,18 @@ def test_length_is_euclidean():
     np.testing.assert_allclose(length(v), expected, rtol=1e-6)
     unit = jax.jit(jax.grad(lambda v: jnp.sum(length(v))))(v)
     np.testing.assert_allclose(unit, np.asarray(v) / np.array(expected)[:, None], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", SQUASHES)
+def test_every_squash_is_finite_at_zero_and_takes_an_axis(name):
+    """What a squash must keep to be listed."""
+    each = SQUASHES[name]
+    zero = jnp.zeros((2, 4))
+    assert jnp.isfinite(jax.jit(each)(zero)).all()
+    assert jnp.isfinite(jax.jit(jax.jacobian(each))(zero)).all()
+    s = vectors(3, 4, 5)
+    np.testing.assert_allclose(each(s, axis=1), jnp.moveaxis(each(jnp.moveaxis(s, 1, -1)), -1, 1), rtol=1e-6)
+
+
+def test_the_papers_squash_is_listed():
+    assert SQUASHES["sabour"] is squash

@@ -7,7 +7,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from capsnet_jax.models.layers import BatchNorm, Conv, is_small
-from capsnet_jax.ops.held import held
+from capsnet_jax.ops.materialize import materialize
 from capsnet_jax.ops.pooling import global_average, max_pool
 
 
@@ -144,7 +144,7 @@ class BasicBlock(nn.Module):
         y = Conv(self.width, 3, 1, 1, name="conv2", **form)(y)
         y = BatchNorm(zero=self.zero_init, name="norm2")(y, train=train)
         shortcut = Shortcut(self.width, self.strides, self.precision, self.projections, name="shortcut")
-        return held(nn.relu(y + shortcut(x, train=train)))
+        return materialize(nn.relu(y + shortcut(x, train=train)))
 
 
 class Bottleneck(nn.Module):
@@ -169,7 +169,7 @@ class Bottleneck(nn.Module):
         y = Conv(4 * self.width, 1, name="conv3", **form)(y)
         y = BatchNorm(zero=self.zero_init, name="norm3")(y, train=train)
         shortcut = Shortcut(4 * self.width, self.strides, self.precision, self.projections, name="shortcut")
-        return held(nn.relu(y + shortcut(x, train=train)))
+        return materialize(nn.relu(y + shortcut(x, train=train)))
 
 
 class Shortcut(nn.Module):

@@ -1,10 +1,12 @@
-"""Strided convolution as products of matrices, one for every frequency.
+"""Strided convolution in Fourier space: one matrix product for every frequency.
 
-A convolution with stride s splits into s² phases (every s-th pixel of image and kernel), each an ordinary small
-convolution; stacked as channels they are one. On a grid of outputs + kernel − 1 points, the circular correlation
-theorem then turns it into one product [batch, channels] × [channels, filters] for every frequency, with no valid
-output touched by the wrap-around. For 20×20 → 6×6 with a 9×9 kernel and stride 2 the grid is 10×10: 52 independent
-frequencies, about a fifth of the direct form's multiplications.
+With stride s, image and kernel split into s² phases of every s-th pixel. Each phase is an ordinary small convolution,
+and stacked as channels they are one. On a grid of outputs + kernel − 1 points (in strides), the correlation theorem
+turns it into one product [batch, channels] × [channels, filters] for every frequency. The grid is so large that no
+valid output is touched by the wrap-around.
+
+CapsNet's primary capsules (20×20 → 6×6, 9×9 kernel, stride 2) have a grid of 10×10 with 52 independent frequencies.
+That is about a fifth of the direct algorithm's multiplications.
 """
 
 from typing import NamedTuple
@@ -13,17 +15,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from capsnet_jax.ops.forms import along_first, padded
+from capsnet_jax.ops.conv.padding import Pads, Strides, pad_images
+from capsnet_jax.ops.matmul import left_multiply
 
 
 def fourier_conv(
     x: Float[Array, "batch height width channels"],
     kernel: Float[Array, "kernel_height kernel_width channels filters"],
     *,
-    strides: tuple[int, int],
-    pads: tuple[tuple[int, int], tuple[int, int]],
+    strides: Strides,
+    pads: Pads,
 ) -> Float[Array, "batch out_height out_width filters"]:
-    """Cross-correlation of images with filters through the discrete Fourier transform.
+    """Cross-correlate images with filters through the discrete Fourier transform.
 
     Args:
         x: images.
@@ -32,9 +35,9 @@ def fourier_conv(
         pads: zeros added around the image ((top, bottom), (left, right)).
 
     Returns:
-        The same as the direct form, to float32 rounding.
+        The same as the direct algorithm, to float32 rounding.
     """
-    x = padded(x, pads)
+    x = pad_images(x, pads)
     window = kernel.shape[:2]
     taps = tuple(-(-k // s) for k, s in zip(window, strides, strict=True))
     out = tuple((n - k) // s + 1 for n, k, s in zip(x.shape[1:3], window, strides, strict=True))
@@ -47,8 +50,8 @@ def fourier_conv(
     weights = _phases(kernel[None], taps, strides, filters).transpose(1, 3, 0, 2, 4, 5, 6)
     weights = weights.reshape(taps[0] * taps[1], -1, filters)
 
-    transformed = _multiply(along_first(dft.image, images), along_first(dft.kernel, weights), dft.pairs)
-    return along_first(dft.output, transformed).reshape(*out, batch, filters).transpose(2, 0, 1, 3)
+    transformed = _multiply(left_multiply(dft.image, images), left_multiply(dft.kernel, weights), dft.pairs)
+    return left_multiply(dft.output, transformed).reshape(*out, batch, filters).transpose(2, 0, 1, 3)
 
 
 class _Transforms(NamedTuple):
@@ -61,13 +64,13 @@ class _Transforms(NamedTuple):
 
 
 def _transforms(grid: tuple[int, ...], taps: tuple[int, ...], out: tuple[int, ...]) -> _Transforms:
-    """The transforms of a grid's points, of the kernel's taps (conjugate: correlation), and back to the outputs."""
+    """Return the transforms of a grid's points and of the kernel's taps (conjugate: correlation), and the inverse."""
     conjugate = {(u, v): (-u % grid[0], -v % grid[1]) for u in range(grid[0]) for v in range(grid[1])}
     pairs = [f for f, mirror in conjugate.items() if f < mirror]
     real = [f for f, mirror in conjugate.items() if f == mirror]
 
     def waves(size: tuple[int, ...]) -> np.ndarray:
-        """exp(−2πi (u·y / height + v·x / width)) for each frequency (u, v) and each point (y, x) of `size`."""
+        """Return exp(−2πi (u·y / height + v·x / width)) for each frequency (u, v) and each point (y, x) of `size`."""
         u, v = np.array(pairs + real).T
         y, x = np.indices(size).reshape(2, -1)
         return np.exp(-2j * np.pi * (np.outer(u, y) / grid[0] + np.outer(v, x) / grid[1]))
@@ -79,12 +82,12 @@ def _transforms(grid: tuple[int, ...], taps: tuple[int, ...], out: tuple[int, ..
     return _Transforms(stack(waves(grid)), stack(waves(taps).conj()), stack(waves(out) * weight).T, len(pairs))
 
 
-def _phases(x: Array, points: tuple[int, ...], strides: tuple[int, int], *filters: int) -> Array:
-    """Split height and width into (points, phases), cropping or filling with zeros at the far end."""
+def _phases(x: Array, points: tuple[int, ...], strides: Strides, *filters: int) -> Array:
+    """Split height and width into (points, phases), cropping or padding with zeros at the far end."""
     height, width = (p * s for p, s in zip(points, strides, strict=True))
     x = x[:, :height, :width]
-    far = [(0, 0), (0, height - x.shape[1]), (0, width - x.shape[2])] + [(0, 0)] * (x.ndim - 3)
-    return jnp.pad(x, far).reshape(x.shape[0], points[0], strides[0], points[1], strides[1], x.shape[3], *filters)
+    far_pads = [(0, 0), (0, height - x.shape[1]), (0, width - x.shape[2])] + [(0, 0)] * (x.ndim - 3)
+    return jnp.pad(x, far_pads).reshape(x.shape[0], points[0], strides[0], points[1], strides[1], x.shape[3], *filters)
 
 
 def _multiply(
@@ -92,7 +95,7 @@ def _multiply(
     b: Float[Array, "frequencies channels filters"],
     pairs: int,
 ) -> Float[Array, "frequencies batch filters"]:
-    """The product at each frequency; a complex one as three real ones (Gauss)."""
+    """Multiply at each frequency; a complex product takes three real ones (Gauss)."""
     end = a.shape[0] - pairs
     a_real, a_imag, b_real, b_imag = a[:pairs], a[end:], b[:pairs], b[end:]
     common = (a_real + a_imag) @ b_real

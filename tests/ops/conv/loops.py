@@ -1,4 +1,4 @@
-"""Convolution and its gradients as loops over positions in float64: the oracle for every fast form."""
+"""Convolution and its gradients as loops over positions in float64: the oracle for every algorithm."""
 
 import jax
 import jax.numpy as jnp
