@@ -42,6 +42,3 @@ def length(v: Float[Array, "... dim"]) -> Float[Array, "..."]:
 def _safe_sqrt(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     positive = x > jnp.finfo(x.dtype).tiny
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
-
-
-SQUASHES = {"sabour": squash}
