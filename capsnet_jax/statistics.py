@@ -1,4 +1,4 @@
-"""Means of a few seeds with honest intervals: pure functions of numbers.
+"""Means of a few seeds with honest intervals, and tests that compare them: pure functions of numbers.
 
 A seed is the unit of repetition: five seeds give n = 5, whatever the size of the test set. Values that are
 not finite (a run that diverged) are left out and `n` counts what is left, so a reader sees that some are
@@ -10,9 +10,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
-from scipy import special
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +42,22 @@ class PairedDifference:
     p_value: float
 
 
+class McNemar(NamedTuple):
+    """How two classifiers differ on the same test images.
+
+    Attributes:
+        only_a: images that the first alone tells wrong.
+        only_b: images that the second alone tells wrong.
+        p_value: of the exact test, two-sided; 1 where they differ on none.
+    """
+
+    only_a: int
+    only_b: int
+    p_value: float
+
+
 def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> Estimate:
-    """Returns the mean of `values` with its Student t interval.
+    """Return the mean of `values` with its Student t interval.
 
     Args:
         values: float[n], one value a seed; those that are not finite are left out.
@@ -52,6 +66,8 @@ def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> 
     Raises:
         ValueError: `level` is not between 0 and 1.
     """
+    from scipy import stats  # takes a second, which `--list` does not have
+
     _check_level(level)
     finite = np.asarray(values, np.float64).ravel()
     finite = finite[np.isfinite(finite)]
@@ -60,14 +76,13 @@ def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> 
     if n < 2:
         return Estimate(n, mean, math.nan, math.nan)
     std = float(finite.std(ddof=1))
-    quantile = float(special.stdtrit(n - 1, (1 + level) / 2))
-    return Estimate(n, mean, std, quantile * std / math.sqrt(n))
+    return Estimate(n, mean, std, float(stats.t.ppf((1 + level) / 2, n - 1)) * std / math.sqrt(n))
 
 
 def paired_difference(
     a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, level: float = 0.95
 ) -> PairedDifference:
-    """Compares two arms that were run on the same seeds: the paired t test of `a - b`.
+    """Compare two arms that were run on the same seeds: the paired t test of `a - b`.
 
     Args:
         a: float[n], one value a seed.
@@ -80,18 +95,60 @@ def paired_difference(
     Raises:
         ValueError: the lengths differ, or `level` is not between 0 and 1.
     """
+    from scipy import stats
+
     left, right = np.asarray(a, np.float64).ravel(), np.asarray(b, np.float64).ravel()
     if left.size != right.size:
         raise ValueError(f"pairs need as many values on both sides, got {left.size} and {right.size}")
     estimate = mean_interval(left - right, level)
-    return PairedDifference(estimate.n, estimate.mean, estimate.half_width, _p_value(estimate))
+    if estimate.n < 2:
+        p_value = math.nan
+    elif estimate.std == 0:  # all differences are the same
+        p_value = 1.0 if estimate.mean == 0 else 0.0
+    else:
+        differences = (left - right)[np.isfinite(left - right)]
+        p_value = float(stats.ttest_1samp(differences, 0).pvalue)
+    return PairedDifference(estimate.n, estimate.mean, estimate.half_width, p_value)
 
 
-def binomial_half_width(error_percent: float, n: int, level: float = 0.95) -> float:
-    """Returns how far one measured error may be off because the test set is finite, in percentage points.
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct p values for their number by Holm's method (1979); those that are nan stay so and do not count.
 
-    Half the width of Wilson's score interval, which unlike the normal approximation is not zero at 0 % or
-    100 %. It says nothing of the spread between seeds.
+    The k-th least of n is multiplied by n - k + 1; none is less than one before it, and none is more than 1.
+    """
+    known = [i for i, p in enumerate(p_values) if not math.isnan(p)]
+    adjusted, least = [math.nan] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(known, key=lambda i: p_values[i])):
+        least = max(least, min(1.0, (len(known) - rank) * p_values[i]))
+        adjusted[i] = least
+    return adjusted
+
+
+def mcnemar(wrong_a: Sequence[bool] | np.ndarray, wrong_b: Sequence[bool] | np.ndarray) -> McNemar:
+    """Compare two classifiers on the same test images by McNemar's exact test (1947).
+
+    Args:
+        wrong_a: bool[images], which ones the first tells wrong.
+        wrong_b: bool[images], the same of the second.
+
+    Raises:
+        ValueError: the lengths differ.
+    """
+    from scipy import stats
+
+    left, right = np.asarray(wrong_a, bool).ravel(), np.asarray(wrong_b, bool).ravel()
+    if left.size != right.size:
+        raise ValueError(f"both need the same test images, got {left.size} and {right.size}")
+    only_a, only_b = int(np.sum(left & ~right)), int(np.sum(right & ~left))
+    if only_a + only_b == 0:
+        return McNemar(0, 0, 1.0)
+    return McNemar(only_a, only_b, float(stats.binomtest(only_a, only_a + only_b).pvalue))
+
+
+def wilson_interval(error_percent: float, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Return Wilson's score interval of one measured error, in percent: what a finite test set leaves open.
+
+    Unlike the normal approximation it has a width at 0 % and 100 % too. It says nothing of the spread between seeds.
 
     Args:
         error_percent: the measured error, 0 to 100.
@@ -101,29 +158,21 @@ def binomial_half_width(error_percent: float, n: int, level: float = 0.95) -> fl
     Raises:
         ValueError: an argument is out of its range.
     """
+    from scipy import stats
+
     _check_level(level)
     if n < 1 or not 0 <= error_percent <= 100:
         raise ValueError(f"need n >= 1 and an error of 0 to 100 %, got n = {n} and {error_percent} %")
-    z = float(special.ndtri((1 + level) / 2))
-    p = error_percent / 100
-    return 100 * z * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2) / (1 + z * z / n)
+    interval = stats.binomtest(round(error_percent * n / 100), n).proportion_ci(level, method="wilson")
+    return 100 * float(interval.low), 100 * float(interval.high)
 
 
 def describe(estimate: Estimate, digits: int = 2) -> str:
-    """Returns `0.53 ± 0.06 (n = 5)`; without the interval when there is none."""
+    """Return `0.53 ± 0.06 (n = 5)`; without the interval when there is none."""
     if estimate.n == 0:
         return "no finite value (n = 0)"
     interval = "" if math.isnan(estimate.half_width) else f" ± {estimate.half_width:.{digits}f}"
     return f"{estimate.mean:.{digits}f}{interval} (n = {estimate.n})"
-
-
-def _p_value(estimate: Estimate) -> float:
-    if estimate.n < 2:
-        return math.nan
-    if estimate.std == 0:
-        return 1.0 if estimate.mean == 0 else 0.0
-    t = abs(estimate.mean) / (estimate.std / math.sqrt(estimate.n))
-    return float(2 * special.stdtr(estimate.n - 1, -t))
 
 
 def _check_level(level: float) -> None:

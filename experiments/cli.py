@@ -53,7 +53,7 @@ def _task(options: flags.FlagValues) -> int:
     if options.list:
         print(_what_there_is())
         return 0
-    from capsnet_jax.bench.subjects import WorkerError
+    from capsnet_jax.bench.process import WorkerError
     from capsnet_jax.data import DataError
     from capsnet_jax.sweeps.checkpoint import CheckpointError
     from capsnet_jax.sweeps.files import RecordError

@@ -1,32 +1,26 @@
-"""Orbax checkpoints: save, restore, resume to the bit.
+"""Checkpoints: save, restore, resume to the bit.
 
-A checkpoint is one folder, `12/` for step 12. Orbax writes it under a hidden name; the digest of every file
-is added, all of it is flushed to the disk, and one rename makes it visible. So what is visible was whole when
-it was saved, and what was damaged later is seen by its digest.
-
-Orbax's synchronous `Checkpointer` is used rather than its `CheckpointManager`: errors surface in the call
-that caused them, no thread or cached list of steps outlives it, and it costs nothing to make.
+A checkpoint is one safetensors file, `12.safetensors` for step 12, that is written under a hidden name, flushed to the
+disk and renamed. One file was chosen over Orbax's folders because a rename makes it visible whole or not at all, errors
+surface in the call that caused them, and anyone can read it without this project. A digest in its header tells damage.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
-import os
-import secrets
 import shutil
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
+import safetensors
+import safetensors.numpy
 from jaxtyping import PyTree
 
-DIGESTS = "digests.json"
+from capsnet_jax.sweeps.files import write_bytes
+
 log = logging.getLogger(__name__)
 
 
@@ -42,31 +36,35 @@ class Restored(NamedTuple):
     history: list[dict[str, Any]]
 
 
-def save(folder: Path, step: int, state: PyTree, history: list[dict[str, Any]], *, keep: int = 2) -> None:
-    """Saves one step; returns when it is on the disk.
+class _DamagedError(Exception):
+    """A file is not what was saved."""
 
-    Afterwards the newest `keep` steps remain. Steps above this one are removed too: `restore` passed them
-    over as damaged, or the run would not be here.
+
+def save(folder: Path, step: int, state: PyTree, history: list[dict[str, Any]], *, keep: int = 2) -> None:
+    """Save one step; return when it is on the disk.
+
+    Afterwards the newest `keep` steps remain. Steps above this one are removed too: `restore` passed them over as
+    damaged, or the run would not be here.
 
     Args:
-        folder: holds the checkpoints of one run, and nothing else; made where missing.
+        folder: holds the checkpoints of runs that are trained together, and nothing else; made where missing.
         step: at least 0.
-        state: pytree of arrays, none of size 0. Random keys as their `jax.random.key_data`.
+        state: pytree of arrays. Random keys as their `jax.random.key_data`.
         history: JSON-able; floats, non-finite ones included, come back equal to the bit.
         keep: how many steps remain, at least 1.
 
     Raises:
         CheckpointError: nothing was saved; the checkpoints before this one are as they were.
     """
-    _write(folder / str(step), state, history)
+    _write(_file(folder, step), state, history)
     older = [s for s in _steps(folder) if s <= step][keep:]
     newer = [s for s in _steps(folder) if s > step]
     for s in older + newer:
-        shutil.rmtree(folder / str(s), ignore_errors=True)
+        _file(folder, s).unlink(missing_ok=True)
 
 
 def restore(folder: Path, like: PyTree) -> Restored | None:
-    """Restores the newest checkpoint that is whole.
+    """Restore the newest checkpoint that is whole.
 
     One that is damaged is passed over with a warning, and the one before it is used.
 
@@ -81,153 +79,112 @@ def restore(folder: Path, like: PyTree) -> Restored | None:
         CheckpointError: the checkpoint is whole, but of another tree, shape or dtype than `like`.
     """
     for step in _steps(folder):
-        path = folder / str(step)
-        if damage := _damage(path):
-            log.warning("checkpoint %s is damaged (%s): passed over", path, damage)
-        else:
+        path = _file(folder, step)
+        try:
             return Restored(step, *_read(path, like))
+        except _DamagedError as damage:
+            log.warning("checkpoint %s is damaged (%s): passed over", path, damage)
     return None
 
 
-def save_params(folder: Path, params: PyTree) -> None:
-    """Saves a finished run's parameters as `folder`, which is there whole or not at all; replaces older ones.
+def save_params(path: Path, params: PyTree, stats: PyTree) -> None:
+    """Save a finished run's parameters and batch-norm statistics as one file; replace an older one.
 
     Raises:
         CheckpointError: they could not be saved.
     """
-    _write(folder, params, [])
+    _write(path, {"params": params, "stats": stats}, [])
 
 
-def load_params(folder: Path, like: PyTree) -> PyTree:
-    """Loads what `save_params` saved, with the structure of `like`.
+def load_params(path: Path, like: PyTree, like_stats: PyTree) -> tuple[PyTree, PyTree]:
+    """Load what `save_params` saved, with the structures of `like` and `like_stats`.
 
     Raises:
-        CheckpointError: they are missing, damaged, or of another tree, shape or dtype than `like`.
+        CheckpointError: they are missing, damaged, or of another tree, shape or dtype.
     """
-    if damage := _damage(folder):
-        raise CheckpointError(f"{folder} holds no whole parameters ({damage}): run the training again")
-    return _read(folder, like)[0]
+    try:
+        saved, _ = _read(path, {"params": like, "stats": like_stats})
+    except _DamagedError as damage:
+        raise CheckpointError(f"{path} holds no whole parameters ({damage}): train the run again, by --rerun") from None
+    return saved["params"], saved["stats"]
+
+
+def _file(folder: Path, step: int) -> Path:
+    return folder / f"{step}.safetensors"
 
 
 def _steps(folder: Path) -> list[int]:
-    """The steps that are visible in a folder, newest first."""
-    names = (path.name for path in folder.glob("*") if path.is_dir())
-    return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+    """Return the steps that are visible in a folder, newest first."""
+    stems = (path.stem for path in folder.glob("*.safetensors"))
+    return sorted((int(stem) for stem in stems if stem.isdecimal()), reverse=True)
 
 
 def _leaves(tree: PyTree) -> dict[str, Any]:
-    """The leaves of a tree by their path, such as `.params['conv']['kernel']`, in the order of the tree."""
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    """Return the leaves of a tree by their path, such as `params/conv1/kernel`, in the order of the tree."""
+    paths = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in paths}
 
 
-def _kind(leaf: Any) -> str:
-    """Dtype and shape of a leaf, such as `float32[9, 9, 1, 256]`."""
+def _describe(leaf: Any) -> str:
+    """Return dtype and shape of a leaf, such as `float32[9, 9, 1, 256]`."""
     return f"{leaf.dtype}{list(leaf.shape)}"
 
 
-def _write(final: Path, tree: PyTree, history: list[dict[str, Any]]) -> None:
-    """Writes a checkpoint under a hidden name, flushes it to the disk and renames it to `final`."""
-    # NumPy arrays, because Orbax binds a jax.Array to the devices that it was saved from.
-    leaves = {name: np.asarray(leaf) for name, leaf in _leaves(jax.device_get(tree)).items()}
-    # A name of its own, because TensorStore goes on writing for a moment after an error.
-    partial = final.with_name(f".{final.name}.{secrets.token_hex(4)}.partial")
+def _digest(leaves: dict[str, np.ndarray], history: str) -> str:
+    """Return a digest of names, types, shapes and contents."""
+    digest = hashlib.blake2b(history.encode(), digest_size=16)
+    for name, leaf in sorted(leaves.items()):
+        digest.update(f"{name} {_describe(leaf)}".encode())
+        digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _write(path: Path, tree: PyTree, history: list[dict[str, Any]]) -> None:
+    """Write a tree as one file, whole or not at all."""
+    leaves = {name: np.ascontiguousarray(leaf) for name, leaf in _leaves(jax.device_get(tree)).items()}
+    leaves = {n: a.reshape(np.shape(b)) for (n, a), b in zip(leaves.items(), jax.tree.leaves(tree), strict=True)}
+    text = json.dumps(history)
+    size = sum(leaf.nbytes for leaf in leaves.values())
     try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        _remove_partial(final.parent)
-        _check_room(final.parent, sum(leaf.nbytes for leaf in leaves.values()))
-        args = ocp.args.Composite(state=ocp.args.PyTreeSave(leaves), history=ocp.args.JsonSave(history))
-        with _checkpointer() as checkpointer:
-            checkpointer.save(partial.absolute(), args=args)
-        (partial / DIGESTS).write_text(json.dumps(_digests(partial)))
-        for path in (partial, *partial.rglob("*")):
-            _flush(path)
-        if final.exists():
-            final.rename(final.with_name(f".{final.name}.replaced.partial"))
-        partial.rename(final)
-        _flush(final.parent)
-    except (OSError, ValueError, RuntimeError) as error:  # a full disk alone can be any of them
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_partial(path)
+        free = shutil.disk_usage(path.parent).free
+        if free < size + 2**20:
+            raise OSError(f"{size / 2**20:.0f} MiB to write, {free / 2**20:.0f} MiB free")
+        metadata = {"history": text, "digest": _digest(leaves, text)}
+        write_bytes(path, safetensors.numpy.save(leaves, metadata))
+    except OSError as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise CheckpointError(
-            f"{final} was not saved ({reason}): what was saved before is untouched; "
+            f"{path} was not saved ({reason}): what was saved before is untouched; "
             "make room or make the folder writable, then run the same command again"
         ) from error
-    finally:
-        _remove_partial(final.parent)
 
 
 def _read(path: Path, like: PyTree) -> tuple[PyTree, list[dict[str, Any]]]:
-    """Reads the tree and the history of an undamaged checkpoint."""
-    args = ocp.args.Composite(state=ocp.args.PyTreeRestore(), history=ocp.args.JsonRestore())
-    with _checkpointer() as checkpointer:
-        saved = checkpointer.restore(path.absolute(), args=args)
+    """Read the tree and the history of a checkpoint."""
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dictionary
+        if _digest(saved, metadata["history"]) != metadata["digest"]:
+            raise _DamagedError("its contents are not what was saved")
+        history = json.loads(metadata["history"])
+    except (OSError, safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise _DamagedError(" ".join(str(error).split()) or repr(error)) from error
     asked = _leaves(like)
-    for name in [*asked, *sorted(saved.state)]:
-        here = _kind(saved.state[name]) if name in saved.state else "nothing"
-        wanted = _kind(asked[name]) if name in asked else "nothing"
+    for name in [*asked, *sorted(saved)]:
+        here = _describe(saved[name]) if name in saved else "nothing"
+        wanted = _describe(asked[name]) if name in asked else "nothing"
         if here != wanted:
             raise CheckpointError(
                 f"{path} is of another model or setting: {name} is {here} there, {wanted} here; use another workdir"
             )
-    arrays = [jnp.asarray(saved.state[name]) for name in asked]
-    return jax.tree.unflatten(jax.tree.structure(like), arrays), saved.history
+    arrays = [jnp.asarray(saved[name]) for name in asked]
+    return jax.tree.unflatten(jax.tree.structure(like), arrays), history
 
 
-def _damage(path: Path) -> str | None:
-    """Says in words how a checkpoint differs from the files that were saved; None where it does not."""
-    try:
-        saved = json.loads((path / DIGESTS).read_text())
-        found = _digests(path)
-    except (OSError, ValueError) as error:
-        return str(error)
-    names = [name for name in saved.keys() | found.keys() if saved.get(name) != found.get(name)]
-    return f"{min(names)} is not what was saved" if names else None
-
-
-def _digests(path: Path) -> dict[str, str]:
-    """The digest of every file of a checkpoint but the list of digests, by its relative path."""
-    digests = {}
-    for file in sorted(path.rglob("*")):
-        if file.is_file() and file != path / DIGESTS:
-            with file.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "blake2b")
-            digests[file.relative_to(path).as_posix()] = digest.hexdigest()
-    return digests
-
-
-def _check_room(folder: Path, size: int) -> None:
-    """Raises OSError where `size` bytes are more than the disk takes; later each thread would say so."""
-    free = shutil.disk_usage(folder).free
-    if free < size + 2**20:
-        raise OSError(f"{size / 2**20:.0f} MiB to write, {free / 2**20:.0f} MiB free")
-
-
-def _flush(path: Path) -> None:
-    """Makes a file's contents, or a folder's names, durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove_partial(folder: Path) -> None:
-    """Removes what killed or failed saves left behind, Orbax's own temporary folders included."""
-    for path in folder.glob(".*.partial*"):
-        shutil.rmtree(path, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _checkpointer() -> Iterator[ocp.Checkpointer]:
-    """A checkpointer of one tree and one JSON value, silent; no thread outlives it, also after an error."""
-    chatter = logging.getLogger("absl")
-    level = chatter.level
-    chatter.setLevel(logging.CRITICAL)
-    handlers = {"state": ocp.PyTreeCheckpointHandler(), "history": ocp.JsonCheckpointHandler()}
-    try:
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler(**handlers)) as checkpointer:
-            yield checkpointer
-    finally:
-        for thread in threading.enumerate():
-            if type(thread).__module__.startswith("orbax."):
-                threading.Thread.join(thread, timeout=60)  # their own join raises what was raised already
-        chatter.setLevel(level)
+def _remove_partial(path: Path) -> None:
+    """Remove what a killed save of this file left behind."""
+    for partial in path.parent.glob(f".{path.name}.*.part"):
+        partial.unlink(missing_ok=True)

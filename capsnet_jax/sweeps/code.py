@@ -32,7 +32,7 @@ SHARED = (
 
 
 def code_of(config: Config) -> dict[str, str]:
-    """Return {source file: digest} of what decides the result of a run: shared code, its model, its router, its loss."""
+    """Return {source file: digest} of what decides a run's result: shared code, its model, its router, its loss."""
     files = {path for pattern in SHARED for path in PACKAGE.glob(pattern)}
     parts: list[Any] = [MODELS[config.model.name].module, LOSSES[config.loss.name].function]
     parts += [OPTIMIZERS[config.train.optimizer], SCHEDULES[config.train.schedule]]
