@@ -76,6 +76,8 @@ def _task(options: flags.FlagValues) -> int:
             _run(options)
     except (DataError, LockedError, CheckpointError, RecordError) as mistake:
         return _complain(mistake)
+    except OSError as mistake:
+        return _complain(f"{mistake}: make room, or use another workdir")
     except (Diverged, WorkerError) as outcome:
         return _complain(outcome, 1)
     except Interrupted as signal:
@@ -151,11 +153,12 @@ def _run(options: flags.FlagValues) -> None:
         return _command(name, run.config, run.seed, asked)
 
     with stop_requested() as stop:
+        datasets = run.load_and_check(runs)
         records.note_experiment(workdir, name, runs, asked.swept)
         observe_fn = observe_routing(asked.observed.max_routing_iterations)
         plan = Plan(workdir, options.across, command, stop, asked.observed, observe_fn, options.rerun)
         try:
-            run.train_all(runs, plan)
+            run.train_all(runs, plan, datasets)
         except run.Diverged:
             _draw(name, workdir, asked.baseline)
             raise
@@ -317,6 +320,6 @@ def _question(module: str) -> str:
     return (ast.get_docstring(ast.parse(Path(spec.origin).read_text())) or "").split("\n")[0]
 
 
-def _complain(reason: Exception, code: int = 2) -> int:
+def _complain(reason: object, code: int = 2) -> int:
     print(reason, file=sys.stderr)
     return code

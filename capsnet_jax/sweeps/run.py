@@ -45,19 +45,31 @@ class Diverged(Exception):  # noqa: N818 - what happened to some runs; the other
     """Runs whose loss was no longer finite; the message has a line for each, with its step and the remedy."""
 
 
-def train_all(runs: Sequence[Run], plan: Plan) -> None:
-    """Train every run that is not finished, and leave its record in the workdir.
+def load_and_check(runs: Sequence[Run]) -> Datasets:
+    """Load the data sets of runs, and look for mistakes before anything is written or trained.
 
     Raises:
-        ConfigError, DataError: before anything is trained.
+        ConfigError, DataError: a run cannot be trained.
+    """
+    used = dict.fromkeys(run.config.data for run in [*runs, *pretraining_runs(runs)])
+    datasets = {settings: load_data(settings) for settings in used}
+    check(runs, datasets)
+    return datasets
+
+
+def train_all(runs: Sequence[Run], plan: Plan, datasets: Datasets) -> None:
+    """Train every run that is not finished, and leave its record in the workdir.
+
+    Args:
+        runs: what is to be there in the end.
+        plan: how.
+        datasets: from `load_and_check`.
+
+    Raises:
         Interrupted: after saving; the same call continues.
         Diverged: after all other runs are finished.
     """
     plan = dataclasses.replace(plan, parallel=resolve(plan.parallel))
-    used = {run.config.data for run in [*runs, *pretraining_runs(runs)]}
-    datasets = {settings: load_data(settings) for settings in used}
-    check(runs, datasets)
-
     before = records.load_all(plan.workdir)
     pending = [run for run in runs if plan.rerun or not is_finished(run, before.get(run.name))]
     sources = pretraining_runs(pending)
