@@ -71,19 +71,17 @@ def test_a_unit_that_is_dead_in_the_fitted_images_spoils_nothing():
 
 
 def test_the_curves_are_drawn():
-    from capsnet_jax.figures import distortion_curves
-
     kinds = list(invariance.AMOUNTS)
-    runs = []
-    for name in ("capsnet_small", "cnn_small"):
+    runs = {"capsnet_small": [], "cnn_small": []}
+    for members in runs.values():
         for seed in range(2):
             arrays = {}
             for kind in kinds:
                 amounts = np.array(invariance.AMOUNTS[kind])
                 arrays |= {f"{kind}/amounts": amounts, f"{kind}/read": np.array(0.5)}
                 arrays |= {f"{kind}/error": amounts + seed, f"{kind}/change": amounts / 10}
-            runs.append((name, arrays))
-    figure = distortion_curves(runs, kinds, dataset="mnist")
+            members.append(arrays)
+    figure = invariance.distortion_curves(runs, kinds, dataset="mnist")
     panels = np.array(figure.axes).reshape(3, 5)
     assert [axes.get_xlabel() for axes in panels[1]][:2] == ["shift [pixels]", "rotation [degrees]"]
     np.testing.assert_allclose(panels[0, 0].lines[0].get_ydata(), np.array(invariance.AMOUNTS["shift"]) + 0.5)
