@@ -41,7 +41,6 @@ CONFIG: dict[str, object] = {"routing.probe": 7}
 
 SWEEP = grid({"routing.iterations": (1, 2, 3, 5, 7)})
 
-
 LOGITS = "validation_logit_change_at_{}"
 CHANGES = {
     LOGITS: "logits\nmean |b(t) − b(t−1)|",
