@@ -41,11 +41,15 @@ import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from matplotlib.figure import Figure
 
+from capsnet_jax.figures.cost import error_by_cost
+from capsnet_jax.figures.curves import learning_curves
+from capsnet_jax.figures.grouping import Record, compared_paths
+from capsnet_jax.figures.labels import ITERATIONS, MODEL
+
+if TYPE_CHECKING:
     from capsnet_jax.config import Config
-    from capsnet_jax.sweeps.records import Record
 
 CONFIG: dict[str, object] = {"routing.probe": 7}  # so that CapsNets are the very runs of routing_iterations
 
@@ -92,21 +96,14 @@ def _work(settings: Config, image_shape: tuple[int, int, int], classes: int) -> 
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Test error against parameters and FLOPs, and learning curves."""
-    from capsnet_jax import figures as draw
-
-    by = _settings(records)
-    return {
-        "error_against_cost": draw.error_by_cost(records, by),
-        "learning_curves": draw.learning_curves(records, by),
-    }
+    by = _paths(records)
+    return {"error_against_cost": error_by_cost(records, by), "learning_curves": learning_curves(records, by)}
 
 
-def _settings(records: Sequence[Record]) -> list[str]:
+def _paths(records: Sequence[Record]) -> list[str]:
     """The model, and whatever was varied with one model; that each has its own learning rate says nothing."""
-    from capsnet_jax.sweeps.records import compared
-
-    models: dict[object, list[Record]] = {}
+    models: dict[str, list[Record]] = {}
     for record in records:
-        models.setdefault(record.settings["model.name"], []).append(record)
-    varied = [path for members in models.values() for path in compared(members)]
-    return list(dict.fromkeys(["model.name", "routing.iterations", *varied]))
+        models.setdefault(record.settings[MODEL], []).append(record)
+    varied = [path for members in models.values() for path in compared_paths(members)]
+    return list(dict.fromkeys([MODEL, ITERATIONS, *varied]))

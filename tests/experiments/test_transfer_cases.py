@@ -3,16 +3,15 @@ import math
 import numpy as np
 import pytest
 
-from capsnet_jax.figures import transfer_quadrants
 from experiments import transfer_cases
-from experiments.transfer_cases import SWEEP
+from experiments.transfer_cases import SIZE, SWEEP, TRANSFORM, transfer_grid
 from tests.figures.synthetic import fake_record
 
 ERRORS = {"from scratch": 5.0, "fine-tune all": 2.0, "freeze the first two": 3.0, "output layer alone": 9.0}
 
 
 def records(seeds=3):
-    """At every place the same errors, spread by seed, so that fine-tuning everything is the best."""
+    """For every target and size the same errors, spread by seed, so that fine-tuning everything is the best."""
     found = []
     for number, settings in enumerate(SWEEP):
         name = list(transfer_cases.STRATEGIES)[number % 4]
@@ -21,7 +20,7 @@ def records(seeds=3):
     return found
 
 
-def test_every_place_has_a_panel_and_every_strategy_a_row():
+def test_every_target_and_size_has_a_panel_and_every_strategy_a_row():
     [figure] = transfer_cases.figures(records()).values()
     assert len(figure.axes) == 9
     titles = [axes.get_title() for axes in figure.axes]
@@ -47,18 +46,18 @@ def test_the_advice_of_the_slides_is_ringed_at_the_least_and_the_greatest_size()
     assert "one seed has no interval" in figure.get_supxlabel()
 
 
-def test_a_place_where_nothing_has_run_yet_is_an_empty_panel():
+def test_where_nothing_has_run_yet_the_panel_is_empty():
     *found, last = records(1)[:5]  # one target's four strategies with the fewest images, and one with more
-    last.settings["data.variant"] = "inverted"
-    figure = transfer_quadrants([*found, last], transfer_cases.STRATEGIES, {})
+    last.settings[TRANSFORM] = "inverted"
+    figure = transfer_grid([*found, last], transfer_cases.STRATEGIES, {})
     assert [len(axes.containers) for axes in figure.axes] == [4, 0, 0, 1]
 
 
 def test_what_is_missing_or_not_finite_is_left_out():
-    found = [r for r in records(2) if r.settings["data.variant"] == "none" and r.settings["data.train_size"] == 100]
+    found = [r for r in records(2) if r.settings[TRANSFORM] == "none" and r.settings[SIZE] == 100]
     found[0].result["test_error"] = math.nan
-    figure = transfer_quadrants(found[:4], transfer_cases.STRATEGIES, {})
+    figure = transfer_grid(found[:4], transfer_cases.STRATEGIES, {})
     [axes] = figure.axes
     np.testing.assert_allclose([c.lines[0].get_xdata()[0] for c in axes.containers], [5.0, 1.95])
     with pytest.raises(ValueError, match="no records to draw"):
-        transfer_quadrants([], transfer_cases.STRATEGIES, {})
+        transfer_grid([], transfer_cases.STRATEGIES, {})
