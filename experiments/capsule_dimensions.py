@@ -23,7 +23,7 @@ from capsnet_jax.figures.images import reconstructions, show
 from capsnet_jax.figures.labels import dataset_label, dataset_slug
 from capsnet_jax.interpret.restore import Trained, observed
 
-CONFIG: dict[str, object] = {"routing.probe": 7}
+CONFIG: dict[str, object] = {"eval.max_routing_iterations": 7}
 
 SWEEP: list[dict[str, object]] = [{"routing.iterations": 3}]
 

@@ -13,7 +13,7 @@ computing, as the last two. resnet8_w56 and densenet22_k44 have both by beginnin
 
     python launch.py --experiment=conv_baselines --dataset=mnist --seeds=5
     python launch.py --experiment=conv_baselines --dataset=fashion_mnist --seeds=5 \
-        --set data.shift=1 --set train.epochs=12
+        --set data.max_shift=1 --set train.epochs=12
 
 All are trained alike (Adam, the preset's epochs, schedule and shifts), but for the learning rate. CapsNet's was chosen
 by validation error on MNIST. The conv nets' are the best of 1e-3, 3e-3 and 1e-2 by validation error on the embedded
@@ -51,7 +51,7 @@ from capsnet_jax.figures.labels import ITERATIONS, MODEL
 if TYPE_CHECKING:
     from capsnet_jax.config import Config
 
-CONFIG: dict[str, object] = {"routing.probe": 7}  # so that CapsNets are the very runs of routing_iterations
+CONFIG: dict[str, object] = {"eval.max_routing_iterations": 7}  # so that CapsNets are the very runs of routing_iterations
 
 
 def _capsnet(iterations: int) -> dict[str, object]:

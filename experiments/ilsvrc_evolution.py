@@ -67,7 +67,7 @@ def measure(settings: Sequence[Config], workdir: Path, stop: Callable[[], int | 
 
     from capsnet_jax.models.summary import outline
     from capsnet_jax.sweeps.interrupt import Interrupted
-    from capsnet_jax.sweeps.records import write_json
+    from capsnet_jax.sweeps.files import write_json
 
     path = _counts(workdir)
     found = json.loads(path.read_text()) if path.exists() else {}
@@ -89,7 +89,7 @@ def report(workdir: Path) -> tuple[str, list[dict[str, Any]]]:
     import json
 
     from capsnet_jax.report.tables import align
-    from capsnet_jax.sweeps.records import write_text
+    from capsnet_jax.sweeps.files import write_text
 
     if not _counts(workdir).exists():
         return "", []

@@ -8,7 +8,7 @@ can be read off the features (held-out R² of a linear fit for each class), whic
     python launch.py --experiment=invariance --dataset=mnist --seeds=3
 
 CapsNet and the two CNNs have about as many parameters (1.1 M with the decoder, 0.9 M); the CNNs are the same but for
-2×2 max pooling or stride 2. Training shifts images by up to `data.shift` pixels; set it to 0 for nets that never saw
+2×2 max pooling or stride 2. Training shifts images by up to `data.max_shift` pixels; set it to 0 for nets that never saw
 it. In the workdir of `conv_baselines` its CapsNet and CNN are found and not trained again.
 """
 
@@ -27,7 +27,7 @@ from capsnet_jax.interpret.restore import Trained, observed
 from capsnet_jax.overrides import grid
 from capsnet_jax.statistics import mean_interval
 
-CONFIG: dict[str, object] = {"routing.probe": 7}  # so that CapsNets are the very runs of routing_iterations
+CONFIG: dict[str, object] = {"eval.max_routing_iterations": 7}  # so that CapsNets are the very runs of routing_iterations
 
 SWEEP: list[dict[str, object]] = grid({"model.name": ("capsnet_small", "cnn_small", "cnn_small_strided")})
 

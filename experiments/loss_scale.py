@@ -19,7 +19,7 @@ from capsnet_jax.figures.error_against import error_against
 from capsnet_jax.figures.forest import error_by_setting
 from capsnet_jax.figures.grouping import Record, compared_paths
 
-CONFIG: dict[str, object] = {"routing.probe": 7, "routing.iterations": 3}
+CONFIG: dict[str, object] = {"eval.max_routing_iterations": 7, "routing.iterations": 3}
 
 
 LOSS = ["loss.form", "loss.reconstruction_weight"]

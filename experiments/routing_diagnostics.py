@@ -40,7 +40,7 @@ from capsnet_jax.figures.labels import (
 from capsnet_jax.interpret.restore import Trained, observed
 from capsnet_jax.overrides import grid
 
-CONFIG: dict[str, object] = {"routing.probe": 7}
+CONFIG: dict[str, object] = {"eval.max_routing_iterations": 7}
 
 SWEEP: list[dict[str, object]] = grid({"routing.iterations": (1, 3, 7)})
 
@@ -81,7 +81,7 @@ def observe(trained: Trained) -> dict[str, np.ndarray]:
     places = np.array([np.flatnonzero(np.asarray(held.labels) == c)[0] for c in range(SHOWN)])
     images = np.asarray(held.images)[places]
     out = trained.outputs(to_float(jnp.asarray(images)))
-    votes = length(jnp.einsum("bik,iokd->biod", out["primary"], trained.params["digit"]["W"]))
+    votes = length(jnp.einsum("bik,iokd->biod", out["primary"], trained.params["class_capsules"]["W"]))
     kernel = model.kernel
     rows, columns = ((side - 2 * kernel + 1) // 2 + 1 for side in images.shape[1:3])
     shares, lengths = [], []

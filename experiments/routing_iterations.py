@@ -37,7 +37,7 @@ from capsnet_jax.figures.heatmap import train_test_grid
 from capsnet_jax.figures.labels import ITERATIONS, dataset_label, dataset_slug, interval_label, seeds_label
 from capsnet_jax.overrides import grid
 
-CONFIG: dict[str, object] = {"routing.probe": 7}
+CONFIG: dict[str, object] = {"eval.max_routing_iterations": 7}
 
 SWEEP = grid({"routing.iterations": (1, 2, 3, 5, 7)})
 

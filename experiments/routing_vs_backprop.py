@@ -26,7 +26,7 @@ from capsnet_jax.figures.forest import error_by_setting, paired_differences
 from capsnet_jax.figures.grouping import Curve, Record, by_dataset, compared_paths, group_by_dataset, mean_curve
 from capsnet_jax.figures.labels import GRADIENT, dataset_label, dataset_slug, interval_label, label, seeds_label
 
-CONFIG: dict[str, object] = {"routing.probe": 7}
+CONFIG: dict[str, object] = {"eval.max_routing_iterations": 7}
 
 
 def _arm(name: str = "dynamic", iterations: int = 3, gradient: str = "full", frozen: str = "none") -> dict[str, object]:
@@ -44,8 +44,8 @@ SWEEP = [
     _arm(iterations=1),
     _arm("learned"),
     _arm("random"),
-    _arm(frozen="digit"),
-    _arm(frozen="conv1+primary+digit"),
+    _arm(frozen="class_capsules"),
+    _arm(frozen="conv1+primary+class_capsules"),
 ]
 
 

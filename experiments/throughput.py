@@ -42,7 +42,7 @@ def measure(settings: Sequence[Config], workdir: Path, stop: Callable[[], int | 
 def report(workdir: Path) -> tuple[str, list[Row]]:
     """The table for the terminal, and the rows that figures are drawn from; writes throughput.csv."""
     from capsnet_jax.bench import ledger, ratios
-    from capsnet_jax.sweeps.records import write_text
+    from capsnet_jax.sweeps.files import write_text
 
     rows = ledger.Ledger(workdir).rows()
     if not rows:

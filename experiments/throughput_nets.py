@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from capsnet_jax.config import Config
 
 # Images are not shifted, as torchvision's are not; the rate is small, so that weights stay near where they start.
-CONFIG: dict[str, object] = {"train.batch_size": 8, "train.learning_rate": 1e-4, "data.shift": 0}
+CONFIG: dict[str, object] = {"train.batch_size": 8, "train.learning_rate": 1e-4, "data.max_shift": 0}
 
 SWEEP: list[dict[str, object]] = [{"model.name": name} for name in NETS]
 
@@ -52,7 +52,7 @@ def measure(settings: Sequence[Config], workdir: Path, stop: Callable[[], int | 
 def report(workdir: Path) -> tuple[str, list[Row]]:
     """The table for the terminal, and the rows that figures are drawn from; writes throughput_nets.csv."""
     from capsnet_jax.bench import ledger, net_ratios, nets
-    from capsnet_jax.sweeps.records import write_text
+    from capsnet_jax.sweeps.files import write_text
 
     rows = ledger.Ledger(workdir, nets.EXPERIMENT).rows()
     if not rows:

@@ -25,22 +25,22 @@ from capsnet_jax.figures.grouping import DATASET, Record, group, interval_reach,
 from capsnet_jax.figures.labels import dataset_label, interval_label, label, possible_range, seeds_label
 from capsnet_jax.statistics import mean_interval
 
-TRANSFORM, SIZE = "data.variant", "data.train_size"
+TRANSFORM, SIZE = "data.transform", "data.train_size"
 
 CONFIG: dict[str, object] = {
     "model.name": "cnn_small",
-    "data.shift": 0,
+    "data.max_shift": 0,
     "data.validation_fraction": 0.02,  # 1,200 images: after each of many short epochs they are all looked at
     "train.batch_size": 50,
 }
 
 STRATEGIES: dict[str, dict[str, object]] = {
-    "from scratch": {"transfer.source": "none", "transfer.rate": 1.0, "train.frozen": "none"},
-    "fine-tune all": {"transfer.source": "mnist", "transfer.rate": 0.1, "train.frozen": "none"},
-    "freeze the first two": {"transfer.source": "mnist", "transfer.rate": 1.0, "train.frozen": "conv1+conv2"},
+    "from scratch": {"finetune.source": "none", "finetune.lr_multiplier": 1.0, "train.frozen": "none"},
+    "fine-tune all": {"finetune.source": "mnist", "finetune.lr_multiplier": 0.1, "train.frozen": "none"},
+    "freeze the first two": {"finetune.source": "mnist", "finetune.lr_multiplier": 1.0, "train.frozen": "conv1+conv2"},
     "output layer alone": {
-        "transfer.source": "mnist",
-        "transfer.rate": 1.0,
+        "finetune.source": "mnist",
+        "finetune.lr_multiplier": 1.0,
         "train.frozen": "conv1+conv2+conv3+hidden",
     },
 }

@@ -14,9 +14,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from capsnet_jax.statistics import mean_interval
-from capsnet_jax.sweeps.records import Record, by_dataset
-from capsnet_jax.sweeps.records import compared as compared_paths
-from capsnet_jax.sweeps.records import differing as varying_paths
+from capsnet_jax.sweeps.records import Record, by_dataset, compared_paths, varying_paths
 
 __all__ = [
     "Curve",

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from capsnet_jax.routing import matters
-
 MODEL, ITERATIONS, GRADIENT = "model.name", "routing.iterations", "routing.gradient"
 
 _NAMES = {
@@ -58,11 +56,11 @@ _VALUES: dict[tuple[str, object], str | None] = {
     ("loss.reconstruction", False): "without reconstruction",
     ("loss.form", "paper"): "paper's loss",
     ("loss.form", "official"): "released code's loss",
-    ("data.variant", "none"): None,
-    ("transfer.source", "none"): None,
+    ("data.transform", "none"): None,
+    ("finetune.source", "none"): None,
     ("train.frozen", "none"): None,
-    ("train.frozen", "digit"): "W frozen at random",
-    ("train.frozen", "conv1+primary+digit"): "all but the decoder frozen",
+    ("train.frozen", "class_capsules"): "W frozen at random",
+    ("train.frozen", "conv1+primary+class_capsules"): "all but the decoder frozen",
 }
 
 
@@ -92,12 +90,9 @@ def possible_range(name: str) -> tuple[float, float]:
 def setting_label(by: Sequence[str], values: Sequence[object]) -> str:
     """Return one setting as text: `dynamic routing, r = 3`.
 
-    A value of None, which stands for a setting that a run does not have, is left out. So is what makes no difference.
+    A value of None, which stands for a setting that a run does not have, is left out.
     """
     setting = {path: value for path, value in zip(by, values, strict=True) if value is not None}
-    setting = {path: value for path, value in setting.items() if matters(path, setting)}
-    if setting.get(ITERATIONS) == 1:  # there is no inner iteration
-        setting.pop(GRADIENT, None)
     parts = [_value_label(path, value) for path, value in setting.items()]
     return ", ".join(part for part in parts if part) or "all runs"
 
