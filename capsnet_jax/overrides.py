@@ -132,16 +132,18 @@ def from_preset(name: str, changes: Overrides | None = None) -> Config:
 
 
 def refuse_unused(unused: Iterable[str], configs: Sequence[Config]) -> None:
-    """Raise a ConfigError for the first setting that none of the configs has."""
+    """Raise a ConfigError for the first path of `unused`, which none of the configs has."""
     for path in unused:
-        group = path.split(".")[0]
-        config = configs[0]
-        if path.startswith("eval."):
-            continue
-        names = [text for text in (config.model.name, _choice_name(config.routing), config.loss.name) if text]
+        config, group = configs[0], path.split(".")[0]
         own = [p for p in flatten(config) if p.startswith(f"{group}.")]
-        has = f"it has {', '.join(own)}" if own else f"it has no {group} settings at all"
-        raise ConfigError(f"{path} makes no difference to {' with '.join(names)}; {has}")
+        if path in fields_of(config):
+            doc = fields_of(config)[path].metadata["doc"]
+            raise ConfigError(f"{path} ({doc}) makes no difference with {', '.join(own)} as they are; leave it out")
+        names = {"routing": config.routing, "loss": config.loss}
+        owner = config.model if group == "model" else names.get(group) or config.model
+        raise ConfigError(
+            f"{owner.name} has no {path}; " + (f"it has {', '.join(own)}" if own else "it does not route")
+        )
 
 
 def flatten(config: Config) -> dict[str, Any]:
@@ -287,7 +289,3 @@ class _Name:
     """The name of a choice, in the place of a settings dataclass."""
 
     name: str = dataclasses.field(metadata={"doc": "which one; see --list", "traced": False, "low": 0, "high": 0})
-
-
-def _choice_name(choice: Choice | None) -> str:
-    return "" if choice is None else choice.name

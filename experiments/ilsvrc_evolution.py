@@ -66,8 +66,8 @@ def measure(settings: Sequence[Config], workdir: Path, stop: Callable[[], int | 
     import json
 
     from capsnet_jax.models.summary import outline
-    from capsnet_jax.sweeps.interrupt import Interrupted
     from capsnet_jax.sweeps.files import write_json
+    from capsnet_jax.sweeps.interrupt import Interrupted
 
     path = _counts(workdir)
     found = json.loads(path.read_text()) if path.exists() else {}

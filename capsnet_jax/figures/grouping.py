@@ -1,7 +1,6 @@
 """Records sorted into the groups that a figure compares, and what the seeds of a group say together.
 
-`by_dataset`, `varying_paths` and `compared_paths` come from the records' own module; figures and experiments take them
-from here.
+`by_dataset` and `compared_paths` come from the records' own module; figures and experiments take them from here.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from capsnet_jax.statistics import mean_interval
-from capsnet_jax.sweeps.records import Record, by_dataset, compared_paths, varying_paths
+from capsnet_jax.sweeps.records import Record, by_dataset, compared_paths
 
 __all__ = [
     "Curve",
@@ -32,7 +31,6 @@ __all__ = [
     "results",
     "single_dataset",
     "summarize",
-    "varying_paths",
 ]
 
 DATASET = "data.dataset"
