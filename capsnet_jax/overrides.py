@@ -1,6 +1,6 @@
-"""Settings as people name and type them: `path=value` to a config and back, and the combinations that a sweep compares.
+"""Settings as people name and type them: `path=value` to a config and back, and what a sweep compares.
 
-A path is `group.field`, as `routing.iterations`. Which paths there are depends on the chosen model, router and loss, for
+A path is `group.field`, as `routing.iterations`. Which paths there are depends on the chosen model, router and loss, as
 each has its own settings. What a choice lacks is no part of a config, and so of no run's identity.
 """
 

@@ -3,7 +3,6 @@
 import ast
 import dataclasses
 import importlib
-import importlib.util
 import shlex
 import sys
 from collections.abc import Sequence
@@ -89,8 +88,8 @@ def resolve_flags(experiment: ModuleType, options: flags.FlagValues) -> Asked:
     """Resolve what an experiment compares under these flags.
 
     The preset comes first, then the experiment's CONFIG, then --dataset and --set. What --set or --sweep name is
-    taken out of the experiment's SWEEP; a --sweep is then crossed with what remains of it. What a chosen model or router
-    does not have makes no difference: arms that differ in nothing else become one.
+    taken out of the experiment's SWEEP; a --sweep is then crossed with what remains of it. What a chosen model or
+    router does not have makes no difference: arms that differ in nothing else become one.
 
     Raises:
         ConfigError: a setting that cannot be used, or one of --set and --sweep that no arm has.
@@ -315,9 +314,8 @@ def _what_there_is() -> str:
 
 def _question(module: str) -> str:
     """Return the first line of an experiment's docstring, without importing it."""
-    spec = importlib.util.find_spec(module)
-    assert spec is not None and spec.origin is not None, f"{module} is a file"
-    return (ast.get_docstring(ast.parse(Path(spec.origin).read_text())) or "").split("\n")[0]
+    file = Path(__file__).with_name(f"{module.rpartition('.')[2]}.py")
+    return (ast.get_docstring(ast.parse(file.read_text())) or "").split("\n")[0]
 
 
 def _complain(reason: object, code: int = 2) -> int:

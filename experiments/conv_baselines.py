@@ -51,9 +51,7 @@ from capsnet_jax.figures.labels import ITERATIONS, MODEL
 if TYPE_CHECKING:
     from capsnet_jax.config import Config
 
-CONFIG: dict[str, object] = {
-    "eval.max_routing_iterations": 7
-}  # so that CapsNets are the very runs of routing_iterations
+CONFIG: dict[str, object] = {"eval.max_routing_iterations": 7}
 
 
 def _capsnet(iterations: int) -> dict[str, object]:

@@ -27,9 +27,7 @@ from capsnet_jax.interpret.restore import Trained, observed
 from capsnet_jax.overrides import grid
 from capsnet_jax.statistics import mean_interval
 
-CONFIG: dict[str, object] = {
-    "eval.max_routing_iterations": 7
-}  # so that CapsNets are the very runs of routing_iterations
+CONFIG: dict[str, object] = {"eval.max_routing_iterations": 7}
 
 SWEEP: list[dict[str, object]] = grid({"model.name": ("capsnet_small", "cnn_small", "cnn_small_strided")})
 
