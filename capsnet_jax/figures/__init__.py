@@ -13,7 +13,7 @@ from capsnet_jax.figures.ilsvrc import error_against_cost, ilsvrc_winners
 from capsnet_jax.figures.images import prediction, reconstructions
 from capsnet_jax.figures.iterations import changes_by_iteration, through_training
 from capsnet_jax.figures.labels import dataset_label
-from capsnet_jax.figures.net_throughput import speed_ratios
+from capsnet_jax.figures.net_throughput import net_speeds, speed_ratios
 from capsnet_jax.figures.paired import compare_arms
 from capsnet_jax.figures.quadrants import transfer_quadrants
 from capsnet_jax.figures.slide import SLIDE_POINTS, routing_against_backprop
@@ -36,6 +36,7 @@ __all__ = [
     "error_by_setting",
     "ilsvrc_winners",
     "learning_curves",
+    "net_speeds",
     "prediction",
     "reconstructions",
     "routing_against_backprop",
