@@ -131,6 +131,15 @@ def from_preset(name: str, changes: Overrides | None = None) -> Config:
     return build(PRESETS[name] | {"preset": name} | dict(changes or {}))
 
 
+def override(config: Config, changes: Overrides) -> Config:
+    """Return a config with {path: value} on top.
+
+    Raises:
+        ConfigError: as of `build`.
+    """
+    return build(flatten(config) | dict(changes))
+
+
 def refuse_unused(unused: Iterable[str], configs: Sequence[Config]) -> None:
     """Raise a ConfigError for the first path of `unused`, which none of the configs has."""
     for path in unused:

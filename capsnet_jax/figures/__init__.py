@@ -9,7 +9,7 @@ from capsnet_jax.figures.error_against import error_against
 from capsnet_jax.figures.forest import error_by_setting, paired_differences
 from capsnet_jax.figures.heatmap import setting_heatmap, train_test_grid
 from capsnet_jax.figures.images import prediction, reconstructions
-from capsnet_jax.figures.net_throughput import speed_ratios
+from capsnet_jax.figures.net_throughput import net_speeds, speed_ratios
 from capsnet_jax.figures.style import save
 from capsnet_jax.figures.throughput import COMPARED, CURVES, throughput_by_subject, throughput_scaling
 
@@ -20,6 +20,7 @@ __all__ = [
     "error_by_cost",
     "error_by_setting",
     "learning_curves",
+    "net_speeds",
     "paired_differences",
     "prediction",
     "reconstructions",
