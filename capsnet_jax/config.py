@@ -75,6 +75,7 @@ def static(
 def pytree_dataclass(cls: type[T]) -> type[T]:
     """Make a class a frozen dataclass and a pytree: traced fields and inner dataclasses are children."""
     cls = dataclasses.dataclass(frozen=True)(cls)
+    cls.__no_type_check__ = True  # type: ignore[attr-defined]  # JAX puts arrays, shapes and tracers in place of numbers
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     children = [f.name for f in fields if f.metadata.get("traced", True)]
     structure = [f.name for f in fields if f.name not in children]

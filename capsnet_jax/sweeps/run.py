@@ -6,6 +6,7 @@ other does; what is locked elsewhere is waited for, and found finished.
 
 import contextlib
 import dataclasses
+import datetime
 import hashlib
 import json
 import math
@@ -165,7 +166,9 @@ def _train_program(
 
     def is_new(run: Run) -> bool:
         record = now.get(run.name)
-        return is_finished(run, record) and not (plan.rerun and record == before.get(run.name))
+        if record is None or not is_finished(run, record):
+            return False
+        return not (plan.rerun and run.name in before and record.recorded == before[run.name].recorded)
 
     folder = plan.workdir / "programs" / key
     todo = {run.name: run for run in group if not is_new(run)}
@@ -261,6 +264,7 @@ def _finish(group: list[Run], at: FitProgress, dataset: data.Dataset, plan: Plan
                 environment=records.environment(),
                 code=code_of(run.config),
                 observed=dataclasses.asdict(plan.observed),
+                recorded=datetime.datetime.now(datetime.UTC).isoformat(),
                 wrong=wrong[i] if diverged[i] < 0 else None,
             )
         )
