@@ -202,7 +202,7 @@ def _digest(contents: _Contents) -> str:
     digest = hashlib.blake2b(json.dumps(contents.metadata, sort_keys=True).encode(), digest_size=32)
     for name, array in sorted(contents.arrays.items()):
         digest.update(json.dumps([name, _describe(array)]).encode())
-        digest.update(array.reshape(-1).view(np.uint8))
+        digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
