@@ -3,7 +3,7 @@
 A checkpoint is one safetensors file, `12.safetensors` for step 12. It holds every array by its path in the state, such
 as `params/conv/kernel`. The step, the history and a digest of everything are in the file's metadata.
 
-Why one safetensors file, and not a folder of Orbax: one rename gives the file its name, so what is visible is whole.
+Why one safetensors file, and not a folder of Orbax: one rename gives the file its name, so what is visible is complete.
 Other programs read it: `safetensors.numpy.load_file` needs nothing of ours. One call writes it, without threads, so an
 error is raised once and where it happens; on a full disk Orbax's threads print hundreds of lines. What Orbax adds,
 arrays that are spread over many machines, is not used here. The digest shows damage that comes later.
@@ -74,7 +74,7 @@ def save(folder: Path, step: int, state: PyTree, history: list[dict[str, Any]], 
 
 
 def restore(folder: Path, like: PyTree) -> Restored | None:
-    """Restore the newest checkpoint that is whole.
+    """Restore the newest checkpoint that is complete.
 
     One that is damaged is passed over with a warning, and the one before it is used.
 
@@ -86,7 +86,7 @@ def restore(folder: Path, like: PyTree) -> Restored | None:
         The checkpoint, its arrays on the default device; None where there is none.
 
     Raises:
-        CheckpointError: the checkpoint is whole, but of another tree, shape or dtype than `like`.
+        CheckpointError: the checkpoint is complete, but of another tree, shape or dtype than `like`.
     """
     for step in _steps(folder):
         path = folder / f"{step}{SUFFIX}"
@@ -102,7 +102,7 @@ def save_params(path: Path, params: PyTree, stats: PyTree) -> None:
     """Save a finished run's parameters and batch norm's statistics as one file; replace an older one.
 
     Args:
-        path: of the file, which is there whole or not at all; by custom `params.safetensors`.
+        path: of the file, which is there complete or not at all; by convention `params.safetensors`.
         params: pytree of arrays; their names in the file begin with `params/`.
         stats: pytree of arrays, {} for a model without batch norm; their names begin with `stats/`.
 
@@ -128,7 +128,7 @@ def load_params(path: Path, like_params: PyTree, like_stats: PyTree) -> tuple[Py
     """
     contents = _read(path)
     if isinstance(contents, str):
-        raise CheckpointError(f"{path} holds no whole parameters ({contents}): run the training again")
+        raise CheckpointError(f"{path} holds no complete parameters ({contents}): run the training again")
     tree = _tree(path, contents, {"params": like_params, "stats": like_stats})
     return tree["params"], tree["stats"]
 
@@ -172,7 +172,7 @@ def _write(path: Path, tree: PyTree, metadata: Mapping[str, str]) -> None:
 
 
 def _read(path: Path) -> _Contents | str:
-    """Read a file; return in words what is wrong where it is not what was saved."""
+    """Read a file; return what is wrong as text where it is not what was saved."""
     try:
         with safe_open(path, framework="np") as file:
             metadata = dict(file.metadata() or {})

@@ -1,4 +1,4 @@
-"""Write files that are whole after a crash, and append to one file from many processes."""
+"""Write files that are complete after a crash, and append to one file from many processes."""
 
 import json
 import math

@@ -19,7 +19,7 @@ class ProgramLock:
     The lock is the kernel's: it ends with its process, however that ends, and a lock file that is left means nothing.
     Who gets the lock has to look whether the work is still to be done, for the holder before may have done it.
 
-    The holder's process id and machine stand in a file of their own, `<name>.pid`: older filelocks empty a lock file
+    The holder's process id and machine stand in a second file, `<name>.pid`: older filelocks empty a lock file
     that they fail to get.
     """
 
@@ -53,7 +53,7 @@ class ProgramLock:
         return True
 
     def release(self) -> None:
-        """Free the lock; nothing happens where it is not held."""
+        """Free the lock; nothing happens where this object does not have it."""
         if self._lock.is_locked:
             with contextlib.suppress(OSError):  # its folder may be gone
                 self._pid.unlink(missing_ok=True)

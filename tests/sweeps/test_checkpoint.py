@@ -36,8 +36,8 @@ class State:
 
 
 def from_bits(bits: list[int], dtype: str) -> jax.Array:
-    words = np.array(bits, f"uint{jnp.dtype(dtype).itemsize * 8}")
-    return jax.device_put(words.view(jnp.dtype(dtype)))
+    unsigned = np.array(bits, f"uint{jnp.dtype(dtype).itemsize * 8}")
+    return jax.device_put(unsigned.view(jnp.dtype(dtype)))
 
 
 def make_state() -> State:
@@ -336,7 +336,7 @@ STATS = {"norm1": {"mean": jnp.full(8, 0.5), "var": jnp.arange(8, dtype=jnp.floa
 def test_params_are_whole_or_absent(tmp_path, monkeypatch, stats):
     path = tmp_path / "run/params.safetensors"
     params = make_state().params
-    with pytest.raises(CheckpointError, match=r"holds no whole parameters \(No such file.*run the training again"):
+    with pytest.raises(CheckpointError, match=r"holds no complete parameters \(No such file.*run the training again"):
         load_params(path, params, stats)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: 1 / 0)

@@ -107,10 +107,10 @@ ROW = {"name": "é", "value": [1.5, {"inner": "}"}]}
 def test_a_line_torn_at_any_byte_costs_that_line_alone(tmp_path, length):
     path, line = tmp_path / "a", to_json(ROW).encode()
     path.write_bytes(b'{"n": 1}\n' + line[:length])
-    kept = [{"n": 1}, ROW] if length == len(line) else [{"n": 1}]
-    assert read_lines(path) == kept
+    expected = [{"n": 1}, ROW] if length == len(line) else [{"n": 1}]
+    assert read_lines(path) == expected
     append_line(path, '{"n": 2}')
-    assert read_lines(path) == [*kept, {"n": 2}]
+    assert read_lines(path) == [*expected, {"n": 2}]
     assert path.read_bytes().endswith(b'}\n{"n": 2}\n')
 
 

@@ -12,7 +12,7 @@ HOLDER = """
 import pathlib, sys, time
 from capsnet_jax.sweeps.lock import exclusive
 with exclusive(pathlib.Path(sys.argv[1])):
-    print("held", flush=True)
+    print("locked", flush=True)
     time.sleep(60)
 """
 
@@ -20,7 +20,7 @@ with exclusive(pathlib.Path(sys.argv[1])):
 @pytest.fixture
 def holder(tmp_path):
     with subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "held\n"
+        assert process.stdout.readline() == "locked\n"
         yield process
         process.kill()
 
