@@ -108,12 +108,10 @@ class Progress:
         """Draw the bars."""
         if self._bars is None:
             return
-        rows = (
-            [(self._sweep, "all runs"), (self._program, self._text)] if self._program else [(self._sweep, self._text)]
-        )
+        rows = [(self._sweep, "all runs" if self._program else self._text)]
+        if self._program:
+            rows.append((self._program, self._text))
         for row, (count, text) in enumerate(rows):
-            if count is None:
-                continue
             if len(self._bars.task_ids) <= row:
                 self._bars.add_task("", left="")
             self._bars.update(
