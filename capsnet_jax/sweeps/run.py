@@ -141,7 +141,7 @@ def _train(runs: Sequence[Run], plan: Plan, datasets: Datasets, before: Mapping[
                 break
             else:
                 if not told:
-                    progress.say(f"waiting for {len(waiting)} programs that process {lock.holder()} trains")
+                    progress.say(f"waiting for {len(waiting)} programs that {lock.holder()} trains")
                     told = True
                 if signum := plan.stop():
                     raise Interrupted(signum)
@@ -201,6 +201,7 @@ def _train_together(
             states = initialize_from_pretrained(states, group, plan.workdir, datasets[source.config.data])
         start = checkpoint.Restored(0, states, [])
     step, history = start.step, start.history
+    progress.begin(_images(group, dataset), name)
     progress.skip(step * batch)
     progress.say(f"{name}: compiling" + (f", going on from step {step}" if step else ""))
     with contextlib.ExitStack() as stack:
@@ -213,7 +214,8 @@ def _train_together(
                 for row in select_run(new_epochs, i):
                     writer.epoch(row)
             where = f"{name} · {_where(at, configs[0].train.epochs)}"
-            progress.advance((at.step - step) * batch, where, keep=bool(new_epochs))
+            compiling = at.compile_seconds if step == start.step else 0.0
+            progress.advance((at.step - step) * batch, where, keep=bool(new_epochs), compiling=compiling)
             step = at.step
             signum, all_diverged = plan.stop(), bool(np.all(np.asarray(at.states.diverged) >= 0))
             if signum or time.monotonic() - saved > CHECKPOINT_SECONDS:
