@@ -19,8 +19,6 @@ from capsnet_jax.training import step as train
 from capsnet_jax.training.compile import compile_now
 from capsnet_jax.training.parallel import chosen, stack
 
-_TOTAL = 1_000_000  # steps that the learning rate's schedule spans: more than are ever timed
-
 
 class _Training(OnJax):
     """Steps of the training loop on images that live on the device, with augmentation, optimizer and metrics."""
@@ -30,7 +28,8 @@ class _Training(OnJax):
         self._config = config.unflatten(workload.settings)
         self._fixed = stack([self._config] * workload.runs), jnp.arange(workload.runs)
         self._examples, self.states = jax.device_put(data.train), initial_states(workload)
-        self._options: dict[str, Any] = {"classes": data.classes, "total": _TOTAL, "across": self._parallel}
+        # The learning rate's schedule spans more steps than are ever timed.
+        self._options: dict[str, Any] = {"classes": data.classes, "total": 1_000_000, "across": self._parallel}
 
     def compile(self) -> float:
         self._program, seconds = train.compile_steps(*self._fixed, self.states, self._examples, **self._options)
@@ -44,9 +43,8 @@ class _Training(OnJax):
             end = min(stop, (start // epoch + 1) * epoch)  # as in a fit, no call spans two epochs
             if start % epoch == 0:
                 self._order = self._orders(self._fixed[1], start // epoch)
-            bounds = np.int32(start), np.int32(end)
-            self.states = self._program(*self._fixed, self.states, self._examples, self._order, *bounds)
-            start = end
+            arguments = *self._fixed, self.states, self._examples, self._order, np.int32(start), np.int32(end)
+            self.states, start = self._program(*arguments), end
         jax.block_until_ready(self.states)
 
 
