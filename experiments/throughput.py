@@ -36,7 +36,8 @@ CONFIG: dict[str, object] = {"train.batch_size": 128, "train.ema_epochs": 0.0}
 
 SWEEP: list[dict[str, object]] = [{}]
 
-PEERS = ("pytorch", "pytorch_compiled", "plain_jax")
+PYTORCH = ("pytorch", "pytorch_compiled")
+PEERS = (*PYTORCH, "plain_jax")
 FIXED = ("routing.name", "routing.gradient", "routing.temperature", "loss.form", "data.dataset")
 FIT_IMAGES = 5000  # of mnist_5k
 
@@ -150,8 +151,8 @@ def ratios(frame: pd.DataFrame) -> dict[str, pd.Series]:
     steps = 1 / by_round(own, "iterations", subject=OURS, group="iterations", quantity="training")
     fits = by_round(frame, "quantity", group="seeds")
     found = {
-        "training speed / faster of PyTorch": over("training", "training", PEERS[:2]),
-        "inference speed / faster of PyTorch": over("inference", "inference", PEERS[:2]),
+        "training speed / faster of PyTorch": over("training", "training", PYTORCH),
+        "inference speed / faster of PyTorch": over("inference", "inference", PYTORCH),
         "training speed / plain JAX": over("training", "training", ["plain_jax"]),
         "inference speed / plain JAX": over("inference", "inference", ["plain_jax"]),
         "training memory / PyTorch eager": over("training", "training_memory", ["pytorch"]),

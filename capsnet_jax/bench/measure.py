@@ -56,11 +56,11 @@ def measure(path: Path, cases: Mapping[str, Sequence[Group]], stop: Stop) -> Non
             for number, group in enumerate(groups, 1):
                 group = group._replace(workloads=tuple(w for w in group.workloads if w.subject not in absent))
                 key = {"machine": about["machine"], "case": case, "group": group.name, "digest": group.digest}
-                title = f"[{number}/{len(groups)}] {group.name}"
-                if any(key.items() <= row.items() for row in records.load(path).to_dict("records")):
-                    print(f"{title}: measured already", flush=True)
+                finished = any(key.items() <= row.items() for row in records.load(path).to_dict("records"))
+                todo = f"{len(group.workloads)} in turn, {group.rounds * group.starts} rounds"
+                print(f"[{number}/{len(groups)}] {group.name}: {'measured already' if finished else todo}", flush=True)
+                if finished:
                     continue
-                print(f"{title}: {len(group.workloads)} in turn, {group.rounds * group.starts} rounds", flush=True)
                 rows, failed = bench.measure(group)
                 failures += failed
                 now = datetime.datetime.now(datetime.UTC).isoformat()
@@ -126,14 +126,13 @@ class _Bench:
                         yield workload, "compile_cold", 0, taken
 
     def _compile_times(self, group: Group) -> Measured:
-        """Yield the time of a new process without, and of another one with what the first one compiled."""
+        """Yield the time of a new process, and of another with what that one compiled; training has cold round 0."""
         for number in range(group.rounds):
             for workload in group.workloads:
                 cache = tempfile.mkdtemp(dir=self._scratch)
                 for quantity in ("compile_cold", "compile_warm"):
                     with self._open(workload, cache) as worker:
                         seconds = self._compile([worker], in_turn=True)[0] or math.inf
-                    # Round 0 of the cold ones is the training group's.
                     yield workload, quantity, number + (quantity == "compile_cold"), seconds
 
     def _fits(self, group: Group) -> Measured:
@@ -170,7 +169,6 @@ class _Bench:
         return seconds
 
     def _ask(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Return a function's value by a new process; None if it fails."""
         with Process(name, self._stop, tempfile.mkdtemp(dir=self._scratch), self._failures) as worker:
             return worker.ask(function, *arguments)
 

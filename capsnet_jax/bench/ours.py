@@ -20,8 +20,6 @@ from capsnet_jax.training.compile import aot_compile
 from capsnet_jax.training.parallel import resolve, stack
 from capsnet_jax.training.step import TrainState, steps_per_epoch
 
-_TOTAL = 1_000_000  # steps that the learning rate's schedule spans: more than are ever timed
-
 
 class _Training(OnJax):
     """Steps of the training loop on images that live on the device, with augmentation, optimizer and metrics."""
@@ -31,7 +29,8 @@ class _Training(OnJax):
         self._config = overrides.build(workload.settings)
         self._fixed = stack([self._config] * workload.runs), jnp.arange(workload.runs)
         self._examples, self.states = jax.device_put(data.train), initial_states(workload)
-        self._options: dict[str, Any] = {"classes": data.classes, "total": _TOTAL, "parallel": self._parallel}
+        # The learning rate's schedule spans more steps than are ever timed.
+        self._options: dict[str, Any] = {"classes": data.classes, "total": 1_000_000, "parallel": self._parallel}
 
     def compile(self) -> float:
         self._program, seconds = training.compile_steps(*self._fixed, self.states, self._examples, **self._options)
@@ -45,9 +44,8 @@ class _Training(OnJax):
             end = min(stop, (start // epoch + 1) * epoch)  # as in a fit, no call spans two epochs
             if start % epoch == 0:
                 self._order = self._permute(self._fixed[1], start // epoch)
-            bounds = np.int32(start), np.int32(end)
-            self.states = self._program(*self._fixed, self.states, self._examples, self._order, *bounds)
-            start = end
+            arguments = *self._fixed, self.states, self._examples, self._order, np.int32(start), np.int32(end)
+            self.states, start = self._program(*arguments), end
         jax.block_until_ready(self.states)
 
 
