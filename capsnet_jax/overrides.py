@@ -132,12 +132,15 @@ def from_preset(name: str, changes: Overrides | None = None) -> Config:
 
 
 def override(config: Config, changes: Overrides) -> Config:
-    """Return a config with {path: value} on top.
+    """Return a config with {path: value} on top; what makes no difference any more is as its choice has it by itself.
 
     Raises:
         ConfigError: as of `build`.
     """
-    return build(flatten(config) | dict(changes))
+    changes = {full_path(path): value for path, value in changes.items()}
+    resolved = resolve(flatten(config) | changes)
+    refuse_unused([path for path in resolved.unused if path in changes], [resolved.config])
+    return resolved.config
 
 
 def refuse_unused(unused: Iterable[str], configs: Sequence[Config]) -> None:
