@@ -1,11 +1,13 @@
 """Records as tables: means with intervals, settings paired by seed, the best settings of a sweep; and as a CSV file."""
 
 import csv
+import dataclasses
 import io
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,7 +28,8 @@ BEST = 5
 
 def as_text(records: Sequence[Record], swept: Sequence[str], baseline: Mapping[str, Any]) -> str:
     """Return what the terminal prints of records: every table, and which code made them."""
-    return "\n\n".join([*map(to_text, all_tables(records, swept, baseline)), describe_code(records)])
+    tables = all_tables(records, swept, baseline)
+    return "\n\n".join([*map(to_text, tables), f"code of revision {describe_revisions(records)}"])
 
 
 def all_tables(records: Sequence[Record], swept: Sequence[str], baseline: Mapping[str, Any]) -> list[Table]:
@@ -35,10 +38,17 @@ def all_tables(records: Sequence[Record], swept: Sequence[str], baseline: Mappin
     return [table for table in tables if table.rows or table.notes]
 
 
-def describe_code(records: Sequence[Record]) -> str:
-    """Return how many runs were made by the code of which revision."""
+def describe_revisions(records: Sequence[Record]) -> str:
+    """Return how many runs were made by which revision of the code: `abc1234 (12 runs), def5678 (1 run)`."""
     counts = Counter(record.revision for record in records)
-    return "code of revision " + ", ".join(f"{revision} ({count_runs(n)})" for revision, n in counts.items())
+    return ", ".join(f"{revision} ({count_runs(n)})" for revision, n in counts.items())
+
+
+def with_counts(records: Sequence[Record], experiment: ModuleType) -> list[Record]:
+    """Return the records with what an experiment counts of each, as FLOPs, among the results."""
+    if not hasattr(experiment, "count"):
+        return list(records)
+    return [dataclasses.replace(record, result=record.result | experiment.count(record)) for record in records]
 
 
 def count_runs(n: int) -> str:
@@ -92,8 +102,8 @@ def _results(settings: Sequence[Setting], paths: Sequence[str]) -> Table:
     for setting in settings:
         cost = [_thousands(setting.results(name)[0] / COSTS[name][1]) for name in costs]
         estimates = [describe(mean_interval(setting.results(name))) for name in errors]
-        speed = _thousands(round(float(np.median(setting.results("images_per_second"))), 0))
-        rows.append([*setting.cells(paths), *cost, *estimates, speed])
+        speeds = [speed for speed in setting.results("images_per_second") if not math.isnan(speed)]
+        rows.append([*setting.cells(paths), *cost, *estimates, f"{np.median(speeds):,.0f}" if speeds else ""])
     header = [*headings(paths), *(COSTS[name][0] for name in costs), *(ERRORS[name] for name in errors), "images/s"]
     return Table("", header, rows, [])
 
