@@ -1,6 +1,7 @@
 """What a trained network has learned: a finished run and images in, arrays out. Nothing here draws.
 
-An observation is a function of a network, and one line in OBSERVATIONS; README.md beside this file shows how to add one.
+An observation is a function of a network, and one line in OBSERVATIONS. README.md beside this file shows how to add
+one.
 """
 
 from collections.abc import Callable

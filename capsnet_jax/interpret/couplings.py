@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Num
 
 from capsnet_jax.config import ConfigError
 from capsnet_jax.interpret.examples import of_each_class

@@ -91,7 +91,7 @@ def work(config: Config, image_shape: tuple[int, int, int], classes: int) -> int
 
 def describe(name: str, outline: Outline) -> str:
     """Return a table of a model's layers."""
-    rows = [("layer", "output", "parameters", "kernel", "stride", "padding")]
+    rows: list[tuple[str, ...]] = [("layer", "output", "parameters", "kernel", "stride", "padding")]
     for layer in outline.layers:
         sizes = ("", "", "")
         if layer.kernel is not None:

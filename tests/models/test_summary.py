@@ -124,7 +124,7 @@ def test_settings_are_honoured():
 
 
 def test_kernels_strides_and_paddings():
-    """Sabour et al. 2017, figure 1, and Krizhevsky et al. 2012, figure 2; SAME of a stride has more zeros at the end."""
+    """Sabour et al. 2017, figure 1; Krizhevsky et al. 2012, figure 2. SAME at a stride has more zeros at the end."""
     layers = lines(describe("capsnet"))
     assert layers["conv1"][2:] == ["9×9", "1", "0"]
     assert layers["primary"][2:] == ["9×9", "2", "0"]
