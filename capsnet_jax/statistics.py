@@ -1,8 +1,10 @@
-"""Means of a few seeds with honest intervals: pure functions of numbers.
+"""Means of a few seeds with honest intervals, and tests of differences: pure functions of numbers.
 
 A seed is the unit of repetition: five seeds give n = 5, whatever the size of the test set. Values that are
 not finite (a run that diverged) are left out and `n` counts what is left, so a reader sees that some are
 missing.
+
+Each function imports `scipy.stats` when it needs it, because that takes about a second.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import special
+
+ROUNDING = 1e-12  # differences that are equal but for this, relative to the values, have no spread
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +45,23 @@ class PairedDifference:
     p_value: float
 
 
+@dataclasses.dataclass(frozen=True)
+class McNemar:
+    """McNemar's exact test of two nets on one test set.
+
+    Attributes:
+        only_a: images that net a alone gets wrong.
+        only_b: images that net b alone gets wrong.
+        p_value: two-sided; 1 when no image tells the nets apart.
+    """
+
+    only_a: int
+    only_b: int
+    p_value: float
+
+
 def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> Estimate:
-    """Returns the mean of `values` with its Student t interval.
+    """Return the mean of `values` with its Student t interval.
 
     Args:
         values: float[n], one value a seed; those that are not finite are left out.
@@ -59,23 +77,26 @@ def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> 
     mean = float(finite.mean()) if n else math.nan
     if n < 2:
         return Estimate(n, mean, math.nan, math.nan)
+    from scipy import stats
+
     std = float(finite.std(ddof=1))
-    quantile = float(special.stdtrit(n - 1, (1 + level) / 2))
-    return Estimate(n, mean, std, quantile * std / math.sqrt(n))
+    _, quantile = stats.t.interval(level, n - 1)
+    return Estimate(n, mean, std, float(quantile) * std / math.sqrt(n))
 
 
 def paired_difference(
     a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, level: float = 0.95
 ) -> PairedDifference:
-    """Compares two arms that were run on the same seeds: the paired t test of `a - b`.
+    """Compare two settings that were run on the same seeds: the paired t test of `a - b`.
 
     Args:
         a: float[n], one value a seed.
-        b: float[n], the other arm's values of the same seeds in the same order.
+        b: float[n], the other setting's values of the same seeds in the same order.
         level: the coverage of the interval, between 0 and 1.
 
     Returns:
-        The mean difference. With fewer than two finite pairs `half_width` and `p_value` are nan.
+        The mean difference over the pairs in which both values are finite. With fewer than two such pairs
+        `half_width` and `p_value` are nan. If all differences are equal, p is 1 where they are zero, else 0.
 
     Raises:
         ValueError: the lengths differ, or `level` is not between 0 and 1.
@@ -83,20 +104,81 @@ def paired_difference(
     left, right = np.asarray(a, np.float64).ravel(), np.asarray(b, np.float64).ravel()
     if left.size != right.size:
         raise ValueError(f"pairs need as many values on both sides, got {left.size} and {right.size}")
+    finite = np.isfinite(left) & np.isfinite(right)
+    left, right = left[finite], right[finite]
     estimate = mean_interval(left - right, level)
-    return PairedDifference(estimate.n, estimate.mean, estimate.half_width, _p_value(estimate))
+    if estimate.n < 2:
+        return PairedDifference(estimate.n, estimate.mean, math.nan, math.nan)
+    smallest = ROUNDING * float(np.abs([left, right]).max())
+    if estimate.std <= smallest:
+        return PairedDifference(estimate.n, estimate.mean, 0.0, float(abs(estimate.mean) <= smallest))
+    from scipy import stats
+
+    p_value = float(stats.ttest_rel(left, right).pvalue)
+    return PairedDifference(estimate.n, estimate.mean, estimate.half_width, p_value)
 
 
-def binomial_half_width(error_percent: float, n: int, level: float = 0.95) -> float:
-    """Returns how far one measured error may be off because the test set is finite, in percentage points.
+def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Adjust the p values of several comparisons for their number, by Holm's step-down method.
 
-    Half the width of Wilson's score interval, which unlike the normal approximation is not zero at 0 % or
-    100 %. It says nothing of the spread between seeds.
+    If every comparison with an adjusted p of at most 0.05 is called significant, the chance of even one false
+    claim among them is at most 5 % (S. Holm, "A simple sequentially rejective multiple test procedure",
+    Scandinavian Journal of Statistics 6, 1979).
+
+    Args:
+        p_values: float[n]; nan stands for a comparison that could not be made: it stays nan and is not counted.
+
+    Returns:
+        float[n], in the order given, each at least its p value and at most 1.
+    """
+    p = np.asarray(p_values, np.float64).ravel()
+    order = np.argsort(p)  # nan comes last
+    order = order[: np.count_nonzero(~np.isnan(p))]
+    adjusted = np.full(p.size, math.nan)
+    # The smallest p counts n times, the next one n - 1 times; a larger p never gets a smaller adjusted value.
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(order.size, 0, -1)), 1)
+    return adjusted
+
+
+def mcnemar(wrong_a: Sequence[bool] | np.ndarray, wrong_b: Sequence[bool] | np.ndarray) -> McNemar:
+    """Compare two trained nets on the same test images, by McNemar's exact test.
+
+    Only images that one net alone gets wrong tell the nets apart. If the nets were equally good, each such image
+    would be either's with probability 1/2. The test is about these two nets, not about other seeds.
+
+    Args:
+        wrong_a: bool[images], whether net a gets an image wrong.
+        wrong_b: bool[images], the same of net b, for the same images in the same order.
+
+    Raises:
+        ValueError: the lengths differ, or a value is not true or false.
+    """
+    a, b = np.asarray(wrong_a).ravel(), np.asarray(wrong_b).ravel()
+    if a.size != b.size:
+        raise ValueError(f"two nets need the same test images, got {a.size} and {b.size}")
+    if a.size and (a.dtype != bool or b.dtype != bool):
+        raise ValueError(f"wrong or not is true or false, got {a.dtype} and {b.dtype}")
+    only_a, only_b = int(np.count_nonzero(a > b)), int(np.count_nonzero(b > a))
+    if only_a + only_b == 0:
+        return McNemar(0, 0, 1.0)
+    from scipy import stats
+
+    return McNemar(only_a, only_b, float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue))
+
+
+def wilson_interval(error_percent: float, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Return between which errors the true one may lie, the test set being finite, in percent.
+
+    Wilson's score interval, which unlike the normal approximation has a width at 0 % and 100 % too. It says
+    nothing of the spread between seeds.
 
     Args:
         error_percent: the measured error, 0 to 100.
         n: images in the test set.
         level: the coverage of the interval, between 0 and 1.
+
+    Returns:
+        low, high: around the nearest error that n images can have.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -104,28 +186,21 @@ def binomial_half_width(error_percent: float, n: int, level: float = 0.95) -> fl
     _check_level(level)
     if n < 1 or not 0 <= error_percent <= 100:
         raise ValueError(f"need n >= 1 and an error of 0 to 100 %, got n = {n} and {error_percent} %")
-    z = float(special.ndtri((1 + level) / 2))
-    p = error_percent / 100
-    return 100 * z * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2) / (1 + z * z / n)
+    from scipy import stats
+
+    interval = stats.binomtest(round(error_percent / 100 * n), n).proportion_ci(level, method="wilson")
+    return 100 * float(interval.low), 100 * float(interval.high)
 
 
 def describe(estimate: Estimate, digits: int = 2) -> str:
-    """Returns `0.53 ± 0.06 (n = 5)`; without the interval when there is none."""
+    """Return `0.53 ± 0.06 (n = 5)`; without the interval when there is none."""
     if estimate.n == 0:
         return "no finite value (n = 0)"
     interval = "" if math.isnan(estimate.half_width) else f" ± {estimate.half_width:.{digits}f}"
     return f"{estimate.mean:.{digits}f}{interval} (n = {estimate.n})"
 
 
-def _p_value(estimate: Estimate) -> float:
-    if estimate.n < 2:
-        return math.nan
-    if estimate.std == 0:
-        return 1.0 if estimate.mean == 0 else 0.0
-    t = abs(estimate.mean) / (estimate.std / math.sqrt(estimate.n))
-    return float(2 * special.stdtr(estimate.n - 1, -t))
-
-
 def _check_level(level: float) -> None:
+    """Raise ValueError where a level is no coverage."""
     if not 0 < level < 1:
         raise ValueError(f"level is a coverage between 0 and 1, got {level}")

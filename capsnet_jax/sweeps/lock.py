@@ -1,7 +1,8 @@
-"""One process a workdir."""
+"""Keep processes apart: one process a workdir, or one process a program of a sweep."""
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,33 +13,72 @@ class LockedError(Exception):
     """Another process works in the folder, or it cannot be locked; the message names folder and remedy."""
 
 
+class ProgramLock:
+    """A lock on one file, for one program of a sweep that several processes share.
+
+    The lock is the kernel's: it ends with its process, however that ends, and a lock file that is left means nothing.
+    Who gets the lock has to look whether the work is still to be done, for the holder before may have done it.
+
+    The holder's process id and machine stand in a second file, `<name>.pid`: older filelocks empty a lock file
+    that they fail to get.
+    """
+
+    def __init__(self, path: Path):
+        """Name the lock file; nothing is locked yet."""
+        self._path = path
+        self._pid = path.with_name(f"{path.name}.pid")
+        self._lock = filelock.FileLock(path, timeout=0)
+
+    def acquire(self) -> bool:
+        """Take the lock if it is free; make the folder where missing.
+
+        Returns:
+            Whether this object holds the lock now. False at once where another process, or another object of this
+            process, holds it.
+
+        Raises:
+            LockedError: the folder cannot be written.
+        """
+        if self._lock.is_locked:
+            return True
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+            self._pid.write_text(f"{os.getpid()} {socket.gethostname()}\n")
+        except filelock.Timeout:
+            return False
+        except OSError as error:
+            self._lock.release()
+            raise LockedError(f"{self._path.parent} cannot be locked ({error}): use another workdir") from error
+        return True
+
+    def release(self) -> None:
+        """Free the lock; nothing happens where this object does not have it."""
+        if self._lock.is_locked:
+            with contextlib.suppress(OSError):  # its folder may be gone
+                self._pid.unlink(missing_ok=True)
+            self._lock.release()
+
+    def holder(self) -> str:
+        """Say who holds the lock, such as `process 123` or `process 123 on node7`; useful when `acquire` said no."""
+        try:
+            pid, host = self._pid.read_text().split()
+        except (OSError, ValueError):  # it may be leaving this moment
+            return "an unknown process"
+        return f"process {pid}" if host == socket.gethostname() else f"process {pid} on {host}"
+
+
 @contextlib.contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Holds a folder, made where missing, for this process alone.
-
-    The lock is the kernel's: it ends with its process, however that ends, and a `.lock` that is left means
-    nothing. The holder's process id stands in a file of its own: older filelocks empty a lock file that they
-    fail to get.
+    """Hold a folder, made where missing, for this process alone.
 
     Raises:
         LockedError: at once, where another process holds it, or where the folder cannot be written.
     """
-    lock = filelock.FileLock(folder / ".lock", timeout=0)
-    pid = folder / ".lock.pid"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-        pid.write_text(f"{os.getpid()}\n")
-    except filelock.Timeout:
-        holder = "unknown"
-        with contextlib.suppress(OSError):  # it may be leaving this moment
-            holder = pid.read_text().strip()
-        raise LockedError(f"{folder} is in use by process {holder}: wait for it, or use another workdir") from None
-    except OSError as error:
-        lock.release()
-        raise LockedError(f"{folder} cannot be locked ({error}): use another workdir") from error
+    lock = ProgramLock(folder / ".lock")
+    if not lock.acquire():
+        raise LockedError(f"{folder} is in use by {lock.holder()}: wait for it, or use another workdir")
     try:
         yield
     finally:
-        pid.unlink(missing_ok=True)
         lock.release()
