@@ -1,8 +1,9 @@
 """Settings: frozen dataclasses whose fields say whether a compiled program takes them as an argument.
 
-A config is a JAX pytree. Its *leaves* are numbers that a compiled program takes as arguments (fields made with `traced`),
-so many values of them run side by side in one program. Everything else (fields made with `static`) is *structure*:
-another value of it is another program. `jax.tree.structure(config)` therefore tells which runs share a compilation.
+A config is a JAX pytree. Its *leaves* are numbers that a compiled program takes as arguments (fields made with
+`traced`), so many values of them run side by side in one program. Everything else (fields made with `static`) is
+*structure*: another value of it is another program. `jax.tree.structure(config)` therefore tells which runs share a
+compilation.
 
 A model, a router and a loss each have settings of their own, a dataclass beside them. `Choice` holds the name that was
 chosen and those settings. How paths such as `routing.iterations` lead to fields is told in `overrides`.
@@ -74,6 +75,7 @@ def static(
 def pytree_dataclass(cls: type[T]) -> type[T]:
     """Make a class a frozen dataclass and a pytree: traced fields and inner dataclasses are children."""
     cls = dataclasses.dataclass(frozen=True)(cls)
+    cls.__no_type_check__ = True  # type: ignore[attr-defined]  # JAX puts arrays, shapes and tracers in place of numbers
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     children = [f.name for f in fields if f.metadata.get("traced", True)]
     structure = [f.name for f in fields if f.name not in children]

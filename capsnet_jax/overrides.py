@@ -1,6 +1,6 @@
-"""Settings as people name and type them: `path=value` to a config and back, and the combinations that a sweep compares.
+"""Settings as people name and type them: `path=value` to a config and back, and what a sweep compares.
 
-A path is `group.field`, as `routing.iterations`. Which paths there are depends on the chosen model, router and loss, for
+A path is `group.field`, as `routing.iterations`. Which paths there are depends on the chosen model, router and loss, as
 each has its own settings. What a choice lacks is no part of a config, and so of no run's identity.
 """
 
@@ -131,17 +131,28 @@ def from_preset(name: str, changes: Overrides | None = None) -> Config:
     return build(PRESETS[name] | {"preset": name} | dict(changes or {}))
 
 
+def override(config: Config, changes: Overrides) -> Config:
+    """Return a config with {path: value} on top.
+
+    Raises:
+        ConfigError: as of `build`.
+    """
+    return build(flatten(config) | dict(changes))
+
+
 def refuse_unused(unused: Iterable[str], configs: Sequence[Config]) -> None:
-    """Raise a ConfigError for the first setting that none of the configs has."""
+    """Raise a ConfigError for the first path of `unused`, which none of the configs has."""
     for path in unused:
-        group = path.split(".")[0]
-        config = configs[0]
-        if path.startswith("eval."):
-            continue
-        names = [text for text in (config.model.name, _choice_name(config.routing), config.loss.name) if text]
+        config, group = configs[0], path.split(".")[0]
         own = [p for p in flatten(config) if p.startswith(f"{group}.")]
-        has = f"it has {', '.join(own)}" if own else f"it has no {group} settings at all"
-        raise ConfigError(f"{path} makes no difference to {' with '.join(names)}; {has}")
+        if path in fields_of(config):
+            doc = fields_of(config)[path].metadata["doc"]
+            raise ConfigError(f"{path} ({doc}) makes no difference with {', '.join(own)} as they are; leave it out")
+        names = {"routing": config.routing, "loss": config.loss}
+        owner = config.model if group == "model" else names.get(group) or config.model
+        raise ConfigError(
+            f"{owner.name} has no {path}; " + (f"it has {', '.join(own)}" if own else "it does not route")
+        )
 
 
 def flatten(config: Config) -> dict[str, Any]:
@@ -287,7 +298,3 @@ class _Name:
     """The name of a choice, in the place of a settings dataclass."""
 
     name: str = dataclasses.field(metadata={"doc": "which one; see --list", "traced": False, "low": 0, "high": 0})
-
-
-def _choice_name(choice: Choice | None) -> str:
-    return "" if choice is None else choice.name

@@ -13,22 +13,24 @@ All images are of the validation split. A figure is of the run with the least se
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
-    from matplotlib.figure import Figure
+import numpy as np
+from matplotlib.figure import Figure
 
-    from capsnet_jax.interpret.restore import Trained
-    from capsnet_jax.sweeps.records import Record
+import capsnet_jax.figures.style as style
+from capsnet_jax.figures.grouping import DATASET, Record
+from capsnet_jax.figures.images import reconstructions, show
+from capsnet_jax.figures.labels import dataset_label, dataset_slug
+from capsnet_jax.interpret.restore import Trained, observed
 
-CONFIG: dict[str, object] = {"routing.probe": 7}
+CONFIG: dict[str, object] = {"eval.max_routing_iterations": 7}
 
 SWEEP: list[dict[str, object]] = [{"routing.iterations": 3}]
 
 STEPS = 11  # from −0.25 to 0.25
 GREATEST = 0.25
 SHOWN = 2  # reconstructions of each class
+GAP = 2  # white pixels between the images of a grid
 
 
 def observe(trained: Trained) -> dict[str, np.ndarray]:
@@ -41,7 +43,6 @@ def observe(trained: Trained) -> dict[str, np.ndarray]:
     """
     import jax
     import jax.numpy as jnp
-    import numpy as np
 
     from capsnet_jax.data.augment import to_float
     from capsnet_jax.models.capsnet import decode
@@ -78,44 +79,78 @@ def observe(trained: Trained) -> dict[str, np.ndarray]:
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Of each data set: reconstructions, the dimension of each class that changes most, and one class's dimensions."""
-    import numpy as np
-
-    from capsnet_jax import figures as draw
-    from capsnet_jax.interpret.restore import observed
-
     drawn = {}
     for record in sorted(records, key=lambda record: -record.seed):  # the least seed comes last, and stays
-        seen = observed(record, "capsule_dimensions")
-        if seen is None:
+        arrays = observed(record, "capsule_dimensions")
+        if arrays is None:
             continue
-        dataset = record.settings["data.dataset"]
-        names = seen["names"].tolist()
-        preset = record.settings["preset"]
-        note = f"{draw.dataset_label(dataset)}, validation images; {preset} preset, seed {record.seed}"
-        pixels = {name: array / 255 for name, array in seen.items() if array.dtype == np.uint8}
-        offsets, key = seen["offsets"], dataset.replace("/", "_")
-        # How far each dimension moves the picture: the mean distance of its steps from where it started.
-        change = np.abs(pixels["moved"] - pixels["moved"][:, :, STEPS // 2, None]).mean(axis=(2, 3, 4, 5))
-        most = change.argmax(axis=1)
-        drawn[f"reconstructions-{key}"] = draw.reconstructions(
+        dataset, preset = record.settings[DATASET], record.settings["preset"]
+        note = f"{dataset_label(dataset)}, validation images; {preset} preset, seed {record.seed}"
+        for name, figure in _draw(arrays, note).items():
+            drawn[f"{name}-{dataset_slug(dataset)}"] = figure
+    return drawn
+
+
+def _draw(arrays: dict[str, np.ndarray], note: str) -> dict[str, Figure]:
+    """The figures of one run, from what `observe` returned."""
+    names, offsets = arrays["names"].tolist(), arrays["offsets"]
+    pixels = {name: array / 255 for name, array in arrays.items() if array.dtype == np.uint8}
+    # How far each dimension moves the picture: the mean distance of its steps from where it started.
+    change = np.abs(pixels["moved"] - pixels["moved"][:, :, STEPS // 2, None]).mean(axis=(2, 3, 4, 5))
+    most = change.argmax(axis=1)
+    chosen = int(change.sum(axis=1).argmax())
+    return {
+        "reconstructions": reconstructions(
             pixels["images"],
             pixels["reconstructions"],
-            seen["labels"],
-            seen["predictions"],
+            arrays["labels"],
+            arrays["predictions"],
             label_names=names,
             note=note,
-        )
-        drawn[f"dimensions-{key}"] = draw.dimension_grid(
+        ),
+        "dimensions": dimension_grid(
             pixels["moved"][np.arange(len(most)), most],
             offsets,
             row_names=[f"{name}: {dimension + 1}" for name, dimension in zip(names, most, strict=True)],
             note=f"{note}; of each class the dimension that changes its picture most",
-        )
-        shown = int(change.sum(axis=1).argmax())
-        drawn[f"all_dimensions-{key}"] = draw.dimension_grid(
-            pixels["moved"][shown],
+        ),
+        "all_dimensions": dimension_grid(
+            pixels["moved"][chosen],
             offsets,
             row_names=[f"dimension {dimension + 1}" for dimension in range(change.shape[1])],
-            note=f"{note}; the class whose pictures change most, {names[shown]}",
-        )
-    return drawn
+            note=f"{note}; the class whose pictures change most, {names[chosen]}",
+        ),
+    }
+
+
+@style.styled
+def dimension_grid(moved: np.ndarray, offsets: np.ndarray, *, row_names: Sequence[str], note: str = "") -> Figure:
+    """Draw what the decoder makes of a capsule when one dimension is moved, a row a dimension.
+
+    Args:
+        moved: float[rows, steps, H, W, C] in 0..1.
+        offsets: float[steps], what was added to the dimension.
+        row_names: one name a row.
+        note: how the caption begins.
+
+    Raises:
+        ValueError: the shapes do not fit.
+
+    Source: Sabour et al. 2017, figure 4.
+    """
+    rows, steps, height, width = moved.shape[:4]
+    if (len(row_names), len(offsets)) != (rows, steps):
+        raise ValueError(f"need {rows} names and {steps} offsets, got {len(row_names)} and {len(offsets)}")
+    # One picture of all of them: hundreds of axes would take a minute to lay out.
+    gaps = ((0, 0), (0, 0), (0, GAP), (0, GAP), (0, 0))
+    tiles = np.pad(moved, gaps, constant_values=1.0).transpose(0, 2, 1, 3, 4)
+    mosaic = tiles.reshape(rows * (height + GAP), steps * (width + GAP), -1)
+    figure = style.new_figure(0.7 + 0.58 * rows, "compressed")
+    axes = figure.subplots()
+    show(axes, mosaic)
+    axes.set_xticks(width / 2 + (width + GAP) * np.arange(steps), [f"{o:+.2f}".replace("-", "−") for o in offsets])
+    axes.set_yticks(height / 2 + (height + GAP) * np.arange(rows), row_names)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    style.caption(figure, note, "each row: one dimension of the class capsule, the number on top added to it, decoded")
+    return figure

@@ -3,7 +3,6 @@
 import ast
 import dataclasses
 import importlib
-import importlib.util
 import shlex
 import sys
 from collections.abc import Sequence
@@ -53,10 +52,10 @@ def _task(options: flags.FlagValues) -> int:
     if options.list:
         print(_what_there_is())
         return 0
-    from capsnet_jax.bench.subjects import WorkerError
+    from capsnet_jax.bench.process import WorkerError
     from capsnet_jax.data import DataError
     from capsnet_jax.sweeps.checkpoint import CheckpointError
-    from capsnet_jax.sweeps.files import RecordError
+    from capsnet_jax.sweeps.files import DamagedFileError
     from capsnet_jax.sweeps.interrupt import Interrupted
     from capsnet_jax.sweeps.lock import LockedError
     from capsnet_jax.sweeps.run import Diverged
@@ -74,8 +73,10 @@ def _task(options: flags.FlagValues) -> int:
             _draw(_experiment_name(options), _workdir(options), _baseline(options))
         else:
             _run(options)
-    except (DataError, LockedError, CheckpointError, RecordError) as mistake:
+    except (DataError, LockedError, CheckpointError, DamagedFileError) as mistake:
         return _complain(mistake)
+    except OSError as mistake:
+        return _complain(f"{mistake}: make room, or use another workdir")
     except (Diverged, WorkerError) as outcome:
         return _complain(outcome, 1)
     except Interrupted as signal:
@@ -87,8 +88,8 @@ def resolve_flags(experiment: ModuleType, options: flags.FlagValues) -> Asked:
     """Resolve what an experiment compares under these flags.
 
     The preset comes first, then the experiment's CONFIG, then --dataset and --set. What --set or --sweep name is
-    taken out of the experiment's SWEEP; a --sweep is then crossed with what remains of it. What a chosen model or router
-    does not have makes no difference: arms that differ in nothing else become one.
+    taken out of the experiment's SWEEP; a --sweep is then crossed with what remains of it. What a chosen model or
+    router does not have makes no difference: arms that differ in nothing else become one.
 
     Raises:
         ConfigError: a setting that cannot be used, or one of --set and --sweep that no arm has.
@@ -151,11 +152,12 @@ def _run(options: flags.FlagValues) -> None:
         return _command(name, run.config, run.seed, asked)
 
     with stop_requested() as stop:
+        datasets = run.load_and_check(runs)
         records.note_experiment(workdir, name, runs, asked.swept)
         observe_fn = observe_routing(asked.observed.max_routing_iterations)
         plan = Plan(workdir, options.across, command, stop, asked.observed, observe_fn, options.rerun)
         try:
-            run.train_all(runs, plan)
+            run.train_all(runs, plan, datasets)
         except run.Diverged:
             _draw(name, workdir, asked.baseline)
             raise
@@ -312,11 +314,10 @@ def _what_there_is() -> str:
 
 def _question(module: str) -> str:
     """Return the first line of an experiment's docstring, without importing it."""
-    spec = importlib.util.find_spec(module)
-    assert spec is not None and spec.origin is not None, f"{module} is a file"
-    return (ast.get_docstring(ast.parse(Path(spec.origin).read_text())) or "").split("\n")[0]
+    file = Path(__file__).with_name(f"{module.rpartition('.')[2]}.py")
+    return (ast.get_docstring(ast.parse(file.read_text())) or "").split("\n")[0]
 
 
-def _complain(reason: Exception, code: int = 2) -> int:
+def _complain(reason: object, code: int = 2) -> int:
     print(reason, file=sys.stderr)
     return code

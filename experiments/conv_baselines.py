@@ -13,7 +13,7 @@ computing, as the last two. resnet8_w56 and densenet22_k44 have both by beginnin
 
     python launch.py --experiment=conv_baselines --dataset=mnist --seeds=5
     python launch.py --experiment=conv_baselines --dataset=fashion_mnist --seeds=5 \
-        --set data.shift=1 --set train.epochs=12
+        --set data.max_shift=1 --set train.epochs=12
 
 All are trained alike (Adam, the preset's epochs, schedule and shifts), but for the learning rate. CapsNet's was chosen
 by validation error on MNIST. The conv nets' are the best of 1e-3, 3e-3 and 1e-2 by validation error on the embedded
@@ -41,13 +41,17 @@ import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from matplotlib.figure import Figure
+
+from capsnet_jax.figures.cost import error_by_cost
+from capsnet_jax.figures.curves import learning_curves
+from capsnet_jax.figures.grouping import Record, compared_paths
+from capsnet_jax.figures.labels import ITERATIONS, MODEL
+
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from capsnet_jax.config import Config
-    from capsnet_jax.sweeps.records import Record
 
-CONFIG: dict[str, object] = {"routing.probe": 7}  # so that CapsNets are the very runs of routing_iterations
+CONFIG: dict[str, object] = {"eval.max_routing_iterations": 7}
 
 
 def _capsnet(iterations: int) -> dict[str, object]:
@@ -92,21 +96,14 @@ def _work(settings: Config, image_shape: tuple[int, int, int], classes: int) -> 
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Test error against parameters and FLOPs, and learning curves."""
-    from capsnet_jax import figures as draw
-
-    by = _settings(records)
-    return {
-        "error_against_cost": draw.error_by_cost(records, by),
-        "learning_curves": draw.learning_curves(records, by),
-    }
+    by = _paths(records)
+    return {"error_against_cost": error_by_cost(records, by), "learning_curves": learning_curves(records, by)}
 
 
-def _settings(records: Sequence[Record]) -> list[str]:
+def _paths(records: Sequence[Record]) -> list[str]:
     """The model, and whatever was varied with one model; that each has its own learning rate says nothing."""
-    from capsnet_jax.sweeps.records import compared
-
-    models: dict[object, list[Record]] = {}
+    models: dict[str, list[Record]] = {}
     for record in records:
-        models.setdefault(record.settings["model.name"], []).append(record)
-    varied = [path for members in models.values() for path in compared(members)]
-    return list(dict.fromkeys(["model.name", "routing.iterations", *varied]))
+        models.setdefault(record.settings[MODEL], []).append(record)
+    varied = [path for members in models.values() for path in compared_paths(members)]
+    return list(dict.fromkeys([MODEL, ITERATIONS, *varied]))

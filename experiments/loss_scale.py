@@ -12,14 +12,18 @@ the paper's net 10 / 1152) of what it should be, so the scale that W starts from
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from matplotlib.figure import Figure
 
-    from capsnet_jax.sweeps.records import Record
+from capsnet_jax.figures.error_against import error_against
+from capsnet_jax.figures.forest import error_by_setting
+from capsnet_jax.figures.grouping import Record, compared_paths
 
-CONFIG: dict[str, object] = {"routing.probe": 7, "routing.iterations": 3}
+CONFIG: dict[str, object] = {"eval.max_routing_iterations": 7, "routing.iterations": 3}
+
+
+LOSS = ["loss.form", "loss.reconstruction_weight"]
+SOFTMAX, SCALE = "routing.softmax_over", "model.weight_scale"
 
 
 def _arm(form: str = "paper", weight: float = 0.0005, over: str = "parents", scale: float = 0.1) -> dict[str, object]:
@@ -43,17 +47,18 @@ SWEEP = [
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Test error of the forms of the loss, and of each softmax against the scale of W."""
-    from capsnet_jax import figures as draw
-    from capsnet_jax.sweeps.records import compared
-
-    loss, routing = ["loss.form", "loss.reconstruction_weight"], ["routing.softmax_over", "model.weight_scale"]
-    usual = records[0].settings
     drawn = {}
-    forms = [record for record in records if all(record.settings[path] == usual[path] for path in routing)]
-    if len({tuple(record.settings[path] for path in loss) for record in forms}) > 1:
-        drawn["loss_forms"] = draw.error_by_setting(forms, by=compared(forms, loss))
-    scales = [record for record in records if all(record.settings[path] == usual[path] for path in loss)]
-    if len({record.settings["model.weight_scale"] for record in scales}) > 1:
-        others = [path for path in compared(scales) if path != "model.weight_scale"]
-        drawn["softmax_and_scale"] = draw.error_against(scales, "model.weight_scale", by=others)
+    forms = _like_the_first(records, [SOFTMAX, SCALE])
+    if len({tuple(record.settings.get(path) for path in LOSS) for record in forms}) > 1:
+        drawn["loss_forms"] = error_by_setting(forms, by=compared_paths(forms, LOSS))
+    scales = _like_the_first(records, LOSS)
+    if len({record.settings.get(SCALE) for record in scales}) > 1:
+        others = [path for path in compared_paths(scales) if path != SCALE]
+        drawn["softmax_and_scale"] = error_against(scales, SCALE, by=others)
     return drawn
+
+
+def _like_the_first(records: Sequence[Record], paths: Sequence[str]) -> list[Record]:
+    """Return the records that have at the paths what the first has."""
+    default = records[0].settings
+    return [record for record in records if all(record.settings.get(path) == default.get(path) for path in paths)]

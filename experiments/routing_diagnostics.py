@@ -11,23 +11,53 @@ And for single images, which parts of the picture send their votes where.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+import capsnet_jax.figures.style as style
+from capsnet_jax.figures.curves import caveats, draw_curve
+from capsnet_jax.figures.grouping import (
+    Record,
+    by_dataset,
+    compared_paths,
+    mean_curve,
+    recorded_iterations,
+    single_dataset,
+)
+from capsnet_jax.figures.images import show
+from capsnet_jax.figures.labels import (
+    ITERATIONS,
+    dataset_label,
+    dataset_slug,
+    interval_label,
+    label,
+    possible_range,
+    seeds_label,
+    setting_label,
+)
+from capsnet_jax.interpret.restore import Trained, observed
 from capsnet_jax.overrides import grid
 
-if TYPE_CHECKING:
-    import numpy as np
-    from matplotlib.figure import Figure
-
-    from capsnet_jax.interpret.restore import Trained
-    from capsnet_jax.sweeps.records import Record
-
-CONFIG: dict[str, object] = {"routing.probe": 7}
+CONFIG: dict[str, object] = {"eval.max_routing_iterations": 7}
 
 SWEEP: list[dict[str, object]] = grid({"routing.iterations": (1, 3, 7)})
 
 SHOWN = 3  # images, the first of the validation split of as many classes
-ITERATIONS = (1, 2, 3)  # whose couplings are drawn
+COUPLED = (1, 2, 3)  # iterations whose couplings are drawn
+
+
+CLASSES = 3  # columns of `couplings_over_image`: the classes whose capsules are longest
+
+DEAD = "validation_dead_capsules"
+QUANTITIES = {
+    "validation_entropy_at_{}": "entropy of couplings\n[of uniform]",
+    "validation_agreement_at_{}": "agreement with\nthe longest parent",
+    "validation_flips_at_{}": "predictions that\nflip [%]",
+    "validation_error_at_{}": "validation\nerror [%]",
+    DEAD: "dead primary\ncapsules [%]",
+}
 
 
 def observe(trained: Trained) -> dict[str, np.ndarray]:
@@ -42,7 +72,6 @@ def observe(trained: Trained) -> dict[str, np.ndarray]:
     import dataclasses
 
     import jax.numpy as jnp
-    import numpy as np
 
     from capsnet_jax.data.augment import to_float
     from capsnet_jax.models.capsnet import reroute
@@ -52,11 +81,11 @@ def observe(trained: Trained) -> dict[str, np.ndarray]:
     places = np.array([np.flatnonzero(np.asarray(held.labels) == c)[0] for c in range(SHOWN)])
     images = np.asarray(held.images)[places]
     out = trained.outputs(to_float(jnp.asarray(images)))
-    votes = length(jnp.einsum("bik,iokd->biod", out["primary"], trained.params["digit"]["W"]))
+    votes = length(jnp.einsum("bik,iokd->biod", out["primary"], trained.params["class_capsules"]["W"]))
     kernel = model.kernel
     rows, columns = ((side - 2 * kernel + 1) // 2 + 1 for side in images.shape[1:3])
     shares, lengths = [], []
-    for t in ITERATIONS:
+    for t in COUPLED:
         settings = dataclasses.replace(trained.settings.routing, iterations=t)
         routed = reroute(trained.params, out["primary"], settings)
         coupled = (routed.couplings * votes).reshape(SHOWN, rows, columns, model.types, -1)
@@ -74,24 +103,121 @@ def observe(trained: Trained) -> dict[str, np.ndarray]:
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Every quantity through training, and single images' couplings."""
-    from capsnet_jax import figures as draw
-    from capsnet_jax.interpret.restore import observed
-    from capsnet_jax.sweeps.records import by_dataset, compared
-
     drawn = {}
-    by = compared(records, ["routing.iterations"])
-    for dataset, own in by_dataset(records).items():
-        key = dataset.replace("/", "_")
-        drawn[f"through_training-{key}"] = draw.through_training(own, by=by)
-        for record in own:
-            seen = observed(record, "routing_diagnostics")
-            if seen is None or record.seed != min(r.seed for r in own):
+    by = compared_paths(records, [ITERATIONS])
+    for dataset, members in by_dataset(records).items():
+        slug = dataset_slug(dataset)
+        drawn[f"through_training-{slug}"] = through_training(members, by)
+        least_seed = min(record.seed for record in members)
+        for record in members:
+            arrays = observed(record, "routing_diagnostics")
+            if arrays is None or record.seed != least_seed:
                 continue
-            for image, label, shares, lengths in zip(
-                seen["images"], seen["labels"], seen["shares"], seen["lengths"], strict=True
-            ):
-                name = f"couplings-{key}-trained{record.settings['routing.iterations']}-class{label}"
-                drawn[name] = draw.couplings_over_image(
-                    image / 255, shares, lengths, receptive=tuple(seen["receptive"]), label_names=seen["names"].tolist()
-                )
+            names, receptive = arrays["names"].tolist(), tuple(arrays["receptive"])
+            of_each_image = (arrays[name] for name in ("images", "labels", "shares", "lengths"))
+            for image, true, shares, lengths in zip(*of_each_image, strict=True):
+                name = f"couplings-{slug}-trained{record.settings[ITERATIONS]}-class{true}"
+                drawn[name] = couplings_over_image(image / 255, shares, lengths, receptive=receptive, label_names=names)
     return drawn
+
+
+@style.styled
+def through_training(records: Sequence[Record], by: Sequence[str], *, level: float = 0.95) -> Figure:
+    """Draw what each iteration does, by epoch: a row of panels a setting, a column a quantity, a line an iteration.
+
+    Args:
+        records: finished runs of one data set whose iterations were recorded.
+        by: the paths whose distinct values are the settings.
+        level: the coverage of the bands.
+
+    Raises:
+        ValueError: no run was recorded, or the records are of several data sets.
+    """
+    recorded = [record for record in records if "validation_error_at_1" in record.metrics]
+    if not recorded:
+        raise ValueError("no run was probed; train with routing.probe=7")
+    dataset, groups = single_dataset(recorded, by)
+    figure = style.new_figure(1.2 + 1.75 * len(groups))
+    panels = figure.subplots(len(groups), len(QUANTITIES), squeeze=False, sharex=True, sharey="col")
+    for row, (setting, runs) in zip(panels, groups.items(), strict=True):
+        for axes, quantity in zip(row, QUANTITIES, strict=True):
+            limits = possible_range(quantity)
+            iterations = recorded_iterations(runs, quantity)
+            for t in iterations:
+                curve, colour = mean_curve(runs, quantity.format(t), level), style.shade(t - 1, max(iterations))
+                draw_curve(axes, curve, label=f"iteration {t}", color=colour, limits=limits)
+            if quantity == DEAD:
+                curve = mean_curve(runs, quantity, level)
+                draw_curve(axes, curve, label="whole net", color=style.VERMILLION, limits=limits)
+                axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+        row[0].set_ylabel(setting_label(by, setting), fontsize=9)
+    for axes, title in zip(panels[0], QUANTITIES.values(), strict=True):
+        axes.set_title(title, fontsize=9)
+    for axes in panels[-1]:
+        axes.set_xlabel(label("epoch"))
+    style.legend(figure, panels.flat)
+    counts = [len(runs) for runs in groups.values()]
+    style.caption(
+        figure,
+        f"{dataset_label(dataset)}, validation images",
+        "rows: how the net was trained",
+        f"line: mean of {seeds_label(counts)}",
+        interval_label(counts, level, "band"),
+        caveats(recorded, ["validation_error_at_1"]),
+    )
+    return figure
+
+
+@style.styled
+def couplings_over_image(
+    image: np.ndarray,
+    shares: np.ndarray,
+    lengths: np.ndarray,
+    *,
+    receptive: tuple[int, int],
+    label_names: Sequence[str],
+    note: str = "",
+) -> Figure:
+    """Draw which parts of an image send their votes to which class, a row an iteration, a column a class.
+
+    Args:
+        image: float[H, W, C] in 0..1.
+        shares: float[iterations, rows, columns, classes], strength of the coupled votes of each position.
+        lengths: float[iterations, classes] of the class capsules; the longest at the last iteration are drawn.
+        receptive: (pixels between positions, side of a position's receptive field).
+        label_names: one name a class.
+        note: how the caption begins.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    iterations, rows, columns, count = shares.shape
+    if lengths.shape != (iterations, count) or len(label_names) != count:
+        raise ValueError(
+            f"need lengths [{iterations}, {count}] and {count} names, got {lengths.shape} and {len(label_names)}"
+        )
+    longest = np.argsort(-lengths[-1])[:CLASSES]
+    greatest = shares[:, :, :, longest].max()
+    stride, side = receptive
+    low = (side - 1) / 2 - stride / 2
+    extent = (low, low + stride * columns, low + stride * rows, low)  # around the centres of the receptive fields
+    figure = style.new_figure(0.7 + 1.75 * iterations, "compressed")
+    panels = figure.subplots(iterations, len(longest) + 1, squeeze=False)
+    for t in range(iterations):
+        for axes in panels[t]:
+            style.image_axes(axes)
+            show(axes, image)
+        panels[t, 0].set_ylabel(f"iteration {t + 1}", fontsize=9)
+        for axes, k in zip(panels[t, 1:], longest, strict=True):
+            axes.imshow(shares[t, :, :, k], cmap="inferno", alpha=0.75, extent=extent, vmin=0, vmax=greatest)
+            axes.set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5))
+            axes.set_title(f"{label_names[k]}: {lengths[t, k]:.2f}", fontsize=9)
+    style.caption(
+        figure,
+        note,
+        "one image, one network",
+        "bright: positions whose coupled votes for the class are strong, at the centres of their receptive fields",
+        "number: length of the class capsule",
+    )
+    return figure

@@ -15,38 +15,136 @@ Takes 5 minutes on 2 cores on the embedded digits (the first command), and about
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+import capsnet_jax.figures.style as style
+from capsnet_jax.figures.curves import caveats, draw_curve, learning_curves
+from capsnet_jax.figures.error_against import error_against
+from capsnet_jax.figures.grouping import (
+    Curve,
+    Record,
+    by_dataset,
+    compared_paths,
+    mean_curve,
+    recorded_iterations,
+    single_dataset,
+)
+from capsnet_jax.figures.heatmap import train_test_grid
+from capsnet_jax.figures.labels import ITERATIONS, dataset_label, dataset_slug, interval_label, seeds_label
 from capsnet_jax.overrides import grid
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from capsnet_jax.sweeps.records import Record
-
-CONFIG: dict[str, object] = {"routing.probe": 7}
+CONFIG: dict[str, object] = {"eval.max_routing_iterations": 7}
 
 SWEEP = grid({"routing.iterations": (1, 2, 3, 5, 7)})
 
+LOGITS = "validation_logit_change_at_{}"
+CHANGES = {
+    LOGITS: "logits\nmean |b(t) − b(t−1)|",
+    "validation_coupling_change_at_{}": "couplings\nmean |c(t) − c(t−1)|",
+    "validation_capsule_change_at_{}": "class capsules\nmean |v(t) − v(t−1)|",
+}
+
+# Sabour et al. 2017, figure A.1, after 500 epochs: iteration → mean change of the logits, read off the plot.
+PAPER_CHANGES = {2: 0.007, 5: 1e-5}
+
+MOST_EPOCHS = 5  # curves in a panel of `changes_by_iteration`
+
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
-    """Learning curves, and test error against iterations."""
-    from capsnet_jax import figures as draw
-    from capsnet_jax.sweeps.records import by_dataset, compared
-
-    path = "routing.iterations"
-    others = [other for other in compared(records) if other != path]
-    drawn = {
-        "learning_curves": draw.learning_curves(records, by=[path, *others]),
-        "error_against_iterations": draw.error_against(records, path, by=others),
-    }
-    alike = [record for record in records if all(record.settings[p] == records[0].settings[p] for p in others)]
-    one_and_three = [record for record in alike if record.settings[path] in (1, 3)]
-    if len({record.settings[path] for record in one_and_three}) == 2:
-        drawn["training_loss"] = draw.learning_curves(one_and_three, by=[path], metrics=("train_loss",))  # figure A.2
-    for dataset, own in by_dataset(alike).items():  # figure A.1
-        if any("validation_logit_change_at_2" in r.metrics and r.settings[path] > 1 for r in own):
-            drawn[f"changes-{dataset.replace('/', '_')}"] = draw.changes_by_iteration(own)
+    """Learning curves, test error against iterations, and the paper's figures A.1 and A.2."""
+    varied = [path for path in compared_paths(records) if path != ITERATIONS]
+    by = [ITERATIONS, *varied]
+    drawn = {"learning_curves": learning_curves(records, by)}
+    routed = [record for record in records if record.settings.get(ITERATIONS) is not None]
+    if not routed:
+        return drawn
+    drawn["error_against_iterations"] = error_against(routed, ITERATIONS, by=varied)
+    # What is drawn below compares iterations alone.
+    first = routed[0].settings
+    alike = [r for r in routed if all(r.settings.get(path) == first.get(path) for path in varied)]
+    one_and_three = [record for record in alike if record.settings[ITERATIONS] in (1, 3)]
+    if len({record.settings[ITERATIONS] for record in one_and_three}) == 2:
+        drawn["training_loss"] = learning_curves(one_and_three, by, metrics=("train_loss",), among=records)
+    for dataset, members in by_dataset(alike).items():
+        if any(_iterates(record) for record in members):
+            drawn[f"changes-{dataset_slug(dataset)}"] = changes_by_iteration(members)
     if any("test_error_at_1" in record.result for record in alike):
-        drawn["train_test_grid"] = draw.train_test_grid(alike)
+        drawn["train_test_grid"] = train_test_grid(alike)
     return drawn
+
+
+@style.styled
+def changes_by_iteration(records: Sequence[Record], *, level: float = 0.95) -> Figure:
+    """Draw how much each iteration still changes, for several epochs of training.
+
+    Args:
+        records: finished runs of one data set whose iterations were recorded; those trained with one iteration have no
+            panel.
+        level: the coverage of the bands.
+
+    Returns:
+        The figure: a row of panels for logits, couplings and capsules, a column for each number of iterations trained
+        with, a curve an epoch.
+
+    Raises:
+        ValueError: no run of two or more iterations was recorded, or the records are of several data sets.
+
+    Source: Sabour et al. 2017, figure A.1, of which the logits' row is the literal reading.
+    """
+    recorded = [record for record in records if _iterates(record)]
+    if not recorded:
+        raise ValueError("no run with two or more iterations was probed; train with routing.probe=7")
+    dataset, groups = single_dataset(recorded, [ITERATIONS])
+    rows = {name: text for name, text in CHANGES.items() if all(name.format(2) in r.metrics for r in recorded)}
+    last = max(int(record.metrics["epoch"][-1]) for record in recorded)
+    figure = style.new_figure(1.0 + 1.9 * len(rows))
+    panels = figure.subplots(len(rows), len(groups), squeeze=False, sharex=True, sharey="row")
+    for row, (name, ylabel) in zip(panels, rows.items(), strict=True):
+        for axes, runs in zip(row, groups.values(), strict=True):
+            _draw_changes(axes, runs, name, last, level)
+        row[0].set_ylabel(ylabel)
+    for axes, (r,) in zip(panels[0], groups, strict=True):
+        axes.set_title(f"trained with r = {r}")
+    for axes in panels[-1]:
+        axes.set_xlabel("iteration")
+    style.legend(figure, panels.flat)
+    counts = [len(runs) for runs in groups.values()]
+    style.caption(
+        figure,
+        f"{dataset_label(dataset)}, validation images",
+        f"line: mean of {seeds_label(counts)}",
+        "with r = 1 nothing iterates, so no panel" if len(recorded) < len(records) else "",
+        interval_label(counts, level, "band"),
+        "dotted: the iterations trained with",
+        "hollow circles: 0.007 and 1e-5, Sabour et al. 2017, figure A.1, after 500 epochs",
+        caveats(recorded, [name.format(2) for name in rows]),
+    )
+    return figure
+
+
+def _iterates(record: Record) -> bool:
+    """Whether a run has two or more iterations, and they were recorded."""
+    return LOGITS.format(2) in record.metrics and record.settings[ITERATIONS] > 1
+
+
+def _draw_changes(axes: Axes, runs: Sequence[Record], name: str, last: int, level: float) -> None:
+    """Draw a curve for some of the epochs up to `last`; an epoch has one colour in every panel."""
+    iterations = recorded_iterations(runs, name)
+    curves = [mean_curve(runs, name.format(t), level) for t in iterations]
+    epochs = np.unique(np.linspace(1, last, min(MOST_EPOCHS, last)).round().astype(int))
+    for number, epoch in enumerate(epochs):
+        if epoch not in curves[0].x:
+            continue
+        index = int(np.flatnonzero(curves[0].x == epoch)[0])
+        mean, half_width = (np.array([getattr(c, part)[index] for c in curves]) for part in ("mean", "half_width"))
+        colour = style.shade(number, epochs.size)
+        draw_curve(axes, Curve(np.array(iterations), mean, half_width), label=f"epoch {epoch}", color=colour)
+    if name == LOGITS:
+        axes.plot(*zip(*PAPER_CHANGES.items(), strict=True), "o", mfc="none", mec=style.VERMILLION, markersize=7)
+    axes.axvline(runs[0].settings[ITERATIONS], color=style.GREY, linestyle=":", linewidth=1)
+    axes.set_yscale("log")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -10,20 +10,19 @@ chooses nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from matplotlib.figure import Figure
+
+from capsnet_jax.figures.error_against import error_against
+from capsnet_jax.figures.grouping import Record, compared_paths
+from capsnet_jax.figures.heatmap import setting_heatmap
 from capsnet_jax.overrides import grid
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from capsnet_jax.sweeps.records import Record
 
 CONFIG: dict[str, object] = {"train.epochs": 5}
 
 RATE, TEMPERATURE = "train.learning_rate", "routing.temperature"
 
-_USUAL: dict[str, object] = {
+_DEFAULT: dict[str, object] = {
     RATE: 0.003,
     TEMPERATURE: 1.0,
     "model.weight_scale": 0.1,
@@ -34,7 +33,7 @@ _USUAL: dict[str, object] = {
 
 # Learning rate × temperature, and around its middle every other setting alone.
 SWEEP = [
-    _USUAL | arm
+    _DEFAULT | arm
     for arm in [
         *grid({RATE: (0.001, 0.003, 0.01), TEMPERATURE: (0.25, 0.5, 1.0, 2.0, 4.0)}),
         *grid({"model.weight_scale": (0.03, 0.3)}),
@@ -47,18 +46,17 @@ SWEEP = [
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """The grid of learning rate and temperature as a map, and each other setting against the validation error."""
-    from capsnet_jax import figures as draw
-    from capsnet_jax.sweeps.records import compared
+    paths = compared_paths(records)
+    default = {path: max(values := [r.settings.get(path) for r in records], key=values.count) for path in paths}
 
-    paths = compared(records)
-    usual = {path: max(values := [r.settings[path] for r in records], key=values.count) for path in paths}
-
-    def only(*varied: str) -> list[Record]:
-        return [r for r in records if all(r.settings[path] == usual[path] for path in paths if path not in varied)]
+    def varying_only(*varied: str) -> list[Record]:
+        fixed = [path for path in paths if path not in varied]
+        return [record for record in records if all(record.settings.get(path) == default[path] for path in fixed)]
 
     drawn = {}
     if RATE in paths and TEMPERATURE in paths:
-        drawn["rate_and_temperature"] = draw.setting_heatmap(only(RATE, TEMPERATURE), TEMPERATURE, RATE)
+        grid_runs = varying_only(RATE, TEMPERATURE)
+        drawn["rate_and_temperature"] = setting_heatmap(grid_runs, TEMPERATURE, RATE)
     for path in paths:
-        drawn[f"{path.split('.')[-1]}"] = draw.error_against(only(path), path, quantity="validation_error")
+        drawn[path.split(".")[-1]] = error_against(varying_only(path), path, quantity="validation_error")
     return drawn

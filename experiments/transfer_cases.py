@@ -14,28 +14,33 @@ moves in at the border would be dark, which inverted images are not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-    from capsnet_jax.sweeps.records import Record
+import capsnet_jax.figures.style as style
+from capsnet_jax.figures.grouping import DATASET, Record, group, interval_reach, results
+from capsnet_jax.figures.labels import dataset_label, interval_label, label, possible_range, seeds_label
+from capsnet_jax.statistics import mean_interval
+
+TRANSFORM, SIZE = "data.transform", "data.train_size"
 
 CONFIG: dict[str, object] = {
     "model.name": "cnn_small",
-    "data.shift": 0,
+    "data.max_shift": 0,
     "data.validation_fraction": 0.02,  # 1,200 images: after each of many short epochs they are all looked at
     "train.batch_size": 50,
 }
 
 STRATEGIES: dict[str, dict[str, object]] = {
-    "from scratch": {"transfer.source": "none", "transfer.rate": 1.0, "train.frozen": "none"},
-    "fine-tune all": {"transfer.source": "mnist", "transfer.rate": 0.1, "train.frozen": "none"},
-    "freeze the first two": {"transfer.source": "mnist", "transfer.rate": 1.0, "train.frozen": "conv1+conv2"},
+    "from scratch": {"finetune.source": "none", "finetune.lr_multiplier": 1.0, "train.frozen": "none"},
+    "fine-tune all": {"finetune.source": "mnist", "finetune.lr_multiplier": 0.1, "train.frozen": "none"},
+    "freeze the first two": {"finetune.source": "mnist", "finetune.lr_multiplier": 1.0, "train.frozen": "conv1+conv2"},
     "output layer alone": {
-        "transfer.source": "mnist",
-        "transfer.rate": 1.0,
+        "finetune.source": "mnist",
+        "finetune.lr_multiplier": 1.0,
         "train.frozen": "conv1+conv2+conv3+hidden",
     },
 }
@@ -43,11 +48,13 @@ TARGETS = [("mnist", "rotated"), ("mnist", "inverted"), ("fashion_mnist", "none"
 EPOCHS = {100: 100, 1000: 20, 10000: 5}  # by the number of training images
 
 SWEEP: list[dict[str, object]] = [
-    {"data.dataset": dataset, "data.variant": variant, "data.train_size": size, "train.epochs": epochs} | strategy
-    for dataset, variant in TARGETS
+    {DATASET: dataset, TRANSFORM: transform, SIZE: size, "train.epochs": epochs} | strategy
+    for dataset, transform in TARGETS
     for size, epochs in EPOCHS.items()
     for strategy in STRATEGIES.values()
 ]
+
+Place = tuple[str, str, int]  # data set, its transform, number of training images
 
 # (alike, much) → what the slides advise
 ADVICE = {
@@ -60,12 +67,91 @@ ADVICE = {
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Every way of moving for each target and size, the slides' advice marked at the least and the greatest size."""
-    from capsnet_jax import figures as draw
-
-    sizes = {int(record.settings["data.train_size"]) for record in records}
+    sizes = {int(record.settings[SIZE]) for record in records}
     advice = {
-        (dataset, variant, size): ADVICE[dataset == "mnist", size == max(sizes)]
-        for dataset, variant in TARGETS
+        (dataset, transform, size): ADVICE[dataset == "mnist", size == max(sizes)]
+        for dataset, transform in TARGETS
         for size in (min(sizes), max(sizes))
     }
-    return {"quadrants": draw.transfer_quadrants(records, STRATEGIES, advice)}
+    return {"transfer_grid": transfer_grid(records, STRATEGIES, advice)}
+
+
+@style.styled
+def transfer_grid(
+    records: Sequence[Record],
+    strategies: Mapping[str, Mapping[str, object]],
+    advice: Mapping[Place, str],
+    *,
+    quantity: str = "test_error",
+    level: float = 0.95,
+) -> Figure:
+    """Draw a panel for each target (down) and number of training images (across), a row in it for each strategy.
+
+    Args:
+        records: finished runs, in any order.
+        strategies: each one's name → the settings that tell it from the others.
+        advice: which strategy was advised where; its row gets a ring.
+        quantity: the name in `Record.result`.
+        level: the coverage of the intervals.
+
+    Raises:
+        ValueError: there are no records, or none has the quantity.
+    """
+    paths = list(next(iter(strategies.values())))
+    names = {tuple(strategy[path] for path in paths): name for name, strategy in strategies.items()}
+    groups = group(records, [DATASET, TRANSFORM, SIZE, *paths])
+    targets = list(dict.fromkeys(setting[:2] for setting in groups))
+    sizes = sorted({int(str(setting[2])) for setting in groups})
+    figure = style.new_figure(1.0 + 1.75 * len(targets))
+    panels = figure.subplots(len(targets), len(sizes), squeeze=False, sharey=True)
+    counts: list[int] = []
+    for (row, column), axes in np.ndenumerate(panels):
+        (dataset, transform), size = targets[row], sizes[column]
+        strategy_runs = {
+            names[setting[3:]]: runs
+            for setting, runs in groups.items()
+            if setting[:3] == (dataset, transform, size) and setting[3:] in names
+        }
+        values = {name: results(runs, quantity) for name, runs in strategy_runs.items()}
+        advised = advice.get((str(dataset), str(transform), size))
+        counts += _draw_strategies(axes, values, list(strategies), advised, possible_range(quantity), level)
+        suffix = "" if transform in (None, "none") else f", {transform}"
+        axes.set_title(f"{dataset_label(dataset)}{suffix}\n{size:,} images")
+        axes.set(xlabel=label(quantity) if row == len(targets) - 1 else "")
+    style.caption(
+        figure,
+        f"dot: one seed; diamond: mean of {seeds_label(counts)}",
+        interval_label(counts, level, "bar"),
+        "grey: the least error of the panel",
+        "ring: what the slides advise",
+    )
+    return figure
+
+
+def _draw_strategies(
+    axes: Axes,
+    values: Mapping[str, np.ndarray],
+    names: Sequence[str],
+    advised: str | None,
+    limits: tuple[float, float],
+    level: float,
+) -> list[int]:
+    """Draw each strategy's seeds, their mean and interval; return how many seeds each has."""
+    estimates = {name: mean_interval(seeds, level) for name, seeds in values.items()}
+    for name, estimate in estimates.items():
+        row = names.index(name)
+        colour = style.series_style(row)["color"]
+        dots = values[name]
+        axes.plot(dots, np.full(dots.size, row + 0.25), "o", color=colour, alpha=0.45, markersize=4, mew=0)
+        reach = np.vstack(interval_reach(estimate.mean, estimate.half_width, limits))
+        bar = None if np.isnan(estimate.half_width) else reach
+        axes.errorbar(estimate.mean, row, xerr=bar, fmt="D", color=colour, markersize=5, capsize=3)
+    if advised in estimates:
+        axes.plot(estimates[advised].mean, names.index(advised), "o", ms=15, mfc="none", mec=style.BLACK)
+    if estimates:
+        least = names.index(min(estimates, key=lambda name: estimates[name].mean))
+        axes.axhspan(least - 0.5, least + 0.5, color=style.BLACK, alpha=0.07, lw=0)
+        axes.set_xlim(0, 1.15 * axes.dataLim.x1)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    return [estimate.n for estimate in estimates.values()]

@@ -10,14 +10,14 @@ import sys
 
 import pytest
 
-from capsnet_jax import config
+from capsnet_jax import overrides
 from capsnet_jax.data import DATASETS
 from capsnet_jax.models import MODELS
 from capsnet_jax.routing import ROUTERS
 from experiments import EXPERIMENTS
 from tests import tiny
 
-HEAVY = {"jax", "flax", "optax", "orbax", "matplotlib", "tensorflow_datasets", "PIL", "scipy", "tensorboardX"}
+HEAVY = {"jax", "flax", "optax", "safetensors", "matplotlib", "tensorflow_datasets", "PIL", "scipy", "tensorboardX"}
 
 
 def imports(*arguments: str) -> tuple[subprocess.CompletedProcess[str], set[str]]:
@@ -63,15 +63,26 @@ def test_list_names_everything():
     assert listed == {*EXPERIMENTS, *MODELS, *ROUTERS, *DATASETS}
     for line in done.stdout.splitlines():
         assert not line.startswith("  ") or len(line.split()) > 3, line  # each with some words on it
-    assert not imported & {"orbax", "matplotlib", "tensorflow_datasets", "PIL", "scipy", "tensorboardX"}
+    assert not imported & {"matplotlib", "tensorflow_datasets", "PIL", "scipy", "tensorboardX"}
 
 
 def test_settings_are_all_told(capsys):
     code, out, _ = tiny.call(capsys, "--settings")
     assert code == 0
-    assert [line.split("=")[0] for line in out.splitlines()] == list(config.paths())
-    assert re.search(r"^routing\.iterations=3 .*\(a whole number from 1 to 100\)$", out, re.MULTILINE)
-    assert re.search(r"^model\.decoder=none .*as 512x1024\)?", out, re.MULTILINE)
+    first = overrides.from_preset("small", {"routing.iterations": 1})
+    listed = [line.split("=")[0] for line in out.splitlines() if re.match(r"[a-z_.]+=", line)]
+    assert set(listed) == {*overrides.flatten(first), "eval.max_routing_iterations"}
+    assert re.search(r"^train\.learning_rate=0\.003 .*\(a number of at least 0\)$", out, re.MULTILINE)
+    assert re.search(r"^train\.schedule=cosine .*\(one of exponential, cosine\)$", out, re.MULTILINE)
+    assert re.search(r"^model\.decoder=256x512 .*as 512x1024\)?", out, re.MULTILINE)
+
+
+def test_settings_in_force_follow_the_flags(capsys):
+    _, out, _ = tiny.call(capsys, "--settings", "--preset=paper", "--set=epochs=3", "--dataset=mnist")
+    for text in ("train.learning_rate=0.0025", "train.epochs=3", "data.dataset=mnist ", "model.decoder=512x1024"):
+        assert re.search(rf"^{re.escape(text)}", out, re.MULTILINE), text
+    _, out, _ = tiny.call(capsys, "--settings", "--experiment=conv_baselines", "--set=model.name=cnn_small")
+    assert "routing." not in out
 
 
 def test_describe(capsys):
@@ -93,15 +104,17 @@ MISTAKES = [
     (["--across=both"], "--across=both: value should be one of <auto|map|vmap>"),
     (["--set=preset=paper"], "use --preset"),
     (["--set=routing.iteration=3"], "unknown setting 'routing.iteration'; did you mean 'routing.iterations'?"),
-    (["--set=iterations=3"], "unknown setting 'iterations'; did you mean 'routing.iterations'?"),
+    (["--set=squash=sabour"], "squash is the name of several settings: model.squash, routing.squash"),
+    (["--set=routing.probe=3"], "routing.probe is now called eval.max_routing_iterations"),
+    (["--sweep=eval.max_routing_iterations=1,2"], "eval.max_routing_iterations changes no run"),
     (["--sweep=train.learning_rat=1,2"], "did you mean 'train.learning_rate'?"),
     (["--set=routing.iterations=three"], "routing.iterations takes a whole number from 1 to 100, not 'three'"),
     (["--set=routing.iterations=2.0"], "routing.iterations takes a whole number from 1 to 100, not '2.0'"),
-    (["--set=routing.iterations=0"], "from 1 to 100, not 0"),
-    (["--sweep=routing.iterations=1,101"], "from 1 to 100, not 101"),
+    (["--set=routing.iterations=0"], "from 1 to 100, not '0'"),
+    (["--sweep=routing.iterations=1,101"], "from 1 to 100, not '101'"),
     (["--set=train.learning_rate=fast"], "train.learning_rate takes a number of at least 0, not 'fast'"),
-    (["--set=train.learning_rate=-1"], "of at least 0, not -1.0"),
-    (["--set=train.learning_rate=nan"], "of at least 0, not nan"),
+    (["--set=train.learning_rate=-1"], "of at least 0, not '-1'"),
+    (["--set=train.learning_rate=nan"], "of at least 0, not 'nan'"),
     (["--set=routing.gradient=none"], "one of full, stop, not 'none'"),
     (["--set=loss.reconstruction=yes"], "loss.reconstruction takes true or false, not 'yes'"),
     (["--set=model.decoder=8x"], "whole numbers as 512x1024"),
@@ -117,10 +130,25 @@ MISTAKES = [
     (["--set=data.label=digit"], "mnist_5k has one label"),
     (["--set=model.kernel=20"], "capsnet_small on mnist_5k: images of 9×9 are too small for a 20×20 kernel"),
     (["--set=model.kernel=29"], "images of 28×28 are too small for a 29×29 kernel"),
-    (["--set=model.name=sabour_cnn", "--set=model.kernel=5"], "sabour_cnn has no model.kernel"),
-    (["--sweep=model.name=capsnet,sabour_cnn", "--set=model.types=2"], "sabour_cnn has no model.types"),
-    (["--set=train.frozen=digits"], "train.frozen has no 'digits'; did you mean 'digit'?"),
-    (["--set=train.frozen=conv1+primary+digit+decoder"], "leaves nothing to train"),
+    (
+        ["--set=model.name=sabour_cnn", "--set=model.kernel=5"],
+        "sabour_cnn has no model.kernel; it has",
+    ),
+    (
+        ["--sweep=model.name=cnn_small,sabour_cnn", "--set=model.kernel=2"],
+        "cnn_small has no model.kernel",
+    ),
+    (
+        ["--set=routing.name=uniform", "--set=routing.temperature=2"],
+        "uniform has no routing.temperature",
+    ),
+    (
+        ["--set=model.name=resnet8", "--set=routing.iterations=2"],
+        "resnet8 has no routing.iterations; it does not route",
+    ),
+    (["--set=routing.iterations=1", "--set=routing.gradient=stop"], "routing.gradient (through all iterations, or"),
+    (["--set=train.frozen=class_capsule"], "train.frozen has no 'class_capsule'; did you mean 'class_capsules'?"),
+    (["--set=train.frozen=conv1+primary+class_capsules+decoder"], "leaves nothing to train"),
     (["--figures_only"], "no finished run of routing_iterations in"),
     (["--predict=digit.png"], "no finished run in"),
 ]
@@ -131,7 +159,7 @@ def test_a_mistake_is_one_line_before_anything_is_trained(arguments, message, ca
     code, out, error = tiny.call(capsys, f"--workdir={tmp_path / 'work'}", *arguments)
     assert message in error
     assert (code, out, error.count("\n"), error[-1:]) == (2, "", 1, "\n")
-    assert not list(tmp_path.rglob("cells/*"))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("arguments", [["--nonsense"], ["--set=model.kernel=20"]])
@@ -153,7 +181,7 @@ def test_a_set_that_is_not_prepared_is_one_line(capsys, tmp_path, monkeypatch):
     assert (code, error.count("\n")) == (2, 1)
     assert f"kmnist is not prepared in {tmp_path / 'sets'}" in error
     assert "tfds build kmnist" in error
-    assert not list(tmp_path.rglob("cells/*"))
+    assert not (tmp_path / "work").exists()
 
 
 def test_pictures_that_are_none(capsys, tmp_path):
@@ -182,7 +210,7 @@ def test_the_csv_has_a_row_for_each_setting_and_seed():
     assert {"dataset", "preset", "seed", "epochs", "routing.iterations", "test_error"} <= set(rows[0])
     assert [row["routing.iterations"] + row["seed"] for row in rows] == ["10", "11", "20", "21"]
     assert {(row["dataset"], row["preset"], row["epochs"]) for row in rows} == {("mnist_5k", "small", "3")}
-    results = {(c.record["config"]["routing.iterations"], c.record["seed"]): c for c in cells().values()}
+    results = {(r.settings["routing.iterations"], r.seed): r for r in runs().values()}
     for row in rows:
         result = results[int(row["routing.iterations"]), int(row["seed"])].result
         for name, value in result.items():
@@ -190,8 +218,8 @@ def test_the_csv_has_a_row_for_each_setting_and_seed():
         assert 0 < float(row["test_error"]) < 100
 
 
-def cells():
-    return tiny.cells(tiny.study().folder)
+def runs():
+    return tiny.runs(tiny.study().folder)
 
 
 def test_the_table_shows_mean_and_interval_over_seeds():

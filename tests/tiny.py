@@ -18,26 +18,26 @@ from filelock import FileLock
 from tensorboardX.proto.event_pb2 import Event
 
 import launch
-from capsnet_jax import config, models
-from capsnet_jax.overrides import spell
-from capsnet_jax.sweeps import checkpoint
-from experiments import cli as command
+from capsnet_jax import models, overrides
+from capsnet_jax.overrides import format_value
+from capsnet_jax.sweeps import checkpoint, records
+from experiments import cli
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = {
     "data.train_size": 256,
     "model.channels": 4,
-    "model.types": 1,
+    "model.capsule_types": 1,
     "model.primary_dim": 4,
-    "model.digit_dim": 4,
+    "model.class_dim": 4,
     "model.decoder": (8,),
-    "routing.probe": 2,
+    "eval.max_routing_iterations": 2,
     "train.epochs": 3,
     "train.batch_size": 32,
     "train.learning_rate": 0.01,
 }
 STEPS = 24
-SIZES = [f"--set={path}={spell(value)}" for path, value in SETTINGS.items()]
+SIZES = [f"--set={path}={format_value(value)}" for path, value in SETTINGS.items()]
 STUDY = [*SIZES, "--sweep=routing.iterations=1,2", "--seeds=2"]
 FIRST = [*SIZES, "--set=routing.iterations=1", "--seeds=2"]  # the study's first program
 
@@ -112,7 +112,7 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, s
             flag.unparse()
         try:
             launch.parse(["launch.py", *map(str, arguments)])
-            code = command.main(flags.FLAGS)
+            code = cli.main(flags.FLAGS)
         except SystemExit as leaving:
             code = leaving.code
     out, error = capsys.readouterr()
@@ -137,43 +137,55 @@ def study() -> Study:
 
 
 @dataclasses.dataclass(frozen=True)
-class CellFiles:
-    """What a cell's folder holds, the speed left out, which no two runs share."""
+class RunFiles:
+    """What is recorded of a run, the speed left out, which no two runs share."""
 
     params: dict[str, bytes]
     result: dict
     rows: list[dict]
     events: list[tuple[str, int, float]]
-    record: dict
+    settings: dict
+    seed: int
+    command: str
 
 
-def cells(workdir: Path) -> dict[str, CellFiles]:
-    """Every finished cell of a workdir by its name."""
-    return {path.parent.name: read_cell(path.parent) for path in sorted(workdir.glob("cells/*/result.json"))}
+def runs(workdir: Path) -> dict[str, RunFiles]:
+    """Every finished run of a workdir by its name."""
+    lines = (workdir / "runs.jsonl").read_text().splitlines() if (workdir / "runs.jsonl").exists() else []
+    return {line["name"]: _run_files(workdir, line) for line in map(json.loads, lines)}
 
 
-def read_cell(folder: Path) -> CellFiles:
-    def slow(row: dict) -> dict:
+def _run_files(workdir: Path, line: dict) -> RunFiles:
+    def without_speed(row: dict) -> dict:
         return {name: value for name, value in row.items() if name != "images_per_second"}
 
-    record = json.loads((folder / "record.json").read_text())
-    tree = params(folder) if (folder / "params").exists() else {}
-    rows = [slow(json.loads(line)) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    folder = workdir / "runs" / line["name"]
+    tree = params(workdir, line["name"]) if (folder / "params.safetensors").exists() else {}
     leaves = {jax.tree_util.keystr(k): np.asarray(v).tobytes() for k, v in jax.tree_util.tree_leaves_with_path(tree)}
+    columns = line["metrics"]
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     scalars = [event for event in events(folder) if event[0] != "images/per_second"]
-    return CellFiles(leaves, slow(json.loads((folder / "result.json").read_text())), rows, scalars, record)
+    return RunFiles(
+        leaves,
+        without_speed(line["result"]),
+        [without_speed(row) for row in rows],
+        scalars,
+        line["settings"],
+        line["seed"],
+        line["command"],
+    )
 
 
-def params(folder: Path) -> dict:
-    """A finished cell's parameters."""
-    settings = config.unflatten(json.loads((folder / "record.json").read_text())["config"])
-    return checkpoint.load_params(folder / "params", _abstract(jax.tree.structure(settings)))
+def params(workdir: Path, name: str) -> dict:
+    """A finished run's parameters."""
+    record = records.load_all(workdir)[name]
+    like = _abstract(overrides.program_key(overrides.build(record.settings)))
+    return checkpoint.load_params(record.folder / "params.safetensors", *like)[0]
 
 
 @functools.cache
-def _abstract(structure: jax.tree_util.PyTreeDef) -> dict:
-    settings = jax.tree.unflatten(structure, [0.0] * structure.num_leaves)
-    model = models.build(settings, 10)
+def _abstract(structure: str) -> tuple[dict, dict]:
+    model = models.build(overrides.build(json.loads(structure)), 10)
     return jax.eval_shape(lambda: models.init(model, jax.random.key(0), (28, 28, 1)))
 
 

@@ -1,278 +1,201 @@
-"""Carrying a plan out: worker processes, group after group, into the ledger."""
-
-from __future__ import annotations
+"""Measure groups of workloads: each subject in a process of its own, block after block in turn."""
 
 import contextlib
 import dataclasses
+import datetime
 import hashlib
+import importlib.metadata
 import importlib.util
 import json
+import math
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
-from capsnet_jax.bench import plan
-from capsnet_jax.bench.interleave import interleave
-from capsnet_jax.bench.ledger import Ledger, Row
-from capsnet_jax.bench.plan import Group
-from capsnet_jax.bench.process import Process, WorkerError
-from capsnet_jax.bench.workload import FRESH, Workload
-from capsnet_jax.config import Config
-from capsnet_jax.sweeps import records
+from capsnet_jax.bench import ours, process, records
+from capsnet_jax.bench.process import Process, WorkerError, run_steps
+from capsnet_jax.bench.workload import OURS, Workload
+
+_SLOW, _SLOW_ROUNDS = 5, 2  # a subject whose one step takes more than five blocks' time gets two rounds
+
+Stop = Callable[[], int | None]  # returns the signal that asked to stop, or None
+Measured = Iterator[tuple[Workload, str, int, float]]  # quantity, round and value, infinite if the subject failed
 
 
-def measure(
-    settings: Sequence[Config], workdir: Path, stop: Callable[[], int | None], study: ModuleType = plan
-) -> None:
-    """Measure every group of every setting that the workdir has not.
+class Group(NamedTuple):
+    """Workloads that are measured in turns."""
 
-    Args:
-        settings: each is measured for itself.
-        workdir: held by this process alone; gets `EXPERIMENT.jsonl` and `environment.json`.
-        stop: tells the signal that asked to stop, or None.
-        study: says what there is to measure: `plan` for CapsNet, `nets` for those that torchvision has too.
+    name: str
+    kind: str  # "blocks" of steps, "compile" times, or whole "fits"
+    workloads: tuple[Workload, ...]  # for "fits" one, whose runs are trained together and alone
+    rounds: int
+    seconds: float = 0.0  # that a block takes
+    starts: int = 1  # how often, by new processes: the memory that a process gets may decide its speed for good
+
+    @property
+    def digest(self) -> str:
+        """Return a name for exactly these measurements."""
+        asked = [self.kind, [dataclasses.asdict(workload) for workload in self.workloads], *self[3:]]
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def measure(path: Path, cases: Mapping[str, Sequence[Group]], stop: Stop) -> None:
+    """Measure the groups of {case: groups} that the file of records has not, and append them one by one.
 
     Raises:
-        ConfigError: a setting that cannot be measured; before anything is.
-        WorkerError: a worker failed, which ends its setting, but not the others; what was finished is kept.
-        Interrupted: a signal asked to stop; what was finished is kept.
+        WorkerError: a subject failed. The others were measured; the same command measures its group again.
+        Interrupted: a signal asked to stop. Finished groups are in the file.
     """
-    for setting in settings:
-        study.check(setting)
-    ledger = Ledger(workdir, study.EXPERIMENT)
-    with tempfile.TemporaryDirectory(prefix="capsnet_jax-throughput-") as scratch:
-        bench = Bench(Path(scratch), stop)
-        about, peers = _look_around(bench, study)
-        records.write_json(workdir / "environment.json", about)
-        failed: list[str] = []
-        for setting in settings:
-            case = plan.case(setting)
+    failures: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="capsnet_jax-bench-") as scratch:
+        bench = _Bench(scratch, stop)
+        about, absent = bench.environment({w.subject for groups in cases.values() for g in groups for w in g.workloads})
+        for case, groups in cases.items():
             print(case, flush=True)
-            try:
-                _measure_groups(case, study.groups(setting, peers, study.EFFORT), bench, ledger)
-            except WorkerError as failure:
-                failed.append(str(failure))
-                print("failed", flush=True)
-    if failed:
-        raise WorkerError("; ".join(failed))
+            for number, group in enumerate(groups, 1):
+                group = group._replace(workloads=tuple(w for w in group.workloads if w.subject not in absent))
+                key = {"machine": about["machine"], "case": case, "group": group.name, "digest": group.digest}
+                finished = any(key.items() <= row.items() for row in records.load(path).to_dict("records"))
+                todo = f"{len(group.workloads)} in turn, {group.rounds * group.starts} rounds"
+                print(f"[{number}/{len(groups)}] {group.name}: {'measured already' if finished else todo}", flush=True)
+                if finished:
+                    continue
+                rows, failed = bench.measure(group)
+                failures += failed
+                now = datetime.datetime.now(datetime.UTC).isoformat()
+                key |= {"digest": "" if failed else group.digest, "recorded": now}
+                records.append(path, [about | key | row for row in rows])
+                if OURS not in {row["subject"] for row in rows}:
+                    break  # there is nothing to compare with
+    if failures:
+        raise WorkerError("; ".join(dict.fromkeys(failures)))
 
 
-def _measure_groups(case: str, groups: Sequence[Group], bench: Bench, ledger: Ledger) -> None:
-    """Measure the groups of one case that the ledger has not."""
-    for number, group in enumerate(groups, 1):
-        title = f"[{number}/{len(groups)}] {group.name}"
-        if ledger.finished(case, group.name, group.digest):
-            print(f"{title}: measured already", flush=True)
-            continue
-        starts = f", by {group.starts} processes each" if group.starts > 1 else ""
-        print(f"{title}: {len(group.workloads)} in turn, {group.rounds} rounds{starts}", flush=True)
-        rows = [row._replace(case=case) for row in bench.measure(group)]
-        ledger.add(case, group.name, group.digest, rows)
+class _Bench:
+    """Measures groups; `scratch` is a folder for compiled programs."""
 
+    def __init__(self, scratch: str, stop: Stop):
+        self._scratch, self._stop, self._failures = scratch, stop, list[str]()
+        self._backend, self._weights = "cpu", dict[str, Any]()
 
-def _look_around(bench: Bench, study: ModuleType) -> tuple[dict[str, Any], list[str]]:
-    """The environment, and a study's peers that can be compared with here."""
-    with bench.process("environment") as worker:
-        about = worker.ask("about")
-    bench.backend = about["backend"]
-    peers, missing = list(study.PEERS), None
-    if any(importlib.util.find_spec(package) is None for package in study.PACKAGES):
-        missing = "is not installed: pip install -e '.[peers]' brings it"
-    else:
-        with bench.process(f"environment of {study.LIBRARY}") as worker:
-            for name in study.PACKAGES.values():
-                about[name] = worker.ask(f"about_{name}")
-        if about["backend"] != "cpu" and about["pytorch"]["device"] == "cpu":
-            missing = f"computes on the CPU and JAX on {about['backend']}: install PyTorch for that device"
-    if missing:
-        peers = [peer for peer in peers if peer == "plain_jax"]
-        print(f"without rows of {study.LIBRARY}, which {missing}", flush=True)
-    return about, peers
+    def environment(self, subjects: set[str]) -> tuple[dict[str, str], set[str]]:
+        """Return what records say of machine and code, and the subjects that cannot be compared with here."""
+        if (about := self._ask("environment", ours.environment)) is None:
+            raise WorkerError(self._failures[-1])
+        self._backend = about.pop("backend")
+        peers = {name for name in subjects if name.startswith(("pytorch", "torchvision"))}
+        packages = ["torch"] * bool(peers) + ["torchvision"] * ("torchvision" in peers)
+        installed, why = [name for name in packages if importlib.util.find_spec(name)], ""
+        if installed != packages:
+            why = "is not installed: pip install -e '.[peers]' brings it"
+        elif packages and self._ask("PyTorch", process.torch_device) == "cpu" and self._backend != "cpu":
+            why = f"computes on the CPU and JAX on {self._backend}: install PyTorch for that device"
+        if why:
+            print(f"without {packages[-1]}, which {why}", flush=True)
+        versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ["jax", *installed])
+        return about | {"versions": versions}, peers if why else set()
 
+    def measure(self, group: Group) -> tuple[list[dict[str, Any]], list[str]]:
+        """Return a group's measurements, and a line for each subject that failed."""
+        self._failures, rows = [], []
+        measured = {"blocks": self._blocks, "compile": self._compile_times, "fits": self._fits}[group.kind]
+        for workload, quantity, number, value in measured(group):
+            unit = "images/s" if quantity == workload.phase else "MB" if quantity.endswith("memory") else "s"
+            if value < math.inf:
+                rows.append(workload.columns() | {"quantity": quantity, "round": number, "value": value, "unit": unit})
+        return rows, self._failures
 
-class Bench:
-    """Measures groups with worker processes of its own.
-
-    Attributes:
-        backend: JAX's. Only one process at a time can hold a TPU: there, every block has a process of its own, and
-            those of a workload share compiled programs.
-    """
-
-    def __init__(self, scratch: Path, stop: Callable[[], int | None]):
-        """Logs, caches and weights go to `scratch`; `stop` tells the signal that asked to stop."""
-        self.backend = "cpu"
-        self._scratch, self._stop = scratch, stop
-
-    def measure(self, group: Group) -> Iterator[Row]:
-        """The group's rows, their case left empty."""
-        kinds = {"blocks": self._blocks, "compile": self._compilations, "fits": self._fits}
-        for workload, quantity, number, value, unit in kinds[group.kind](group):
-            yield Row(
-                subject=workload.subject,
-                preset=workload.preset,
-                quantity=quantity,
-                batch=workload.batch,
-                iterations=workload.iterations,
-                classes=workload.classes,
-                side=workload.side,
-                runs=workload.runs,
-                across=workload.across,
-                round=number,
-                value=value,
-                unit=unit,
-                group=group.name,
-                case="",
-                model=workload.model,
-            )
-
-    def process(self, name: str, cache: Path | None = None) -> Process:
-        """A new worker process."""
-        return Process(name, self._scratch / "logs", self._stop, cache=cache)
-
-    def _blocks(self, group: Group) -> Iterator[tuple[Workload, str, int, float, str]]:
-        """Speed, block by block in turn, by every start's processes; more of the first start's by the way."""
-        workloads = [self._with_weights(workload) for workload in group.workloads]
-        folders = [self._folder() for _ in workloads]  # where later processes find what the first ones compiled
+    def _blocks(self, group: Group) -> Measured:
+        """Yield speeds by every start's processes, memory and compile times by the first start's."""
+        caches = [tempfile.mkdtemp(dir=self._scratch) for _ in group.workloads]
         for start in range(group.starts):
+            timed = start == 0 and group.name == "training"
             with contextlib.ExitStack() as stack:
-                pairs = zip(workloads, folders, strict=True)
-                seats = [stack.enter_context(_Seat(self, workload, folder)) for workload, folder in pairs]
-                if self.backend != "tpu":
-                    self._settle(seats, timed=start == 0 and group.name == "training")
-                timers = [seat.seconds for seat in seats]
-                for block in interleave(timers, group.rounds, group.seconds, plan.EFFORT.slow_rounds):
-                    workload = workloads[block.subject]
-                    images = block.steps * workload.batch * workload.runs
-                    number = start * group.rounds + block.round
-                    yield workload, workload.phase, number, images / block.seconds, "images/s"
-                if start == 0:
-                    for workload, seat in zip(workloads, seats, strict=True):
-                        yield from self._costs(workload, seat, timed=group.name == "training")
+                workers = [stack.enter_context(self._open(*pair)) for pair in zip(group.workloads, caches, strict=True)]
+                compile_seconds = self._compile(workers, in_turn=timed)
+                timers = [lambda n, worker=worker: worker.ask(run_steps, n) or math.inf for worker in workers]
+                for index, number, steps, seconds in interleave(timers, group.rounds, group.seconds):
+                    workload = group.workloads[index]
+                    speed = steps * workload.batch * workload.runs / seconds
+                    yield workload, workload.phase, start * group.rounds + number, speed
+                for workload, worker, taken in zip(group.workloads, workers, compile_seconds, strict=True):
+                    if start == 0 and (peak := worker.ask(process.peak_memory)):
+                        yield workload, f"{workload.phase}_memory", 0, peak / 1e6
+                    if timed and taken:
+                        yield workload, "compile_cold", 0, taken
 
-    def _costs(self, of: Workload, seat: _Seat, *, timed: bool) -> Iterator[tuple[Workload, str, int, float, str]]:
-        """A process's peak memory, and the time that it took to compile."""
-        yield of, f"{of.phase}_memory", 0, seat.peak() / 1e6, "MB"
-        if timed and seat.compiled is not None:
-            yield of, "compile_cold", 0, seat.compiled, "s"
-
-    def _compilations(self, group: Group) -> Iterator[tuple[Workload, str, int, float, str]]:
-        """Compilation by a new process without, then with what another one compiled."""
+    def _compile_times(self, group: Group) -> Measured:
+        """Yield the time of a new process, and of another with what that one compiled; training has cold round 0."""
         for number in range(group.rounds):
-            for workload in map(self._with_weights, group.workloads):
-                cache = self._folder()
+            for workload in group.workloads:
+                cache = tempfile.mkdtemp(dir=self._scratch)
                 for quantity in ("compile_cold", "compile_warm"):
-                    with _Seat(self, workload, cache) as seat:
-                        self._settle([seat], timed=True)
-                        assert seat.compiled is not None, "only subjects that compile are asked"
-                        # Round 0 of the cold ones was the training group's.
-                        yield workload, quantity, number + (quantity == "compile_cold"), seat.compiled, "s"
+                    with self._open(workload, cache) as worker:
+                        seconds = self._compile([worker], in_turn=True)[0] or math.inf
+                    yield workload, quantity, number + (quantity == "compile_cold"), seconds
 
-    def _settle(self, seats: Sequence[_Seat], *, timed: bool) -> None:
-        """Start the workers at once, and compile: one by one where that is timed, or where kernels are tried out."""
-        for seat in seats:
-            seat.start()
-        for seat in seats:
-            seat.opened()
-        in_turn = timed or self.backend != "cpu"
-        for few in [[seat] for seat in seats] if in_turn else [seats]:
-            for seat in few:
-                seat.compile()
-            for seat in few:
-                seat.ready()
-
-    def _fits(self, group: Group) -> Iterator[tuple[Workload, str, int, float, str]]:
-        """Whole trainings, compilation included: all seeds in one program, then each in a process of its own."""
-        [together] = group.workloads
-        alone = dataclasses.replace(together, runs=1)
-        seeds = list(range(together.runs))
+    def _fits(self, group: Group) -> Measured:
+        """Yield the time of all runs in one program, and the sum of each one's own."""
+        [workload], seeds = group.workloads, list(range(group.workloads[0].runs))
         for number in range(group.rounds):
-            yield together, "fit_together", number, self._fit(together, seeds), "s"
-            yield together, "fit_alone", number, sum(self._fit(alone, [seed]) for seed in seeds), "s"
+            for quantity, programs in (("fit_together", [seeds]), ("fit_alone", [[seed] for seed in seeds])):
+                seconds = [self._ask("fit", ours.fit, workload, program) or math.inf for program in programs]
+                yield workload, quantity, number, sum(seconds)
 
-    def _fit(self, workload: Workload, seeds: list[int]) -> float:
-        with self.process("fit") as worker:
-            return worker.ask("fit", workload=dataclasses.asdict(workload), seeds=seeds)["seconds"]
+    def _open(self, workload: Workload, cache: str) -> Process:
+        """Start a process that gets its subject, data and weights."""
+        weights = None
+        if workload.subject in ("plain_jax", "pytorch", "pytorch_compiled"):  # they start from our weights
+            sizes = {path: value for path, value in workload.settings.items() if path.startswith(("model.", "loss."))}
+            key = json.dumps([sizes, workload.classes, workload.side], sort_keys=True)
+            if key not in self._weights:
+                self._weights[key] = self._ask("initial weights", ours.initial_weights, workload)
+            weights = self._weights[key]
+        name = ", ".join(f"{name} {value}" for name, value in workload.columns().items() if name != "subject")
+        worker = Process(f"{workload.subject} ({workload.phase}, {name})", self._stop, cache, self._failures)
+        worker.send(process.open_subject, workload, weights)
+        return worker
 
-    def _with_weights(self, workload: Workload) -> Workload:
-        """Give a peer the initial weights that this project starts from at the same setting."""
-        if workload.subject in FRESH:
-            return workload
-        ours = dataclasses.replace(workload, subject="capsnet_jax", phase="training")
-        sizes = {path: v for path, v in workload.settings.items() if path.startswith(("model.", "loss.reconstruction"))}
-        key = json.dumps([sizes, workload.classes, workload.side], sort_keys=True)
-        path = self._scratch / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
-        if not path.exists():
-            with self.process("initial weights") as worker:
-                worker.ask("weights", workload=dataclasses.asdict(ours), path=str(path))
-        return dataclasses.replace(workload, weights=str(path))
+    def _compile(self, workers: Sequence[Process], *, in_turn: bool) -> list[float | None]:
+        """Compile, one by one where that is timed or where kernels are tried out; return the seconds."""
+        seconds = []
+        for worker in workers:
+            worker.receive()  # all import and get their data at once
+        for some in [[worker] for worker in workers] if in_turn or self._backend != "cpu" else [workers]:
+            for worker in some:
+                worker.send(process.compile_subject)
+            seconds += [worker.receive() for worker in some]
+        return seconds
 
-    def _folder(self) -> Path:
-        return Path(tempfile.mkdtemp(dir=self._scratch))
+    def _ask(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        with Process(name, self._stop, tempfile.mkdtemp(dir=self._scratch), self._failures) as worker:
+            return worker.ask(function, *arguments)
 
 
-class _Seat:
-    """A workload's worker process, started when needed."""
+def interleave(timers: Sequence[Callable[[int], float]], rounds: int, seconds: float) -> Iterator[tuple]:
+    """Measure in turn: A B C, A B C, … Whatever slows the machine for a while then slows all alike.
 
-    def __init__(self, bench: Bench, workload: Workload, cache: Path):
-        self.compiled: float | None = None
-        self._bench, self._workload, self._cache = bench, workload, cache
-        self._process: Process | None = None
-        self._peak = 0
+    A timer does that many steps and returns the seconds that they took, infinity if it cannot. A block takes `seconds`,
+    or one step. Before it there is a step that is not measured: after a pause memory that was freed must be got again,
+    which costs a virtual machine seconds a gigabyte. Yields a block's timer (its index), round, steps and seconds.
+    """
+    speeds = [warm_up(timer, seconds) for timer in timers]
+    for number in range(rounds):
+        for index, (timer, speed) in enumerate(zip(timers, speeds, strict=True)):
+            slow, steps = speed * _SLOW * seconds < 1, max(1, round(speed * seconds))
+            if not slow:
+                timer(1)
+            if (not slow or number < _SLOW_ROUNDS) and (took := timer(steps)) < math.inf:
+                yield index, number, steps, took
 
-    def __enter__(self) -> _Seat:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.leave()
-
-    def start(self) -> None:
-        """Start the process; it imports and gets its data while others do."""
-        workload = self._workload
-        at = f"batch {workload.batch}, r = {workload.iterations}, {workload.classes} classes, {workload.side} pixels"
-        what = f"{workload.model}, {workload.preset}, {workload.phase}"
-        name = f"{workload.subject} ({what}, {at}, {workload.runs} runs)"
-        self._process = self._bench.process(name, self._cache)
-        self._process.send("open", workload=dataclasses.asdict(workload))
-
-    def opened(self) -> None:
-        """Wait for imports and data."""
-        self._running().receive()
-
-    def compile(self) -> None:
-        """Begin to compile."""
-        self._running().send("prepare")
-
-    def ready(self) -> None:
-        """Wait until that is done; the seconds of the first time are kept."""
-        seconds = self._running().receive()["seconds"]
-        self.compiled = seconds if self.compiled is None else self.compiled
-
-    def seconds(self, steps: int) -> float:
-        """Do steps; the seconds they took."""
-        if self._process is not None:
-            return self._running().ask("run", steps=steps)["seconds"]
-        self.start()
-        self.opened()
-        self.compile()
-        self.ready()
-        self._running().ask("run", steps=1)
-        taken = self._running().ask("run", steps=steps)["seconds"]
-        self._peak = self._running().ask("peak")["bytes"]
-        self.leave()
-        return taken
-
-    def peak(self) -> int:
-        """Peak memory, bytes."""
-        return self._running().ask("peak")["bytes"] if self._process else self._peak
-
-    def _running(self) -> Process:
-        assert self._process is not None, "started before"
-        return self._process
-
-    def leave(self) -> None:
-        """End the process."""
-        if self._process is not None:
-            self._process.close()
-        self._process = None
+def warm_up(timer: Callable[[int], float], seconds: float) -> float:
+    """Run a timer until its speed can be told, and return that, steps a second."""
+    steps, took = 1, timer(1)  # which allocates and loads: it counts only where it is so slow that this cannot matter
+    if took <= _SLOW * seconds:
+        took = timer(steps)
+        while took < seconds / 4:
+            steps *= 4
+            took = timer(steps)
+    return steps / took

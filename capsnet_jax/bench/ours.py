@@ -1,149 +1,123 @@
-"""This project as its users run it: the training loop of `train.fit`, and the model's outputs."""
+"""This project as its users run it: the training loop's steps, and the model's outputs."""
 
-from __future__ import annotations
-
+import re
 import time
+from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from capsnet_jax import config, models
-from capsnet_jax.bench import memory
+from capsnet_jax import models, overrides
+from capsnet_jax.bench.plain_jax import OnJax
 from capsnet_jax.bench.workload import Workload
 from capsnet_jax.data import Dataset, Examples
 from capsnet_jax.data.augment import take, to_float
-from capsnet_jax.training import step as train
-from capsnet_jax.training.compile import compile_now
-from capsnet_jax.training.parallel import chosen, stack
-
-FIT_IMAGES = (4500, 500)  # training and validation split of mnist_5k
-_TOTAL = 1_000_000  # steps that the learning rate's schedule spans: more than are ever timed
-
-
-def build(workload: Workload) -> Training | Inference:
-    """The subject at a workload."""
-    return Training(workload) if workload.phase == "training" else Inference(workload)
+from capsnet_jax.sweeps import records
+from capsnet_jax.training import fit as training
+from capsnet_jax.training.compile import aot_compile
+from capsnet_jax.training.parallel import resolve, stack
+from capsnet_jax.training.step import TrainState, steps_per_epoch
 
 
-class Training:
-    """Steps of `train.train_steps` on images that live on the device, augmentation, Adam and metrics inside."""
+class _Training(OnJax):
+    """Steps of the training loop on images that live on the device, with augmentation, optimizer and metrics."""
 
     def __init__(self, workload: Workload):
-        """Data and the runs' initial states, on the device."""
-        self._configs = [config.unflatten(workload.settings)] * workload.runs
-        self._seeds = list(range(workload.runs))
-        self._data = dataset(workload)
-        self._across = chosen(workload.across)
-        self._examples = jax.device_put(self._data.train)
-        self.states = initial_states(workload)
-        self._step = 0
+        data, self._parallel = dataset(workload), resolve(workload.parallel)
+        self._config = overrides.build(workload.settings)
+        self._fixed = stack([self._config] * workload.runs), jnp.arange(workload.runs)
+        self._examples, self.states = jax.device_put(data.train), initial_states(workload)
+        # The learning rate's schedule spans more steps than are ever timed.
+        self._options: dict[str, Any] = {"classes": data.classes, "total": 1_000_000, "parallel": self._parallel}
 
-    def prepare(self) -> float:
-        """Compile as `train.fit` does; returns the seconds that it took."""
-        self._fixed = (stack(self._configs), jax.numpy.asarray(self._seeds))
-        self._program, seconds = train.compile_steps(
-            *self._fixed,
-            self.states,
-            self._examples,
-            classes=self._data.classes,
-            total=_TOTAL,
-            across=self._across,
-        )
-        self._orders = train.orders(self._examples, across=self._across)
-        self._order = self._orders(self._fixed[1], 0)  # compiles it
+    def compile(self) -> float:
+        self._program, seconds = training.compile_steps(*self._fixed, self.states, self._examples, **self._options)
+        self._permute = training.epoch_permutation(self._examples, parallel=self._parallel)
+        self._order = self._permute(self._fixed[1], 0)  # compiles it
         return seconds
 
-    def run(self, steps: int) -> None:
-        """Train that many steps more and wait for them; one call of the program spans no two epochs."""
-        end, epoch = self._step + steps, train.steps_per_epoch(self._configs[0], self._examples)
-        while self._step < end:
-            stop = min(end, (self._step // epoch + 1) * epoch)
-            if self._step % epoch == 0:
-                self._order = self._orders(self._fixed[1], self._step // epoch)
-            bounds = (np.int32(self._step), np.int32(stop))
-            self.states = self._program(*self._fixed, self.states, self._examples, self._order, *bounds)
-            self._step = stop
+    def run(self, start: int, stop: int) -> None:
+        epoch = steps_per_epoch(self._config, self._examples)
+        while start < stop:
+            end = min(stop, (start // epoch + 1) * epoch)  # as in a fit, no call spans two epochs
+            if start % epoch == 0:
+                self._order = self._permute(self._fixed[1], start // epoch)
+            arguments = *self._fixed, self.states, self._examples, self._order, np.int32(start), np.int32(end)
+            self.states, start = self._program(*arguments), end
         jax.block_until_ready(self.states)
 
-    def peak(self) -> int:
-        """Peak memory, bytes."""
-        return memory.jax_peak()
 
-
-class Inference:
-    """Class capsules' lengths and reconstructions, batch after batch in one program, as `evaluation.evaluate` goes."""
+class _Inference(OnJax):
+    """The model's outputs (lengths or logits, reconstructions), batch after batch in one program, as in evaluation."""
 
     def __init__(self, workload: Workload):
-        """Data and weights, on the device."""
-        self._batch = workload.batch
+        self._batch, states = workload.batch, initial_states(workload)
         self._examples = jax.device_put(dataset(workload).train)
-        states = initial_states(workload)
-        self._params, self._stats = jax.tree.map(lambda leaf: leaf[0], (states.params, states.stats))
-        self._model = models.build(config.unflatten(workload.settings), workload.classes)
-        self._step = 0
+        self.params, self._stats = jax.tree.map(lambda leaf: leaf[0], (states.params, states.stats))
+        self.model = models.build(overrides.build(workload.settings), workload.classes)
 
-    def prepare(self) -> float:
-        """Compile; returns the seconds that it took."""
-        batches = self._examples.labels.shape[0] // self._batch
-
-        def infer(params: Any, examples: Examples, step: jax.Array) -> dict[str, jax.Array]:
-            held = take(examples, step % batches * self._batch + jax.numpy.arange(self._batch))
-            out = models.apply(self._model, params, self._stats, to_float(held.images))
-            return {name: out[name] for name in ("lengths", "logits", "reconstruction") if name in out}
-
-        def infer_all(params: Any, examples: Examples, start: jax.Array, stop: jax.Array) -> dict[str, jax.Array]:
-            """The last batch's outputs; no batch's can be left out, as none is known to be the last."""
-            shapes = jax.eval_shape(infer, params, examples, start)
-            empty = jax.tree.map(lambda shape: jax.numpy.zeros(shape.shape, shape.dtype), shapes)
-            return jax.lax.fori_loop(start, stop, lambda step, _: infer(params, examples, step), empty)
-
-        bound = np.int32(0)
-        self._program, seconds = compile_now(infer_all, self._params, self._examples, bound, bound)
+    def compile(self) -> float:
+        self._program, seconds = aot_compile(self._infer_all, self.params, self._examples, np.int32(0), np.int32(0))
         return seconds
 
-    def run(self, steps: int) -> None:
-        """Compute that many batches and wait for them."""
-        end = self._step + steps
-        jax.block_until_ready(self._program(self._params, self._examples, np.int32(self._step), np.int32(end)))
-        self._step = end
+    def run(self, start: int, stop: int) -> dict[str, jax.Array]:
+        return jax.block_until_ready(self._program(self.params, self._examples, np.int32(start), np.int32(stop)))
 
-    def peak(self) -> int:
-        """Peak memory, bytes."""
-        return memory.jax_peak()
+    def _infer(self, params: Any, examples: Examples, step: jax.Array) -> dict[str, jax.Array]:
+        first = step % (examples.labels.shape[0] // self._batch) * self._batch
+        images = to_float(take(examples, first + jnp.arange(self._batch)).images)
+        out = models.apply(self.model, params, self._stats, images)
+        return {name: out[name] for name in ("lengths", "logits", "reconstruction") if name in out}
+
+    def _infer_all(self, params: Any, examples: Examples, start: jax.Array, stop: jax.Array) -> dict[str, jax.Array]:
+        """Return the last batch's outputs. XLA can leave no batch out, as none is known to be the last."""
+        shapes = jax.eval_shape(self._infer, params, examples, start)
+        empty = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+        return jax.lax.fori_loop(start, stop, lambda step, _: self._infer(params, examples, step), empty)
+
+
+def build(workload: Workload, _weights: object) -> _Training | _Inference:
+    """Return the subject at a workload; it starts from weights of its own."""
+    return _Training(workload) if workload.phase == "training" else _Inference(workload)
 
 
 def fit(workload: Workload, seeds: list[int]) -> float:
-    """Seconds of a whole `train.fit` of those seeds in one program: compilation, training and validation."""
-    train_images, validation_images = FIT_IMAGES
-    data = dataset(workload, train_images, validation_images)
-    configs = [config.unflatten(workload.settings)] * len(seeds)
+    """Train these seeds in one program; return the seconds of compilation, training and validation."""
+    configs, data = [overrides.build(workload.settings)] * len(seeds), dataset(workload, workload.num_images // 10)
     clock = time.perf_counter()
-    for at in train.fit(configs, seeds, data, across=chosen(workload.across)):
-        jax.block_until_ready(at.states)
+    for progress in training.fit(configs, seeds, data, parallel=resolve(workload.parallel)):
+        jax.block_until_ready(progress.states)
     return time.perf_counter() - clock
 
 
-def dataset(workload: Workload, training: int | None = None, validation: int = 0) -> Dataset:
-    """Synthetic images as the project's own data set; by default as many to train on as the workload has."""
-    images: Any  # NumPy's, as in every Dataset
-    labels: Any
-    training = workload.count if training is None else training
-    images, labels = workload.images(training + validation)
-    whole, held = (Examples(images[part], labels[part]) for part in (slice(training), slice(training, None)))
-    names = tuple(map(str, range(workload.classes)))
-    return Dataset("synthetic", names, train=whole, validation=held, test=held)
+def dataset(workload: Workload, validation: int = 0) -> Dataset:
+    """Return the workload's images as a data set, the last ones for validation."""
+    images, labels = workload.images()
+    cut = workload.num_images - validation
+    first, last = (Examples(images[part], labels[part]) for part in (slice(cut), slice(cut, None)))
+    return Dataset("synthetic", tuple(map(str, range(workload.classes))), train=first, validation=last, test=last)
 
 
-def initial_states(workload: Workload) -> train.TrainState:
-    """The stacked initial states of the workload's runs."""
-    configs = [config.unflatten(workload.settings)] * workload.runs
-    return train.initial_states(configs, list(range(workload.runs)), dataset(workload), across=chosen(workload.across))
+def initial_states(workload: Workload) -> TrainState:
+    """Return the stacked initial states of the workload's runs."""
+    configs, parallel = [overrides.build(workload.settings)] * workload.runs, resolve(workload.parallel)
+    return training.initial_states(configs, list(range(workload.runs)), dataset(workload), parallel=parallel)
 
 
-def save_weights(workload: Workload, path: str) -> None:
-    """Write the first run's initial weights, for peers to start from."""
-    params = jax.tree.map(lambda leaf: np.asarray(leaf[0]), initial_states(workload).params)
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    named: dict[str, Any] = {"/".join(part.key for part in where): leaf for where, leaf in leaves}
-    np.savez(path, **named)
+def initial_weights(workload: Workload) -> dict[str, Any]:
+    """Return the first run's initial parameters as NumPy arrays, for peers to start from."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf[0]), initial_states(workload).params)
+
+
+def environment() -> dict[str, str]:
+    """Return the backend, and what a record says of the machine and of this code."""
+    about, cpu = records.environment(), Path("/proc/cpuinfo")
+    lines = re.findall(
+        r"^(cpu family|model|model name)\s*: (.+)$", cpu.read_text() if cpu.exists() else "", re.MULTILINE
+    )
+    # "AMD EPYC" is many machines; the numbers of family and model say which.
+    machine = [about["device"]] if about["device"] != "cpu" else [*dict(lines).values(), f"{about['cores']} cores"]
+    revision = f"{about['git_revision']}{'+' if about['git_changes'] else ''}"
+    return {"machine": "/".join(machine), "backend": about["backend"], "revision": revision}

@@ -1,9 +1,7 @@
-"""CapsNet as one would write it down in plain JAX: native convolutions, einsums, a Python loop, autodiff, optax.
+"""CapsNet as one would write it in plain JAX: native convolutions, einsums, a Python loop, autodiff, optax.
 
-Nothing here is shared with the rest of the project but the layout of the parameters and the weights to start from.
+It shares nothing with the rest of the project but the names of parameters and the weights to start from.
 """
-
-from __future__ import annotations
 
 import time
 from collections.abc import Mapping
@@ -15,18 +13,14 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from capsnet_jax.bench import memory
-from capsnet_jax.bench.workload import Workload, load_weights
+from capsnet_jax.bench.workload import Workload, capsnet_loss
 
 
 def forward(params: Any, images: Array, labels: Array | None, iterations: int) -> tuple[Array, Array | None]:
-    """Images [batch, side, side, 1] to lengths [batch, classes] and, with a decoder, reconstructions like them.
-
-    The decoder sees the capsules of the labels, or of the longest capsules without them.
-    """
+    """Return lengths [batch, classes] and reconstructions of the labels' capsules, or of the longest, or None."""
     x = jax.nn.relu(_conv(params["conv1"], images, 1))
     x = _conv(params["primary"], x, 2)
-    weights = params["digit"]["W"]
+    weights = params["class_capsules"]["W"]
     capsules = _squash(x.reshape(x.shape[0], weights.shape[0], weights.shape[2]))
     votes = jnp.einsum("bik,iokd->biod", capsules, weights)
     logits = jnp.zeros(votes.shape[:3])
@@ -38,21 +32,18 @@ def forward(params: Any, images: Array, labels: Array | None, iterations: int) -
     lengths = jnp.sqrt(jnp.sum(outputs**2, axis=-1) + 1e-12)
     if "decoder" not in params:
         return lengths, None
-    shown = jnp.argmax(lengths, axis=-1) if labels is None else labels
-    masked = outputs * jax.nn.one_hot(shown, outputs.shape[1])[:, :, None]
-    return lengths, _decode(params["decoder"], masked.reshape(masked.shape[0], -1)).reshape(images.shape)
+    decoded_class = jnp.argmax(lengths, axis=-1) if labels is None else labels
+    x = (outputs * jax.nn.one_hot(decoded_class, outputs.shape[1])[:, :, None]).reshape(images.shape[0], -1)
+    for name, layer in sorted(params["decoder"].items()):  # "hidden1", …, "pixels"
+        x = x @ layer["kernel"] + layer["bias"].reshape(1, -1)
+        x = jax.nn.sigmoid(x) if name == "pixels" else jax.nn.relu(x)
+    return lengths, x.reshape(images.shape)
 
 
 def loss(params: Any, images: Array, labels: Array, settings: Mapping[str, Any]) -> Array:
-    """Margin loss and weighted squared error of the reconstruction, averaged over the batch."""
-    lengths, reconstruction = forward(params, images, labels, settings["routing.iterations"])
-    target = jax.nn.one_hot(labels, lengths.shape[1])
-    present = target * jnp.maximum(0, settings["loss.m_plus"] - lengths) ** 2
-    absent = (1 - target) * jnp.maximum(0, lengths - settings["loss.m_minus"]) ** 2
-    total = jnp.sum(present + settings["loss.down_weight"] * absent, axis=1)
-    if reconstruction is not None:
-        total += settings["loss.reconstruction_weight"] * jnp.sum((reconstruction - images) ** 2, axis=(1, 2, 3))
-    return jnp.mean(total)
+    """Return the loss that is minimised."""
+    net = partial(forward, params, iterations=settings["routing.iterations"])
+    return capsnet_loss(jax.nn.one_hot, net, images, labels, settings)
 
 
 def _conv(layer: Any, x: Array, stride: int) -> Array:
@@ -66,67 +57,41 @@ def _squash(s: Array) -> Array:
     return s * squared / (1 + squared) / jnp.sqrt(squared + 1e-12)
 
 
-def _decode(layers: Any, x: Array) -> Array:
-    hidden = sorted(name for name in layers if name != "pixels")
-    for name in hidden:
-        x = jax.nn.relu(x @ layers[name]["kernel"] + layers[name]["bias"].reshape(1, -1))
-    return jax.nn.sigmoid(x @ layers["pixels"]["kernel"] + layers["pixels"]["bias"].reshape(1, -1))
+class OnJax:
+    """A subject that computes by JAX."""
+
+    def device_peak(self) -> int:
+        """Return the device's peak memory [bytes]; 0 on a CPU."""
+        return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
 
 
-class PlainJax:
+class _PlainJax(OnJax):
     """The jitted training step, or the jitted forward pass, on images that live on the device."""
 
-    def __init__(self, workload: Workload):
-        """Data, weights and Adam's state, on the device."""
-        self._settings, self._batch = workload.settings, workload.batch
-        self._training = workload.phase == "training"
-        self._data = jax.device_put(workload.images())
-        self._params = jax.device_put(load_weights(workload.weights))
-        self._adam = optax.adam(workload.settings["train.learning_rate"])
-        self._moments = self._adam.init(self._params) if self._training else None
-        self._step = 0
+    def __init__(self, workload: Workload, weights: Any):
+        self._workload, self._adam = workload, optax.adam(workload.settings["train.learning_rate"])
+        self._data, self.params = jax.device_put((workload.images(), weights))
+        self._moments = self._adam.init(self.params) if workload.phase == "training" else None
 
-    def prepare(self) -> float:
-        """Compile; returns the seconds that it took."""
+    def compile(self) -> float:
         clock = time.perf_counter()
-        if self._training:
-            program = jax.jit(self._train, donate_argnums=(0, 1)).lower(self._params, self._moments, self._data, 0)
-        else:
-            program = jax.jit(self._infer).lower(self._params, self._data, 0)
-        self._program = program.compile()
+        step = jax.jit(self._step, donate_argnums=(0, 1))
+        self._program = step.lower(self.params, self._moments, self._data, 0).compile()
         return time.perf_counter() - clock
 
-    def run(self, steps: int) -> None:
-        """Train, or compute, that many batches and wait for them."""
-        batches = self._data[1].shape[0] // self._batch
-        out: Any = None
-        for step in range(self._step, self._step + steps):
-            start = step % batches * self._batch
-            if self._training:
-                self._params, self._moments, out = self._program(self._params, self._moments, self._data, start)
-            else:
-                out = self._program(self._params, self._data, start)
-        self._step += steps
-        jax.block_until_ready((out, self._params))
+    def run(self, start: int, stop: int) -> None:
+        batches, batch = self._workload.num_images // self._workload.batch, self._workload.batch
+        for first in (step % batches * batch for step in range(start, stop)):
+            self.params, self._moments, out = self._program(self.params, self._moments, self._data, first)
+        jax.block_until_ready((self.params, out))
 
-    def peak(self) -> int:
-        """Peak memory, bytes."""
-        return memory.jax_peak()
-
-    def _take(self, data: tuple[Array, Array], start: Array) -> tuple[Array, Array]:
-        images, labels = jax.tree.map(
-            partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=self._batch), data
-        )
-        return images.astype(jnp.float32) / 255, labels
-
-    def _train(self, params: Any, moments: Any, data: tuple[Array, Array], start: Array) -> tuple[Any, Any, Array]:
-        images, labels = self._take(data, start)
-        value, gradient = jax.value_and_grad(loss)(params, images, labels, self._settings)
+    def _step(self, params: Any, moments: Any, data: Any, first: Array) -> tuple[Any, Any, Any]:
+        images, labels = (jax.lax.dynamic_slice_in_dim(array, first, self._workload.batch) for array in data)
+        if moments is None:
+            return params, None, forward(params, images / 255.0, None, self._workload.iterations)
+        value, gradient = jax.value_and_grad(loss)(params, images / 255.0, labels, self._workload.settings)
         updates, moments = self._adam.update(gradient, moments)
         return optax.apply_updates(params, updates), moments, value
 
-    def _infer(self, params: Any, data: tuple[Array, Array], start: Array) -> tuple[Array, Array | None]:
-        return forward(params, self._take(data, start)[0], None, self._settings["routing.iterations"])
 
-
-build = PlainJax
+build = _PlainJax

@@ -1,129 +1,138 @@
-"""The asking end of a worker process."""
-
-from __future__ import annotations
+"""A process of its own for each subject: what it does there, and the handle that asks it."""
 
 import contextlib
-import json
+import importlib
+import multiprocessing
 import os
-import select
+import re
+import resource
 import signal
-import subprocess
-import sys
-import tempfile
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
+from unittest import mock
 
+from capsnet_jax.bench.workload import SUBJECTS, Workload
 from capsnet_jax.sweeps.interrupt import Interrupted
-
-_POLL = 0.2  # seconds between looks at whether to stop
 
 
 class WorkerError(Exception):
-    """A worker failed or died; the message is one line."""
+    """A subject failed or its process died; the message is one line."""
 
 
-class Process:
-    """A worker process; leaving it as a context manager ends it and whatever it has started."""
+class Process(ProcessPoolExecutor):
+    """A spawned process; leaving it as a context manager ends it and whatever it has started (compilers).
 
-    def __init__(self, name: str, folder: Path, stop: Callable[[], int | None], *, cache: Path | None = None):
-        """Start the process.
+    `stop` returns the signal that asked to stop, or None. `cache` is a folder for compiled programs. `failures` gets a
+    line, with the process's name, if it fails; from then on all its answers are None.
+    """
 
-        Args:
-            name: what errors call it.
-            folder: where its stderr is kept.
-            stop: tells the signal that asked to stop, or None.
-            cache: where compiled programs are kept and looked for; None keeps none.
-        """
-        self._name, self._stop, self._buffer = name, stop, b""
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, log = tempfile.mkstemp(".log", dir=folder)
-        self._log = Path(log)
-        with os.fdopen(handle, "wb") as stderr:
-            # A session of its own: Ctrl-C on a terminal reaches this process alone, which then ends the workers.
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "capsnet_jax.bench.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                env=_environment(folder, cache),
-                start_new_session=True,
-            )
+    def __init__(self, name: str, stop: Callable[[], int | None], cache: str, failures: list[str]):
+        environment = {
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # other processes need memory too
+            "JAX_COMPILATION_CACHE_DIR": cache,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "TORCHINDUCTOR_CACHE_DIR": f"{cache}/inductor",
+        }
+        self._name, self._stop, self._failures, self._failed = name, stop, failures, False
+        super().__init__(1, multiprocessing.get_context("spawn"), _begin)
+        with mock.patch.dict(os.environ, environment):
+            self._pid: Future[int] = self.submit(os.getpid)  # spawns
+        self._future: Future[Any] = self._pid
 
-    @property
-    def pid(self) -> int:
-        """The system's number of the process."""
-        return self._process.pid
+    def __exit__(self, error: object, *_: object) -> None:
+        if error is None:
+            self.shutdown()
+        with contextlib.suppress(BrokenProcessPool, ProcessLookupError):
+            os.killpg(self._pid.result(), signal.SIGKILL)
+        self.shutdown()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End it, together with whatever it has started (compilers)."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
-
-    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
-        """A request's answer.
-
-        Raises:
-            WorkerError: the worker could not do it, or died.
-            Interrupted: a signal asked to stop.
-        """
-        self.send(do, **arguments)
-        return self.receive()
-
-    def send(self, do: str, **arguments: Any) -> None:
-        """A request whose answer is received later."""
-        assert self._process.stdin is not None, "it was opened as a pipe"
+    def send(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Ask for a function's value, which is received later."""
         try:
-            self._process.stdin.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            raise self._death() from None
+            self._future = self.submit(_answer, function, *arguments)
+        except BrokenProcessPool as death:
+            self._future = Future()
+            self._future.set_exception(death)
 
-    def receive(self) -> dict[str, Any]:
-        """The answer to a request that was sent; raises as `ask` does."""
-        assert self._process.stdout is not None, "it was opened as a pipe"
-        while b"\n" not in self._buffer:
+    def receive(self) -> Any:
+        """Return the value that was asked for, None if the process failed; raise Interrupted if a signal came."""
+        while not self._future.done():
             if signum := self._stop():
                 raise Interrupted(signum)
-            if select.select([self._process.stdout], [], [], _POLL)[0]:
-                part = os.read(self._process.stdout.fileno(), 65536)
-                if not part:
-                    raise self._death()
-                self._buffer += part
-        line, self._buffer = self._buffer.split(b"\n", 1)
-        answer = json.loads(line)
-        if "error" in answer:
-            raise WorkerError(f"{self._name}: {answer['error']}")
-        return answer
+            wait([self._future], 0.2)  # seconds
+        try:
+            return None if self._failed else self._future.result()
+        except RuntimeError as error:
+            died = isinstance(error, BrokenProcessPool)
+            self._failures.append(f"{self._name}: {'the process died (out of memory?)' if died else error}")
+        self._failed = True
+        print(self._failures[-1], flush=True)
+        return None
 
-    def _death(self) -> WorkerError:
-        code = self._process.wait()
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        said = self._log.read_text(errors="replace").split("\n")
-        last = next((line.strip() for line in reversed(said) if line.strip()), "it said nothing")
-        return WorkerError(f"{self._name}: the worker process ended ({how}): {last}")
+    def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Send and receive."""
+        self.send(function, *arguments)
+        return self.receive()
 
 
-def _environment(folder: Path, cache: Path | None) -> dict[str, str]:
-    """The worker's environment: caches of programs where told, and no memory set aside that others need."""
-    own = {
-        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-        "JAX_ENABLE_COMPILATION_CACHE": "false" if cache is None else "true",
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")])),
-    }
-    own["JAX_COMPILATION_CACHE_DIR"] = str(cache or folder / "unused")
-    own["TORCHINDUCTOR_CACHE_DIR"] = str((cache or folder) / "inductor")
-    return os.environ | own
+# What follows runs in the process. A subject has compile() -> seconds, or None where nothing is compiled;
+# run(start, stop), which takes these steps, or infers these batches, and waits for them; device_peak() -> bytes, or 0.
+_subject: Any = None
+_step = 0  # the next one
+
+
+def _begin() -> None:
+    os.setsid()  # Ctrl-C on a terminal then reaches the parent alone, which ends this process
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    if parent := multiprocessing.parent_process():
+        parent.join()
+    os.killpg(0, signal.SIGKILL)
+
+
+def _answer(function: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return function(*arguments)
+    except Exception as error:  # whose class the parent may lack
+        raise RuntimeError(f"{type(error).__name__}: {' '.join(str(error).split())}") from None
+
+
+def open_subject(workload: Workload, weights: Any) -> None:
+    """Import the subject and give it data and initial weights (None: it starts from its own)."""
+    global _subject
+    _subject = importlib.import_module(SUBJECTS[workload.subject]).build(workload, weights)
+
+
+def compile_subject() -> float | None:
+    """Compile the subject."""
+    return _subject.compile()
+
+
+def run_steps(steps: int) -> float:
+    """Do that many steps, wait for them, and return the seconds that they took."""
+    global _step
+    clock = time.perf_counter()
+    _subject.run(_step, _step + steps)
+    _step += steps
+    return time.perf_counter() - clock
+
+
+def peak_memory() -> int:
+    """Return the subject's peak memory [bytes]: its device's, or on a CPU that of the process."""
+    status = Path("/proc/self/status")  # `ru_maxrss` would hold what the parent had when it forked
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text() if status.exists() else "", re.MULTILINE)
+    return _subject.device_peak() or (1024 * int(found[1]) if found else resource.getrusage(0).ru_maxrss)
+
+
+def torch_device() -> str:
+    """Return what PyTorch computes on here, "cuda" or "cpu"."""
+    import torch  # an optional peer
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,79 +1,44 @@
-"""What one worker process does, in plain words and numbers that travel as JSON."""
-
-from __future__ import annotations
+"""What one process measures: a subject at a setting. Imports no framework, whose memory would count for a subject."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-# Where each subject is implemented. Modules by name: a worker imports only its own, so that the memory of one
-# subject does not count for another.
-SUBJECTS = {
-    "capsnet_jax": "capsnet_jax.bench.ours",
-    "plain_jax": "capsnet_jax.bench.plain_jax",
-    "pytorch": "capsnet_jax.bench.pytorch",
-    "pytorch_compiled": "capsnet_jax.bench.pytorch",
-    "torchvision": "capsnet_jax.bench.torchvision",
-    "torchvision_channels_last": "capsnet_jax.bench.torchvision",
-}
-FRESH = ("capsnet_jax", "torchvision", "torchvision_channels_last")  # start from weights of their own
-IMAGES = 8192  # in the synthetic training set
-# The networks that torchvision has too, by their names here and there.
+OURS = "capsnet_jax"
+# Modules by name: a process imports only its own subject.
+SUBJECTS = {OURS: "capsnet_jax.bench.ours", "plain_jax": "capsnet_jax.bench.plain_jax"} | dict.fromkeys(
+    ("pytorch", "pytorch_compiled", "torchvision", "torchvision_channels_last"), "capsnet_jax.bench.pytorch"
+)
+# The nets that torchvision has too: {name here: name there}.
 NETS = {
-    "alexnet_single": "alexnet",
-    "vgg_a": "vgg11",
-    "vgg_b": "vgg13",
-    "vgg_d": "vgg16",
-    "vgg_e": "vgg19",
-    "vgg_a_bn": "vgg11_bn",
-    "vgg_b_bn": "vgg13_bn",
-    "vgg_d_bn": "vgg16_bn",
-    "vgg_e_bn": "vgg19_bn",
-    "googlenet_bn": "googlenet",
-    **{name: name for name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")},
-    **{name: name for name in ("densenet121", "densenet169", "densenet201")},
+    **{"alexnet_single": "alexnet", "vgg_a": "vgg11", "vgg_b": "vgg13", "vgg_d": "vgg16", "vgg_e": "vgg19"},
+    **{"vgg_a_bn": "vgg11_bn", "vgg_b_bn": "vgg13_bn", "vgg_d_bn": "vgg16_bn", "vgg_e_bn": "vgg19_bn"},
+    **{"googlenet_bn": "googlenet"} | {f"resnet{depth}": f"resnet{depth}" for depth in (18, 34, 50, 101, 152)},
+    **{f"densenet{depth}": f"densenet{depth}" for depth in (121, 169, 201)},
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """One subject at one setting.
+    """One subject at one setting."""
 
-    Attributes:
-        subject: a key of `SUBJECTS`.
-        phase: "training" or "inference"; a process does only one, so that its peak memory is of that one.
-        settings: a config as `config.flatten` gives it.
-        classes: of the synthetic images.
-        side: of the square images, pixels.
-        channels: of the images.
-        count: how many images there are.
-        runs: side by side in one program; peers have 1.
-        across: "map", "vmap", or "auto", what the platform does best.
-        weights: the file of initial weights; peers start from it.
-    """
-
-    subject: str
-    phase: str
-    settings: Mapping[str, Any]
+    subject: str  # a key of SUBJECTS
+    phase: str  # "training" or "inference": a process does only one, so that its peak memory is of that one
+    settings: Mapping[str, Any]  # {path: value}, as a config is flattened
     classes: int = 10
-    side: int = 28
-    channels: int = 1
-    count: int = IMAGES
-    runs: int = 1
-    across: str = "auto"
-    weights: str = ""
+    side: int = 28  # of the square images [pixels]
+    channels: int = 1  # of the images
+    num_images: int = 8192  # on the device
+    runs: int = 1  # side by side in one program; peers have one
+    parallel: str = "auto"  # how runs share a program: "map", "vmap" or "auto", what the platform does best
 
-    @property
-    def preset(self) -> str:
-        """The preset that the settings started from."""
-        return self.settings["preset"]
-
-    @property
-    def model(self) -> str:
-        """The network's name in `capsnet_jax.models.MODELS`."""
-        return self.settings["model.name"]
+    def columns(self) -> dict[str, Any]:
+        """Return what the record of a measurement says of the workload."""
+        fields = ("subject", "batch", "iterations", "classes", "side", "runs", "parallel")
+        setting = {"preset": self.settings["preset"], "model": self.settings["model.name"]}
+        return setting | {name: getattr(self, name) for name in fields}
 
     @property
     def batch(self) -> int:
@@ -82,24 +47,22 @@ class Workload:
 
     @property
     def iterations(self) -> int:
-        """Routing iterations."""
-        return self.settings["routing.iterations"]
+        """Routing iterations; 0 for a net without routing."""
+        return self.settings.get("routing.iterations", 0)
 
-    def images(self, count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Synthetic uint8[count, side, side, channels] and their labels int32[count]: noise costs what digits cost."""
-        rng, count = np.random.default_rng(0), self.count if count is None else count
-        images = rng.integers(0, 256, (count, self.side, self.side, self.channels), np.uint8)
-        return images, rng.integers(0, self.classes, count, np.int32)
+    def images(self) -> tuple[Any, Any]:
+        """Return noise, uint8[num_images, side, side, channels], and labels, int32[num_images]."""
+        rng, shape = np.random.default_rng(0), (self.num_images, self.side, self.side, self.channels)
+        return rng.integers(0, 256, shape, np.uint8), rng.integers(0, self.classes, self.num_images, np.int32)
 
 
-def load_weights(path: str) -> dict[str, Any]:
-    """The parameter tree that `ours.save_weights` wrote, as NumPy arrays."""
-    tree: dict[str, Any] = {}
-    with np.load(path) as file:
-        for name in file.files:
-            *parents, leaf = name.split("/")
-            node = tree
-            for parent in parents:
-                node = node.setdefault(parent, {})
-            node[leaf] = file[name]
-    return tree
+def capsnet_loss(one_hot: Callable, net: Callable, images: Any, labels: Any, settings: Mapping[str, Any]) -> Any:
+    """Return the margin loss and the weighted squared error of the reconstruction, for JAX's arrays or PyTorch's."""
+    lengths, reconstruction = net(images, labels)
+    target = one_hot(labels, lengths.shape[1])
+    present = target * (settings["loss.m_plus"] - lengths).clip(0) ** 2
+    absent = (1 - target) * (lengths - settings["loss.m_minus"]).clip(0) ** 2
+    total = (present + settings["loss.down_weight"] * absent).sum(1)
+    if reconstruction is not None:
+        total = total + settings["loss.reconstruction_weight"] * ((reconstruction - images) ** 2).sum((1, 2, 3))
+    return total.mean()

@@ -8,15 +8,30 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import ScaledTranslation
+from scipy.optimize import isotonic_regression
 
 import capsnet_jax.figures.style as style
-from capsnet_jax.figures.groups import Record, Setting, by_dataset, results
-from capsnet_jax.figures.labels import dataset_label, interval_label, label, seeds_label, setting_label
+from capsnet_jax.figures.grouping import (
+    Record,
+    Setting,
+    distinct_settings,
+    group_by_dataset,
+    interval_reach,
+    results,
+)
+from capsnet_jax.figures.labels import (
+    dataset_label,
+    interval_label,
+    label,
+    left_out_label,
+    possible_range,
+    seeds_label,
+    setting_label,
+)
 from capsnet_jax.statistics import Estimate, mean_interval
 
-# Name in `Record.result`, a unit's worth, and the axis in words.
+# Name in `Record.result`, a unit's worth, and the label of the axis.
 _COSTS = (("parameters", 1e6, "parameters [millions]"), ("flops", 1e6, "computing for one image [MFLOP]"))
 _MARKERS = "Dsov^PX<>"  # colours are not all that tells networks apart
 _PANEL = 225  # points that a panel is wide, about
@@ -28,7 +43,7 @@ _GAP = 7  # points from one mark to the next at least
 def error_by_cost(
     records: Sequence[Record], by: Sequence[str], *, quantity: str = "test_error", level: float = 0.95
 ) -> Figure:
-    """Draws the mean error of every setting against its parameters and its FLOPs, one row of panels a data set.
+    """Draw the mean error of every setting against its parameters and its FLOPs, one row of panels a data set.
 
     Args:
         records: finished runs, in any order, with "parameters" and "flops" in their results.
@@ -40,28 +55,29 @@ def error_by_cost(
         The figure. The x axes are logarithmic; a setting without its cost or any finite error has no mark there.
 
     Raises:
-        ValueError: there are no records, or none has a path, the quantity or one of the costs.
+        ValueError: there are no records, or none has the quantity or one of the costs.
     """
-    datasets = by_dataset(records, by)
-    settings = list(dict.fromkeys(key for groups in datasets.values() for key in groups))
+    datasets = group_by_dataset(records, by)
+    settings = distinct_settings(datasets)
     figure = style.new_figure(1.1 + 2.7 * len(datasets) + 0.1 * len(settings))
     panels = figure.subplots(len(datasets), len(_COSTS), squeeze=False, sharey="row")
     counts: list[int] = []
     for row, (dataset, groups) in zip(panels, datasets.items(), strict=True):
-        errors = {key: mean_interval(results(runs, quantity), level) for key, runs in groups.items()}
+        errors = {setting: mean_interval(results(runs, quantity), level) for setting, runs in groups.items()}
         counts += [estimate.n for estimate in errors.values()]
-        for axes, (cost, unit, words) in zip(row, _COSTS, strict=True):
-            costs = {key: float(results(runs, cost)[0]) / unit for key, runs in groups.items()}
-            _draw(axes, costs, errors, by, settings)
-            axes.set_xlabel(words)
-            axes.set_title(dataset_label(dataset))
+        for axes, (cost, unit, xlabel) in zip(row, _COSTS, strict=True):
+            costs = {setting: float(results(runs, cost)[0]) / unit for setting, runs in groups.items()}
+            _draw(axes, costs, errors, by, settings, possible_range(quantity))
+            axes.set(xlabel=xlabel, title=dataset_label(dataset))
         row[0].set_ylabel(label(quantity))
     style.legend(figure, panels.flat)
-    missing = len(records) - sum(counts)
-    left_out = f"; {missing} of {len(records)} runs left out: no finite value" if missing else ""
-    marks = f"mark: mean of {seeds_label(counts)}; {interval_label(counts, level, 'bar')}"
-    beside = "marks of about the same cost are moved apart; a multiplication and an addition are two FLOP"
-    style.caption(figure, f"{marks}; {beside}{left_out}")
+    style.caption(
+        figure,
+        f"mark: mean of {seeds_label(counts)}",
+        interval_label(counts, level, "bar"),
+        "marks of about the same cost are moved apart; a multiplication and an addition are two FLOP",
+        left_out_label(len(records) - sum(counts), len(records)),
+    )
     return figure
 
 
@@ -71,39 +87,47 @@ def _draw(
     errors: Mapping[Setting, Estimate],
     by: Sequence[str],
     settings: Sequence[Setting],
+    limits: tuple[float, float],
 ) -> None:
-    """Draws one data set's settings over one cost."""
+    """Draw one data set's settings over one cost."""
     figure = axes.get_figure(root=True)
     assert figure is not None, "axes are drawn in a figure"
     axes.set_xscale("log")
-    offsets = _moved_apart({key: cost for key, cost in costs.items() if np.isfinite([cost, errors[key].mean]).all()})
-    for index, key in enumerate(settings):
-        if key not in offsets:
+    known = {setting: cost for setting, cost in costs.items() if np.isfinite([cost, errors[setting].mean]).all()}
+    offsets = _offsets(known)
+    for index, setting in enumerate(settings):
+        if setting not in offsets:
             continue
-        error = errors[key]
-        place = axes.transData + ScaledTranslation(offsets[key] / 72, 0, figure.dpi_scale_trans)
-        half = None if np.isnan(error.half_width) else error.half_width
-        colour, form = style.series_style(index)["color"], _MARKERS[index % len(_MARKERS)]
-        shape: dict[str, Any] = {"fmt": form, "color": colour, "markersize": 6.5, "capsize": 3.5}
-        axes.errorbar(costs[key], error.mean, yerr=half, label=setting_label(by, key), transform=place, **shape)
+        cost, error = costs[setting], errors[setting]
+        shifted = axes.transData + ScaledTranslation(offsets[setting] / 72, 0, figure.dpi_scale_trans)
+        reach = np.vstack(interval_reach(error.mean, error.half_width, limits))
+        look: dict[str, Any] = {"fmt": _MARKERS[index % len(_MARKERS)], "markersize": 6.5, "capsize": 3.5}
+        axes.errorbar(
+            cost,
+            error.mean,
+            yerr=None if np.isnan(error.half_width) else reach,
+            label=setting_label(by, setting),
+            color=style.series_style(index)["color"],
+            transform=shifted,
+            **look,
+        )
         # Shifted artists do not count when the axes find their limits: give the values themselves.
-        reach = half or 0
-        axes.update_datalim([[costs[key], error.mean - reach], [costs[key], error.mean + reach]])
+        below, above = np.nan_to_num(reach).ravel()
+        axes.update_datalim([[cost, error.mean - below], [cost, error.mean + above]])
     axes.margins(x=_MARGIN, y=_MARGIN)
     axes.autoscale_view()
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    style.log_ticks(axes.xaxis)
 
 
-def _moved_apart(costs: Mapping[Setting, float]) -> dict[Setting, float]:
-    """Points by which each mark is moved to the right: as little as leaves room for it between its neighbours."""
-    from scipy.optimize import isotonic_regression  # here alone, for it takes as long to import as matplotlib
+def _offsets(costs: Mapping[Setting, float]) -> dict[Setting, float]:
+    """Return by how many points to move each mark to the right, so that neighbours do not cover each other.
 
-    order = sorted(costs, key=lambda key: costs[key])
-    places = np.log10([costs[key] for key in order])
-    span = np.ptp(places) if len(order) > 1 else 0.0
-    places *= _PANEL / (span * (1 + 2 * _MARGIN)) if span else 0.0
-    steps = _GAP * np.arange(len(order))
-    moved = isotonic_regression(places - steps).x + steps if order else places
-    return dict(zip(order, (moved - places).tolist(), strict=True))
+    Isotonic regression finds the least moves that leave `_GAP` points between the marks.
+    """
+    order = sorted(costs, key=lambda setting: costs[setting])
+    positions = np.log10([costs[setting] for setting in order])
+    span = np.ptp(positions) if len(order) > 1 else 0.0
+    positions *= _PANEL / (span * (1 + 2 * _MARGIN)) if span else 0.0
+    gaps = _GAP * np.arange(len(order))
+    moved = isotonic_regression(positions - gaps).x + gaps if order else positions
+    return dict(zip(order, (moved - positions).tolist(), strict=True))

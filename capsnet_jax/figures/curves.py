@@ -2,30 +2,53 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 import capsnet_jax.figures.style as style
-from capsnet_jax.figures.groups import Curve, Record, by_dataset, mean_curve
-from capsnet_jax.figures.labels import dataset_label, interval_label, label, seeds_label, setting_label
+from capsnet_jax.figures.grouping import (
+    DATASET,
+    Curve,
+    Record,
+    distinct_settings,
+    group_by_dataset,
+    interval_reach,
+    mean_curve,
+)
+from capsnet_jax.figures.labels import (
+    dataset_label,
+    interval_label,
+    label,
+    possible_range,
+    seeds_label,
+    setting_label,
+)
 
-METRICS = ("validation_error", "train_error")  # losses of other forms, or with a decoder, are other quantities
+METRICS = ("validation_error", "train_error")  # different losses, or with and without a decoder, cannot be compared
 
 
 @style.styled
 def learning_curves(
-    records: Sequence[Record], by: Sequence[str], *, metrics: Sequence[str] = METRICS, level: float = 0.95
+    records: Sequence[Record],
+    by: Sequence[str],
+    *,
+    metrics: Sequence[str] = METRICS,
+    among: Sequence[Record] | None = None,
+    level: float = 0.95,
 ) -> Figure:
-    """Draws each metric against the epoch, one colour a setting, one row of panels a data set.
+    """Draw each metric against the epoch, one colour a setting, one row of panels a data set.
 
     Args:
         records: finished runs, in any order.
         by: the paths whose distinct values are the settings compared.
         metrics: names in `Record.metrics`, one panel each.
+        among: all runs of the experiment where `records` are some of them; a setting then has the same colour in the
+            figures of all and of some.
         level: the coverage of the bands.
 
     Returns:
@@ -33,53 +56,73 @@ def learning_curves(
         for different numbers of epochs, the mean at an epoch is over those that reached it.
 
     Raises:
-        ValueError: there are no records, or none has a path or metric asked for.
+        ValueError: there are no records, or none has a metric asked for.
     """
-    datasets = by_dataset(records, by)
-    settings = list(dict.fromkeys(key for groups in datasets.values() for key in groups))
-    figure = style.new_figure(0.9 + 2.6 * len(datasets) + 0.2 * len(settings))
+    datasets = group_by_dataset(records, by)
+    settings = distinct_settings(datasets if among is None else group_by_dataset(among, by))
+    figure = style.new_figure(0.9 + 2.6 * len(datasets) + 0.2 * len(distinct_settings(datasets)))
     panels = figure.subplots(len(datasets), len(metrics), squeeze=False, sharex="row")
     counts: list[int] = []
     for row, (dataset, groups) in zip(panels, datasets.items(), strict=True):
         counts += [len(runs) for runs in groups.values()]
         for axes, metric in zip(row, metrics, strict=True):
-            curves = {key: mean_curve(runs, metric, level) for key, runs in groups.items()}
-            for key, curve in curves.items():
-                name = f"{setting_label(by, key)} (n = {len(groups[key])})"
-                draw_curve(axes, curve, label=name, **style.series_style(settings.index(key)))
+            curves = {setting: mean_curve(runs, metric, level) for setting, runs in groups.items()}
+            for setting, curve in curves.items():
+                name = f"{setting_label(by, setting)} (n = {len(groups[setting])})"
+                look = style.series_style(settings.index(setting))
+                draw_curve(axes, curve, label=name, limits=possible_range(metric), **look)
             _scale(axes, list(curves.values()))
             axes.set(xlabel=label("epoch"), ylabel=label(metric))
             if len(datasets) > 1:
                 axes.set_title(dataset_label(dataset))
     style.legend(figure, panels.flat)
     names = ", ".join(dataset_label(dataset) for dataset in datasets)
-    text = f"{names}; line: mean of {seeds_label(counts)}; {interval_label(counts, level, 'band')}"
-    style.caption(figure, text + remarks(records, metrics))
+    line = f"line: mean of {seeds_label(counts)}"
+    style.caption(figure, names, line, interval_label(counts, level, "band"), caveats(records, metrics))
     return figure
 
 
-def draw_curve(axes: Axes, curve: Curve, *, label: str, color: str, linestyle: str = "-") -> None:
-    """Draws the mean as a line (a dot where there is one epoch) and its interval as a band."""
-    marker = "o" if curve.epochs.size == 1 else ""
-    axes.plot(curve.epochs, curve.mean, label=label, color=color, linestyle=linestyle, marker=marker)
+def draw_curve(
+    axes: Axes,
+    curve: Curve,
+    *,
+    label: str,
+    color: str,
+    linestyle: str = "-",
+    limits: tuple[float, float] = (-math.inf, math.inf),
+) -> None:
+    """Draw the mean as a line (a dot where there is one point) and its interval as a band.
+
+    Args:
+        axes: the panel.
+        curve: what to draw.
+        label: its name in the legend.
+        color: of line and band.
+        linestyle: of the line.
+        limits: the least and the greatest possible value; the band is cut off there.
+    """
+    marker = "o" if curve.x.size == 1 else ""
+    axes.plot(curve.x, curve.mean, label=label, color=color, linestyle=linestyle, marker=marker)
     if np.isfinite(curve.half_width).any():
-        low, high = curve.mean - curve.half_width, curve.mean + curve.half_width
-        axes.fill_between(curve.epochs, low, high, color=color, alpha=style.BAND_ALPHA, linewidth=0)
+        below, above = interval_reach(curve.mean, curve.half_width, limits)
+        low, high = curve.mean - below, curve.mean + above
+        axes.fill_between(curve.x, low, high, color=color, alpha=style.BAND_ALPHA, linewidth=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
 
 
-def remarks(records: Sequence[Record], metrics: Sequence[str]) -> str:
-    """Returns what a reader of the means must know: values that are left out, seeds that stop early."""
+def caveats(records: Sequence[Record], metrics: Sequence[str]) -> str:
+    """Return what a reader of the means must know: values that are left out, seeds that stop early; "" if nothing."""
     series = [[np.asarray(r.metrics[m], np.float64) for m in metrics if m in r.metrics] for r in records]
     broken = sum(any(not np.isfinite(values).all() for values in run) for run in series)
-    datasets = [r.settings["data.dataset"] for r in records]
+    datasets = [record.settings[DATASET] for record in records]
     lengths = {(dataset, values.size) for dataset, run in zip(datasets, series, strict=True) for values in run}
-    text = f"; values that are not finite are left out ({broken} of {len(records)} runs)" if broken else ""
-    return text + ("; a mean is over the seeds that reached its epoch" if len(lengths) > len(set(datasets)) else "")
+    left_out = f"values that are not finite are left out ({broken} of {len(records)} runs)" if broken else ""
+    unequal = "a mean is over the seeds that reached its epoch" if len(lengths) > len(set(datasets)) else ""
+    return "; ".join(filter(None, (left_out, unequal)))
 
 
 def _scale(axes: Axes, curves: Sequence[Curve]) -> None:
-    """Makes the y axis logarithmic where the means span a decade; otherwise keeps it from going below zero.
+    """Make the y axis logarithmic where the means span a decade; otherwise keep it from going below zero.
 
     On the logarithmic axis the limits are those of the means: the lower edge of a wide band can be negative.
     """
@@ -88,8 +131,6 @@ def _scale(axes: Axes, curves: Sequence[Curve]) -> None:
     if means.size and means.min() > 0 and means.max() > 10 * means.min():
         axes.set_yscale("log")
         axes.set_ylim(means.min() / 1.3, means.max() * 1.3)
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        style.log_ticks(axes.yaxis)
     elif means.size and means.min() >= 0 and axes.get_ylim()[0] < 0:
         axes.set_ylim(bottom=0)

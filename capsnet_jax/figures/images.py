@@ -1,4 +1,4 @@
-"""Pictures of single images: what a network saw, what it made of it, and how sure it was."""
+"""Single images: what a network was shown, what it made of it, and how sure it was."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def prediction(
     *,
     note: str = "",
 ) -> Figure:
-    """Draws an image, its reconstruction and the lengths of the class capsules.
+    """Draw an image, its reconstruction and the lengths of the class capsules.
 
     Args:
         image: float[H, W, C] in 0..1; channels other than 1 or 3 are averaged.
         reconstruction: float[H, W, C], or None where the model has no decoder.
         lengths: float[classes], the capsule lengths; the longest finite one is the prediction.
         label_names: one name a class.
-        note: what the caption says first, such as the data set and the model.
+        note: how the caption begins, such as the data set and the model.
 
     Raises:
         ValueError: the shapes do not fit.
@@ -59,8 +59,8 @@ def prediction(
     bars.set(xlim=(0, max(1.0, lengths.max())), xlabel="capsule length")
     bars.set_title(f"prediction: {label_names[ranked[0]]}")
     longest = f" (the {shown.size} longest of {lengths.size})" if shown.size < lengths.size else ""
-    text = f"one image, one network; bars: capsule lengths{longest}, the predicted class in red"
-    style.caption(figure, f"{note}; {text}" if note else text)
+    bars_label = f"bars: capsule lengths{longest}, the predicted class in red"
+    style.caption(figure, note, "one image, one network", bars_label)
     return figure
 
 
@@ -74,7 +74,7 @@ def reconstructions(
     label_names: Sequence[str] | None = None,
     note: str = "",
 ) -> Figure:
-    """Draws images in rows, each with its reconstruction under it; wrong predictions are marked.
+    """Draw images in rows, each with its reconstruction under it; wrong predictions are marked.
 
     Args:
         images: float[N, H, W, C] in 0..1.
@@ -82,7 +82,7 @@ def reconstructions(
         labels: int[N], the true classes.
         predictions: int[N].
         label_names: one name a class; the class numbers where None.
-        note: what the caption says first, such as the data set and the model.
+        note: how the caption begins, such as the data set and the model.
 
     Raises:
         ValueError: there are no images, or the shapes do not fit.
@@ -108,16 +108,16 @@ def reconstructions(
         show(below, reconstructions[index])
         true, guess = int(labels[index]), int(predictions[index])
         names = [str(k) if label_names is None else label_names[k] for k in dict.fromkeys((true, guess))]
-        joint = " → " if label_names is None else "\n→ "
-        above.set_title(joint.join(names), fontsize=9, color=style.BLACK if true == guess else style.VERMILLION)
+        arrow = " → " if label_names is None else "\n→ "
+        above.set_title(arrow.join(names), fontsize=9, color=style.BLACK if true == guess else style.VERMILLION)
     wrong = int(np.sum(np.asarray(labels) != np.asarray(predictions)))
     text = f"above: input; below: its reconstruction; red: label → prediction where wrong ({wrong} of {count})"
-    style.caption(figure, f"{note}; {text}" if note else text)
+    style.caption(figure, note, text)
     return figure
 
 
 def show(axes: Axes, picture: np.ndarray) -> None:
-    """Draws float[H, W, C]: colour for three channels, grey otherwise."""
+    """Draw float[H, W, C]: colour for three channels, grey otherwise."""
     picture = np.clip(np.nan_to_num(np.asarray(picture, np.float64)), 0, 1)
     if picture.ndim != 3:
         raise ValueError(f"need an image of shape [H, W, C], got {picture.shape}")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
-from capsnet_jax.routing import matters
+MODEL, ITERATIONS, GRADIENT = "model.name", "routing.iterations", "routing.gradient"
 
 _NAMES = {
     "data.dataset": "data set",
-    "model.name": "model",
+    MODEL: "model",
     "routing.name": "routing",
-    "routing.iterations": "routing iterations r",
-    "routing.gradient": "gradient",
+    ITERATIONS: "routing iterations r",
+    GRADIENT: "gradient",
     "routing.temperature": "temperature of the softmax",
     "model.weight_scale": "σ that W starts from",
     "loss.reconstruction_weight": "reconstruction weight",
@@ -42,26 +43,29 @@ _DATASETS = {
     "smallnorb": "smallNORB",
 }
 
+# Parts of the names of metrics in percent.
+_PERCENTAGES = ("error", "flips", "dead_capsules")
+
 # None: what everyone expects, and need not be said.
 _VALUES: dict[tuple[str, object], str | None] = {
-    ("routing.gradient", "full"): "full gradient",
-    ("routing.gradient", "stop"): "inner gradient stopped",
+    (GRADIENT, "full"): "full gradient",
+    (GRADIENT, "stop"): "inner gradient stopped",
     ("routing.softmax_over", "parents"): "softmax over parents",
     ("routing.softmax_over", "inputs"): "softmax over inputs (wrong)",
     ("loss.reconstruction", True): "with reconstruction",
     ("loss.reconstruction", False): "without reconstruction",
     ("loss.form", "paper"): "paper's loss",
     ("loss.form", "official"): "released code's loss",
-    ("data.variant", "none"): None,
-    ("transfer.source", "none"): None,
+    ("data.transform", "none"): None,
+    ("finetune.source", "none"): None,
     ("train.frozen", "none"): None,
-    ("train.frozen", "digit"): "W frozen at random",
-    ("train.frozen", "conv1+primary+digit"): "all but the decoder frozen",
+    ("train.frozen", "class_capsules"): "W frozen at random",
+    ("train.frozen", "conv1+primary+class_capsules"): "all but the decoder frozen",
 }
 
 
 def label(path: str) -> str:
-    """Returns the words, with the unit, for a setting's path or a metric's name.
+    """Return the text, with the unit, for a setting's path or a metric's name.
 
     A path that has no entry gives its last part: `model.primary_channels` → `primary channels`.
     """
@@ -69,22 +73,32 @@ def label(path: str) -> str:
 
 
 def dataset_label(name: object) -> str:
-    """Returns a data set's name as it is printed: `fashion_mnist` → `Fashion-MNIST`."""
+    """Return a data set's name as it is printed: `fashion_mnist` → `Fashion-MNIST`."""
     return _DATASETS.get(str(name), str(name))
 
 
+def dataset_slug(name: object) -> str:
+    """Return a data set's name as part of a file's name: `a/b` → `a_b`."""
+    return str(name).replace("/", "_")
+
+
+def possible_range(name: str) -> tuple[float, float]:
+    """Return the least and the greatest value that a metric can have: 0 and 100 for a percentage."""
+    return (0.0, 100.0) if any(part in name for part in _PERCENTAGES) else (-math.inf, math.inf)
+
+
 def setting_label(by: Sequence[str], values: Sequence[object]) -> str:
-    """Returns one setting in words: `dynamic routing, r = 3`; a value of None is passed over."""
+    """Return one setting as text: `dynamic routing, r = 3`.
+
+    A value of None, which stands for a setting that a run does not have, is left out.
+    """
     setting = {path: value for path, value in zip(by, values, strict=True) if value is not None}
-    setting = {path: value for path, value in setting.items() if matters(path, setting)}
-    if setting.get("routing.iterations") == 1:  # there is no inner iteration
-        setting.pop("routing.gradient", None)
     parts = [_value_label(path, value) for path, value in setting.items()]
     return ", ".join(part for part in parts if part) or "all runs"
 
 
 def seeds_label(counts: Iterable[int]) -> str:
-    """Returns `n = 5 seeds`, or `n = 3 to 5 seeds` where the groups differ."""
+    """Return `n = 5 seeds`, or `n = 3 to 5 seeds` where the groups differ."""
     low, high = min(counts := list(counts)), max(counts)
     if low != high:
         return f"n = {low} to {high} seeds"
@@ -92,10 +106,15 @@ def seeds_label(counts: Iterable[int]) -> str:
 
 
 def interval_label(counts: Iterable[int], level: float, mark: str) -> str:
-    """Returns what `mark` (`band`, `bar`) means in a caption: a t interval, or none with one seed."""
+    """Return what `mark` (`band`, `bar`) means in a caption: a t interval, or none with one seed."""
     if max(counts) < 2:
         return f"one seed has no interval, so no {mark}"
     return f"{mark}: {100 * level:g}% Student t interval of the mean"
+
+
+def left_out_label(missing: int, total: int) -> str:
+    """Return how many runs have no mark; "" if all have one."""
+    return f"{missing} of {total} runs left out: no finite value" if missing else ""
 
 
 def _value_label(path: str, value: object) -> str | None:
@@ -103,11 +122,11 @@ def _value_label(path: str, value: object) -> str | None:
         return _VALUES[path, value]
     if path == "data.dataset":
         return dataset_label(value)
-    if path == "routing.iterations":
+    if path == ITERATIONS:
         return f"r = {value}"
     if path == "routing.name":
         return f"{value} routing".replace("_", " ")
-    if path == "model.name":
+    if path == MODEL:
         return str(value)
     if isinstance(value, str):
         return f"{label(path)} {value}"

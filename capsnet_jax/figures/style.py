@@ -14,7 +14,9 @@ from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 # Okabe and Ito (2008), https://jfly.uni-koeln.de/color/, without the yellow, which is lost on white.
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -25,7 +27,7 @@ BAND_ALPHA = 0.18
 WIDTH = 7.5  # inches: 1125 pixels at 150 dpi, still readable when a README shows them at 830
 _LINE = 104  # characters of 9 points across a figure
 
-# Wraps a drawing function: the settings hold while it draws, and matplotlib's own are back when it returns.
+# Decorates a drawing function: the settings hold while it draws, and matplotlib's own are back when it returns.
 styled = mpl.rc_context(
     {
         "figure.dpi": 150,
@@ -50,20 +52,32 @@ styled = mpl.rc_context(
 
 
 def new_figure(height: float, layout: Literal["constrained", "compressed"] = "constrained") -> Figure:
-    """Returns an empty figure of the house's width, `height` inches high, whose layout keeps labels apart."""
+    """Return an empty figure as wide as all others, `height` inches high, whose layout keeps labels apart."""
     return Figure(figsize=(WIDTH, height), layout=layout)
 
 
 def series_style(index: int) -> dict[str, str]:
-    """Returns the colour and dash of the `index`-th series; colours repeat with another dash."""
+    """Return the colour and dash of the `index`-th series; colours repeat with another dash."""
     return {
         "color": PALETTE[index % len(PALETTE)],
         "linestyle": DASHES[index // len(PALETTE) % len(DASHES)],
     }
 
 
+def shade(index: int, count: int) -> str:
+    """Return the `index`-th of `count` colours from dark to light, for series that have an order."""
+    return mpl.colors.to_hex(mpl.colormaps["viridis"](0.9 * index / max(1, count - 1)))  # the lightest is lost on white
+
+
+def log_ticks(axis: Axis) -> None:
+    """Put ticks on a logarithmic axis at 1, 2 and 5 times the powers of ten, written as plain numbers."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def image_axes(axes: Axes) -> None:
-    """Leaves nothing of `axes` but the picture in it."""
+    """Leave nothing of `axes` but the picture in it."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.grid(False)
@@ -72,7 +86,7 @@ def image_axes(axes: Axes) -> None:
 
 
 def legend(figure: Figure, panels: Iterable[Axes]) -> None:
-    """Puts one legend over all `panels`: every series once, in as many columns as fit."""
+    """Put one legend over all `panels`: every series once, in as many columns as fit."""
     handles: dict[str, Any] = {}
     for axes in panels:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -82,14 +96,14 @@ def legend(figure: Figure, panels: Iterable[Axes]) -> None:
     figure.legend(list(handles.values()), list(handles), loc="outside upper center", ncols=columns)
 
 
-def caption(figure: Figure, text: str) -> None:
-    """Writes `text` small under the figure, wrapped to its width."""
-    figure.supxlabel(textwrap.fill(text, _LINE), fontsize=9, color=GREY)
+def caption(figure: Figure, *parts: str) -> None:
+    """Write the parts that are not empty small under the figure, with semicolons between, wrapped to its width."""
+    figure.supxlabel(textwrap.fill("; ".join(filter(None, parts)), _LINE), fontsize=9, color=GREY)
 
 
 @styled
 def save(figure: Figure, path: str | os.PathLike[str]) -> pathlib.Path:
-    """Writes `figure` as a PNG: the same figure gives the same bytes, and a reader never sees half a file.
+    """Write `figure` as a PNG: the same figure gives the same bytes, and a reader never sees half a file.
 
     Args:
         figure: what to write.

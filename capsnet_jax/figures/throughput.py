@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
 import capsnet_jax.figures.style as style
-from capsnet_jax.bench.ratios import by_round, ratio, select, spread
-
-if TYPE_CHECKING:
-    from capsnet_jax.bench.ledger import Row
+from capsnet_jax.bench.workload import OURS
 
 COMPARED = ("training", "inference", "compile")  # groups that set subjects beside each other
 CURVES = {  # groups that are curves, by the field on the x axis
@@ -40,141 +35,143 @@ _PANELS: tuple[tuple[str, str, dict[str, str]], ...] = (
 )
 
 
+def select(rows: pd.DataFrame, **wanted: object) -> pd.DataFrame:
+    """Return the measurements whose columns are as wanted."""
+    for name, value in wanted.items():
+        rows = rows[rows[name] == value]
+    return rows
+
+
+def by_round(rows: pd.DataFrame, column: str, **wanted: object) -> pd.DataFrame:
+    """Return the wanted values, a row a round: what is in one row was measured one after the other."""
+    return select(rows, **wanted).pivot_table(index="round", columns=column, values="value", sort=False)
+
+
 @style.styled
-def throughput_by_subject(rows: Sequence[Row]) -> Figure:
-    """Draws speed, peak memory and compile time of every subject, each with its ratio to this project's.
+def throughput_by_subject(rows: pd.DataFrame) -> Figure:
+    """Draw speed, peak memory and compile time of every subject, each with its ratio to this project's.
 
     Args:
-        rows: of one case.
+        rows: measurements of one machine and setting.
 
     Raises:
         ValueError: there is nothing to compare.
     """
-    preset = rows[0].case.split()[0] if rows else ""
-    compared = [row for row in rows if row.group in COMPARED and row.preset == preset]
-    panels = [panel for panel in _PANELS if any(row.quantity in panel[2] for row in compared)]
+    preset = rows["case"].iloc[0].split()[0] if len(rows) else ""
+    compared = rows[rows["group"].isin(COMPARED) & (rows["preset"] == preset)]
+    panels = [panel for panel in _PANELS if compared["quantity"].isin(panel[2]).any()]
     if not panels:
-        raise ValueError("no row compares subjects")
-    subjects = [name for name in _SUBJECTS if select(compared, subject=name)]
+        raise ValueError("no measurement compares subjects")
+    subjects = [name for name in _SUBJECTS if (compared["subject"] == name).any()]
     lines = -(-len(panels) // 2)
     figure = style.new_figure(0.6 + lines * (0.75 + 0.42 * len(subjects)))
-    axes = figure.subplots(lines, 2, squeeze=False, sharey=True).ravel()
-    for place, (title, scale, marks) in zip(axes, panels, strict=False):
+    all_axes = figure.subplots(lines, 2, squeeze=False, sharey=True).ravel()
+    for axes, (title, scale, marks) in zip(all_axes, panels, strict=False):
         for lift, (quantity, mark) in zip((6, -14), marks.items(), strict=False):
-            _subjects(place, select(compared, quantity=quantity), subjects, mark, lift)
-        place.set(xlabel=title, xscale=scale, ylim=(len(subjects) - 0.4, -0.65))
-        place.set_yticks(range(len(subjects)), [_SUBJECTS[name][0] for name in subjects])
-        place.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        place.xaxis.set_minor_formatter(NullFormatter())
-        place.margins(x=0.22)
+            _subjects(axes, select(compared, quantity=quantity), subjects, mark, lift)
+        axes.set(xlabel=title, xscale=scale, ylim=(len(subjects) - 0.4, -0.65))
+        axes.set_yticks(range(len(subjects)), [_SUBJECTS[name][0] for name in subjects])
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.margins(x=0.22)
         if scale == "linear":
-            place.set_xlim(left=0)
+            axes.set_xlim(left=0)
         else:
-            place.xaxis.set_major_locator(
-                FixedLocator([digit * 10.0**power for power in range(-3, 7) for digit in (1, 2, 5)])
-            )
-    for place in axes[len(panels) :]:
-        place.remove()
+            ticks = [digit * 10.0**power for power in range(-3, 7) for digit in (1, 2, 5)]
+            axes.xaxis.set_major_locator(FixedLocator(ticks))
+    for axes in all_axes[len(panels) :]:
+        axes.remove()
     style.caption(figure, f"{_caption(compared)}; ×: this project's speed, or its cost, over the subject's")
     return figure
 
 
 @style.styled
-def throughput_scaling(rows: Sequence[Row]) -> Figure:
-    """Draws training speed against batch, iterations, classes, image side and runs, one panel each.
+def throughput_scaling(rows: pd.DataFrame) -> Figure:
+    """Draw training speed against batch, iterations, classes, image side and runs, one panel each.
 
     Args:
-        rows: of one case.
+        rows: measurements of one machine and setting.
 
     Raises:
         ValueError: there is no curve.
     """
-    curves = {name: select(rows, group=name, quantity="training") for name in CURVES}
-    curves = {name: points for name, points in curves.items() if points}
-    if not curves:
-        raise ValueError("no row is of a curve")
-    columns = min(3, len(curves))
-    lines = -(-len(curves) // columns)
+    rows = rows[rows["group"].isin(CURVES) & (rows["quantity"] == "training")]
+    if rows.empty:
+        raise ValueError("no measurement is of a curve")
+    names = [name for name in CURVES if (rows["group"] == name).any()]
+    columns = min(3, len(names))
+    lines = -(-len(names) // columns)
     figure = style.new_figure(1.0 + 2.35 * lines)
-    axes = figure.subplots(lines, columns, squeeze=False).ravel()
-    for place, (name, points) in zip(axes, curves.items(), strict=False):
+    all_axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axes, name in zip(all_axes, names, strict=False):
+        points = select(rows, group=name)
         for label, (colour, dashes, series) in _series(name, points).items():
-            _curve(place, name, series, label, colour, dashes)
-        place.set(xlabel=CURVES[name], title=f"{points[0].preset} preset", yscale="log")
-        ticks = sorted({getattr(row, name) for row in points})
+            _curve(axes, name, series, label, colour, dashes)
+        axes.set(xlabel=CURVES[name], title=f"{points['preset'].iloc[0]} preset", yscale="log")
+        ticks = sorted(points[name].unique())
         if ticks[-1] >= 8 * ticks[0]:
-            place.set_xscale("log")
-        place.xaxis.set_major_locator(FixedLocator(ticks))
-        place.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        place.xaxis.set_minor_locator(NullLocator())
-        for formatter in (place.yaxis.set_major_formatter, place.yaxis.set_minor_formatter):
+            axes.set_xscale("log")
+        axes.xaxis.set_major_locator(FixedLocator(ticks))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_locator(NullLocator())
+        for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
             formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if f"{value:e}"[0] in "1235" else ""))
-    for place in axes[len(curves) :]:
-        place.remove()
-    for place in axes[: len(curves) : columns]:
-        place.set_ylabel("training [images / s]")
-    style.legend(figure, axes[: len(curves)])
-    style.caption(figure, _caption([row for points in curves.values() for row in points]))
+    for axes in all_axes[len(names) :]:
+        axes.remove()
+    for axes in all_axes[: len(names) : columns]:
+        axes.set_ylabel("training [images / s]")
+    style.legend(figure, all_axes[: len(names)])
+    style.caption(figure, _caption(rows))
     return figure
 
 
-def _subjects(axes: Axes, rows: Sequence[Row], subjects: Sequence[str], mark: str, lift: float) -> None:
-    """One quantity: a line a subject, with every round, their range, and the median in words, `lift` points above."""
-    ours = by_round(select(rows, subject="capsnet_jax"))
+def _subjects(axes: Axes, rows: pd.DataFrame, subjects: Sequence[str], mark: str, lift: float) -> None:
+    """Draw one quantity: a line a subject, every round, their range, and the median as text, `lift` points above."""
+    rounds = by_round(rows, "subject").reindex(columns=list(_SUBJECTS))
     for line, name in enumerate(subjects):
-        own = select(rows, subject=name)
-        if not own:
+        values, colour = rounds[name].dropna(), _SUBJECTS[name][1]
+        if values.empty:
             continue
-        values, colour = [row.value for row in own], _SUBJECTS[name][1]
-        middle = spread(values)
+        median = values.median()
         axes.plot(values, [line] * len(values), mark, color=colour, alpha=0.4, markersize=4, mew=0)
-        axes.plot([middle.low, middle.high], [line, line], "-", color=colour, linewidth=1.2)
-        axes.plot(middle.median, line, mark, color=colour, markersize=6)
-        against = ratio(ours, by_round(own)) if name != "capsnet_jax" else None
-        words = f"{middle.median:,.3g}" if middle.median < 1000 else f"{middle.median:,.0f}"
-        words += f" ({against.median:.2g}×)" if against else ""
+        axes.plot([values.min(), values.max()], [line, line], "-", color=colour, linewidth=1.2)
+        axes.plot(median, line, mark, color=colour, markersize=6)
+        ratio = (rounds[OURS] / rounds[name]).median()
+        text = f"{median:,.3g}" if median < 1000 else f"{median:,.0f}"
+        text += f" ({ratio:.2g}×)" if name != OURS and pd.notna(ratio) else ""
         offset = {"xytext": (0, lift), "textcoords": "offset points"}
-        axes.annotate(words, (middle.median, line), ha="center", fontsize=8, color=colour, **offset)  # type: ignore[arg-type]
+        axes.annotate(text, (median, line), ha="center", fontsize=8, color=colour, **offset)  # type: ignore[arg-type]
 
 
-def _series(name: str, points: Sequence[Row]) -> dict[str, tuple[str, str, list[Row]]]:
-    """The curves of a panel: {label: (colour, dashes, rows)}."""
+def _series(name: str, points: pd.DataFrame) -> dict[str, tuple[str, str, pd.DataFrame]]:
+    """Return the curves of a panel: {label: (colour, dashes, measurements)}."""
     if name != "runs":
-        found = {subject: select(points, subject=subject) for subject in _SUBJECTS}
-        return {_SUBJECTS[s][0]: (_SUBJECTS[s][1], "-", own) for s, own in found.items() if own}
-    alone = select(points, runs=1)
+        present = [subject for subject in _SUBJECTS if (points["subject"] == subject).any()]
+        return {_SUBJECTS[s][0]: (_SUBJECTS[s][1], "-", select(points, subject=s)) for s in present}
     styles = {"map": ("runs in turn (map)", style.GREEN, "-"), "vmap": ("runs batched (vmap)", style.PURPLE, "--")}
-    return {
-        label: (colour, dashes, alone + [row for row in points if row.across == across and row.runs > 1])
-        for across, (label, colour, dashes) in styles.items()
+    return {  # both begin at the single run
+        label: (colour, dashes, points[(points["parallel"] == parallel) | (points["runs"] == 1)])
+        for parallel, (label, colour, dashes) in styles.items()
     }
 
 
-def _curve(axes: Axes, name: str, rows: Sequence[Row], label: str, colour: str, dashes: str) -> None:
-    """Medians with the range of their rounds."""
-    at: dict[float, list[float]] = {}
-    for row in sorted(rows, key=lambda row: getattr(row, name)):
-        at.setdefault(getattr(row, name), []).append(row.value)
-    found = [spread(values) for values in at.values()]
-    middle = np.array([point.median for point in found])
-    reach = np.array([[p.median - p.low for p in found], [p.high - p.median for p in found]])
-    axes.errorbar(
-        list(at), middle, yerr=reach, fmt="o", linestyle=dashes, color=colour, label=label, markersize=4, capsize=3
-    )
+def _curve(axes: Axes, name: str, rows: pd.DataFrame, label: str, colour: str, dashes: str) -> None:
+    """Draw medians with the range of their rounds."""
+    at = rows.groupby(name)["value"].agg(["median", "min", "max"])
+    reach = [at["median"] - at["min"], at["max"] - at["median"]]
+    look = {"fmt": "o", "linestyle": dashes, "color": colour, "markersize": 4, "capsize": 3}
+    axes.errorbar(at.index, at["median"], yerr=reach, label=label, **look)  # type: ignore[arg-type]
 
 
-def _caption(rows: Sequence[Row]) -> str:
-    """Settings, and how often was measured."""
-    timed = [row for row in rows if row.quantity in ("training", "inference")]
-    of_series: dict[tuple, int] = {}
-    for row in timed or rows:
-        key = row._replace(round=0, value=0.0)
-        of_series[key] = of_series.get(key, 0) + 1
-    usual = [statistics.mode(getattr(row, name) for row in rows) for name in ("batch", "iterations")]
-    varies = " but where it is the axis" if any(row.group in CURVES for row in rows) else ""
-    low, high = min(of_series.values()), max(of_series.values())
-    count = f"n = {low}" if low == high else f"n = {low} to {high}"
+def _caption(rows: pd.DataFrame) -> str:
+    """Return machine and settings, and how often was measured."""
+    timed = rows[rows["quantity"].isin(["training", "inference"])]
+    series = ["group", "subject", "preset", "quantity", "batch", "iterations", "classes", "side", "runs", "parallel"]
+    counts = (timed if len(timed) else rows).groupby(series).size()
+    low, high = counts.min(), counts.max()
+    varies = " but where it is the axis" if rows["group"].isin(CURVES).any() else ""
     return (
-        f"{rows[0].case}: batch {usual[0]}, r = {usual[1]}{varies}; subjects in turns, median of {count} rounds;"
-        " line or bar: least to greatest"
+        f"{rows['case'].iloc[0]}, {rows['machine'].iloc[0]}: batch {rows['batch'].mode()[0]}, r ="
+        f" {rows['iterations'].mode()[0]}{varies}; subjects in turns, median of n ="
+        f" {low if low == high else f'{low} to {high}'} rounds; line or bar: least to greatest"
     )

@@ -1,7 +1,7 @@
 """Models, one paper a file, and the only place that knows Flax.
 
-A model is a Flax module called as `model(images)`. If its signature names them it also gets `train`, and `targets` if it
-decodes. It returns a dictionary of everything worth looking at; `lengths` or `logits` are its classes' scores. To add
+A model is a Flax module called as `model(images)`. If its signature names them it also gets `train`, and `targets` if
+it decodes. It returns a dictionary of everything worth looking at; `lengths` or `logits` are its classes' scores. To add
 one, write its file and add its line to MODELS; README.md beside this file shows both.
 """
 
@@ -42,7 +42,7 @@ class Model:
     """
 
     module: Callable[..., nn.Module]
-    settings: Any = NoSettings()
+    settings: Any = dataclasses.field(default_factory=NoSettings)
     head_layers: tuple[str, ...] = ("classes",)
     image_shape: tuple[int, int, int] = (28, 28, 1)
     classes: int = 10

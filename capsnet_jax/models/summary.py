@@ -9,7 +9,6 @@ from flax import linen as nn
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from capsnet_jax import models
-from capsnet_jax.config import Config, check_word
 
 
 class Outline(NamedTuple):

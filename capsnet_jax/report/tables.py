@@ -1,16 +1,19 @@
 """Records as text for the terminal: means with intervals, settings paired by seed, and the best settings of a sweep."""
 
+import csv
+import io
 import math
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 
-from capsnet_jax.routing import matters
 from capsnet_jax.statistics import describe, mean_interval, paired_difference
-from capsnet_jax.sweeps.records import Record, cell_text, compared, differing
+from capsnet_jax.sweeps.files import write_text
+from capsnet_jax.sweeps.records import Record, compared_paths, format_setting, varying_paths
 
 _NAMES = {"data.dataset": "dataset", "train.epochs": "epochs"}
-_SAME = ("data.dataset", "data.label", "data.variant", "data.train_size")  # what makes data the same
+_SAME = ("data.dataset", "data.label", "data.transform", "data.train_size")  # what makes data the same
 # What is told of settings that differ in it, with its unit: {name in `Record.result`: (heading, a unit's worth)}.
 _COSTS = {"parameters": ("parameters", 1), "flops": ("MFLOP/image", 1e6)}
 _ERRORS = {"test_error": "test error %", "test_top5_error": "top-5 error %", "validation_error": "validation error %"}
@@ -22,13 +25,13 @@ Key = tuple[str, ...]
 
 def summary(records: Sequence[Record], swept: Sequence[str]) -> str:
     """Every setting with mean and 95 % interval over its seeds."""
-    paths, groups = _grouped(records, differing(records, ["train.epochs", *swept]))
+    paths, groups = _grouped(records, varying_paths(records, ["train.epochs", *swept]))
     return align(_rows(paths, groups), rule=True)
 
 
 def best(records: Sequence[Record], swept: Sequence[str]) -> str:
     """The settings of least validation error, where data has many; the test error beside it chose nothing."""
-    paths, groups = _grouped(records, differing(records, ["train.epochs", *swept]))
+    paths, groups = _grouped(records, varying_paths(records, ["train.epochs", *swept]))
     tables = []
     for keys in _by_data(paths, groups).values():
         if len(keys) > _MANY:
@@ -40,7 +43,7 @@ def best(records: Sequence[Record], swept: Sequence[str]) -> str:
 
 def paired(records: Sequence[Record], swept: Sequence[str], level: float = 0.95) -> str:
     """Test errors of every setting less those of the first on the same data, seed by seed; "" where none has both."""
-    paths, groups = _grouped(records, compared(records, swept))
+    paths, groups = _grouped(records, compared_paths(records, swept))
     errors = {key: {m.seed: m.result.get("test_error", math.nan) for m in members} for key, members in groups.items()}
     rows = [[*(_NAMES.get(path, path) for path in paths), "difference %", "p (paired t)"]]
     for first, *others in _by_data(paths, groups).values():
@@ -71,7 +74,7 @@ def _grouped(records: Sequence[Record], by: Sequence[str]) -> tuple[list[str], d
     paths = ["data.dataset", *by]
     groups: dict[Key, dict[int, Record]] = {}
     for record in records:
-        key = tuple(cell_text(record.settings[path]) if matters(path, record.settings) else "" for path in paths)
+        key = tuple(format_setting(record, path) for path in paths)
         groups.setdefault(key, {}).setdefault(record.seed, record)
     return paths, {key: list(members.values()) for key, members in groups.items()}
 
@@ -106,3 +109,33 @@ def _thousands(value: float) -> str:
 def _mean(members: Sequence[Record], name: str) -> float:
     mean = mean_interval([member.result.get(name, math.nan) for member in members]).mean
     return math.inf if math.isnan(mean) else mean
+
+
+def as_text(records, swept, baseline):
+    parts = [
+        summary(records, swept) + "\n(mean ± 95 % interval over seeds)",
+        paired(records, swept),
+        best(records, swept),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def write_csv(path: Path, records: Sequence[Record], swept: Sequence[str]) -> None:
+    """A tidy table: one row for every setting and seed."""
+    results = list(dict.fromkeys(name for record in records for name in record.result))
+    results = ["test_error", *(name for name in results if name != "test_error")]
+    settings = [path for path in varying_paths(records, swept) if path not in ("preset", "train.epochs")]
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["dataset", "preset", "seed", "epochs", *settings, *results])
+    for record in records:
+        s = record.settings
+        fixed = [s["data.dataset"], s["preset"], record.seed, s["train.epochs"]]
+        values = [format_setting(record, path) for path in settings]
+        table.writerow([*fixed, *values, *(_decimal(record.result.get(name, math.nan)) for name in results)])
+    write_text(path, text.getvalue())
+
+
+def _decimal(value: float) -> str:
+    """Six digits, but whole numbers, such as those of parameters, in full."""
+    return f"{value:.0f}" if float(value).is_integer() else f"{value:.6g}"

@@ -28,7 +28,7 @@ class Router:
     """
 
     route: Callable[..., Routing] | None = None
-    settings: Any = NoSettings()
+    settings: Any = dataclasses.field(default_factory=NoSettings)
     parameters: Callable[..., dict[str, Any]] | None = None
     fixed: Callable[..., Couplings | None] | None = None
 

@@ -32,7 +32,7 @@ SHARED = (
 
 
 def code_of(config: Config) -> dict[str, str]:
-    """Return {source file: digest} of what decides the result of a run: shared code, its model, its router, its loss."""
+    """Return {source file: digest} of what decides a run's result: shared code, its model, its router, its loss."""
     files = {path for pattern in SHARED for path in PACKAGE.glob(pattern)}
     parts: list[Any] = [MODELS[config.model.name].module, LOSSES[config.loss.name].function]
     parts += [OPTIMIZERS[config.train.optimizer], SCHEDULES[config.train.schedule]]
@@ -64,7 +64,7 @@ def _source_file(part: Callable[..., Any] | None) -> str | None:
     while isinstance(part, functools.partial):
         part = part.func
     try:
-        return None if part is None else inspect.getsourcefile(part)
+        return None if part is None else inspect.getsourcefile(inspect.unwrap(part))
     except TypeError:
         return None
 

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,27 +77,25 @@ def remove_partial(folder: Path, name: str) -> None:
         path.unlink(missing_ok=True)
 
 
-def append_line(path: Path, text: str) -> None:
-    """Append one JSON object as one line to a file that other processes may append to as well.
+def append_lines(path: Path, values: Sequence[dict[str, Any]]) -> None:
+    """Append JSON objects, a line each, to a file that other processes may append to as well.
 
-    The line is on the disk when this returns. A killed process, or one whose disk was full, may have left a torn last
+    The lines are on the disk when this returns. A killed process, or one whose disk was full, may have left a torn last
     line. It is cut off first, so that it does not spoil the new one. If only its newline is missing, that is added.
     `.<name>.lock` beside the file keeps two writers apart.
 
     Args:
         path: the file; made where missing.
-        text: a JSON object without a newline, as `to_json` returns it.
+        values: JSON objects; NaN and the infinities become null.
 
     Raises:
-        ValueError: `text` has a newline in it.
-        OSError: the line was not written, and the file is as it was; or others hold the lock for a minute.
+        OSError: no line was written, and the file is as it was; or others hold the lock for a minute.
     """
-    if "\n" in text:
-        raise ValueError(f"one line was expected, got {text!r}")
+    text = "".join(to_json(value) + "\n" for value in values)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS):
-            _append(path, text.encode() + b"\n")
+            _append(path, text.encode())
     except filelock.Timeout as error:
         raise TimeoutError(
             f"{path} was locked by another process for {LOCK_SECONDS:.0f} s: end that process"
@@ -126,8 +125,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return rows if last is None else [*rows, last]
 
 
-def _append(path: Path, line: bytes) -> None:
-    """Append a line, newline included; nobody else may append at the same time."""
+def _append(path: Path, lines: bytes) -> None:
+    """Append lines, newlines included; nobody else may append at the same time."""
     new = not path.exists()
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
     try:
@@ -137,10 +136,10 @@ def _append(path: Path, line: bytes) -> None:
             before -= len(tail)
             os.ftruncate(descriptor, before)
         elif tail:
-            line = b"\n" + line
+            lines = b"\n" + lines
         try:
-            while line:  # a write may take a part only
-                line = line[os.write(descriptor, line) :]
+            while lines:  # a write may take a part only
+                lines = lines[os.write(descriptor, lines) :]
             os.fsync(descriptor)
         except BaseException:
             os.ftruncate(descriptor, before)

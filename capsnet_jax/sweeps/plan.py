@@ -37,7 +37,7 @@ class Plan:
     parallel: str
     command: Callable[[Run], str]
     stop: Callable[[], int | None]
-    observed: Eval = Eval()
+    observed: Eval = dataclasses.field(default_factory=Eval)
     observe_fn: ObserveFn | None = None
     rerun: bool = False
 

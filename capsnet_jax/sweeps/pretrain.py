@@ -18,7 +18,7 @@ from capsnet_jax.training.step import TrainState
 
 
 def pretraining_run(run: Run) -> Run | None:
-    """Return the run whose layers a run copies, trained on the source by the preset's recipe; None if it copies none."""
+    """Return the run whose layers a run copies, trained by the preset's recipe; None if it copies none."""
     own = run.config
     if own.finetune.source == "none":
         return None

@@ -6,6 +6,7 @@ other does; what is locked elsewhere is waited for, and found finished.
 
 import contextlib
 import dataclasses
+import datetime
 import hashlib
 import json
 import math
@@ -45,19 +46,31 @@ class Diverged(Exception):  # noqa: N818 - what happened to some runs; the other
     """Runs whose loss was no longer finite; the message has a line for each, with its step and the remedy."""
 
 
-def train_all(runs: Sequence[Run], plan: Plan) -> None:
-    """Train every run that is not finished, and leave its record in the workdir.
+def load_and_check(runs: Sequence[Run]) -> Datasets:
+    """Load the data sets of runs, and look for mistakes before anything is written or trained.
 
     Raises:
-        ConfigError, DataError: before anything is trained.
+        ConfigError, DataError: a run cannot be trained.
+    """
+    used = dict.fromkeys(run.config.data for run in [*runs, *pretraining_runs(runs)])
+    datasets = {settings: load_data(settings) for settings in used}
+    check(runs, datasets)
+    return datasets
+
+
+def train_all(runs: Sequence[Run], plan: Plan, datasets: Datasets) -> None:
+    """Train every run that is not finished, and leave its record in the workdir.
+
+    Args:
+        runs: what is to be there in the end.
+        plan: how.
+        datasets: from `load_and_check`.
+
+    Raises:
         Interrupted: after saving; the same call continues.
         Diverged: after all other runs are finished.
     """
     plan = dataclasses.replace(plan, parallel=resolve(plan.parallel))
-    used = {run.config.data for run in [*runs, *pretraining_runs(runs)]}
-    datasets = {settings: load_data(settings) for settings in used}
-    check(runs, datasets)
-
     before = records.load_all(plan.workdir)
     pending = [run for run in runs if plan.rerun or not is_finished(run, before.get(run.name))]
     sources = pretraining_runs(pending)
@@ -128,7 +141,7 @@ def _train(runs: Sequence[Run], plan: Plan, datasets: Datasets, before: Mapping[
                 break
             else:
                 if not told:
-                    progress.say(f"waiting for {len(waiting)} programs that process {lock.holder()} trains")
+                    progress.say(f"waiting for {len(waiting)} programs that {lock.holder()} trains")
                     told = True
                 if signum := plan.stop():
                     raise Interrupted(signum)
@@ -153,7 +166,9 @@ def _train_program(
 
     def is_new(run: Run) -> bool:
         record = now.get(run.name)
-        return is_finished(run, record) and not (plan.rerun and record == before.get(run.name))
+        if record is None or not is_finished(run, record):
+            return False
+        return not (plan.rerun and run.name in before and record.recorded == before[run.name].recorded)
 
     folder = plan.workdir / "programs" / key
     todo = {run.name: run for run in group if not is_new(run)}
@@ -186,6 +201,7 @@ def _train_together(
             states = initialize_from_pretrained(states, group, plan.workdir, datasets[source.config.data])
         start = checkpoint.Restored(0, states, [])
     step, history = start.step, start.history
+    progress.begin(_images(group, dataset), name)
     progress.skip(step * batch)
     progress.say(f"{name}: compiling" + (f", going on from step {step}" if step else ""))
     with contextlib.ExitStack() as stack:
@@ -198,7 +214,8 @@ def _train_together(
                 for row in select_run(new_epochs, i):
                     writer.epoch(row)
             where = f"{name} · {_where(at, configs[0].train.epochs)}"
-            progress.advance((at.step - step) * batch, where, keep=bool(new_epochs))
+            compiling = at.compile_seconds if step == start.step else 0.0
+            progress.advance((at.step - step) * batch, where, keep=bool(new_epochs), compiling=compiling)
             step = at.step
             signum, all_diverged = plan.stop(), bool(np.all(np.asarray(at.states.diverged) >= 0))
             if signum or time.monotonic() - saved > CHECKPOINT_SECONDS:
@@ -249,6 +266,7 @@ def _finish(group: list[Run], at: FitProgress, dataset: data.Dataset, plan: Plan
                 environment=records.environment(),
                 code=code_of(run.config),
                 observed=dataclasses.asdict(plan.observed),
+                recorded=datetime.datetime.now(datetime.UTC).isoformat(),
                 wrong=wrong[i] if diverged[i] < 0 else None,
             )
         )

@@ -27,8 +27,8 @@ def evaluate(
 ) -> dict[str, Float[Array, ""]]:
     """Return the mean of every metric over all examples; errors in percent.
 
-    Images are not augmented, and no label is handed to a decoder. The means are NaN where there are no examples. A model
-    with batch norms needs its running statistics, `stats`.
+    Images are not augmented, and no label is handed to a decoder. The means are NaN where there are no examples. A
+    model with batch norms needs its running statistics, `stats`.
     """
     return _evaluate(config, params, stats or {}, examples, classes)[0]
 

@@ -1,7 +1,7 @@
 """The loop around steps: runs of one structure trained side by side, in one compiled program.
 
-They are stacked along a leading axis `runs`: `parallel="vmap"` batches every operation over them, `parallel="map"` takes
-them in turn inside the program, which a CPU prefers.
+They are stacked along a leading axis `runs`: `parallel="vmap"` batches every operation over them, `parallel="map"`
+takes them in turn inside the program, which a CPU prefers.
 """
 
 import math
@@ -125,7 +125,7 @@ def next_chunk(steps: int, seconds: float, chunk_seconds: float) -> int:
 def epoch_permutation(
     examples: Examples, *, parallel: str
 ) -> Callable[[Int[Array, "runs"], int], Int[Array, "runs images"]]:
-    """Make the program that gives each seed's order of the examples in an epoch. Sorting takes long, so it runs once."""
+    """Make the program that gives each seed's order of the examples in an epoch; sorting takes long, so once a pass."""
 
     def order(seed: Array, epoch: Array) -> Array:
         return jax.random.permutation(jax.random.fold_in(run_key(seed, "order"), epoch), examples.labels.shape[0])

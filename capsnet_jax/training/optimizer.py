@@ -23,8 +23,8 @@ def adam(head_layers: Collection[str]) -> optax.GradientTransformation:
 def muon_between_layers(head_layers: Collection[str]) -> optax.GradientTransformation:
     """Muon for the kernels between layers, Adam for all else.
 
-    The momentum of a kernel becomes the nearest matrix with equal singular values (Jordan et al. 2024). Its rows are all
-    that one output sums over; it is scaled to `MUON_RMS` (Liu et al. 2025, arXiv:2502.16982, section 2.2).
+    The momentum of a kernel becomes the nearest matrix with equal singular values (Jordan et al. 2024). Its rows are
+    all that one output sums over; it is scaled to `MUON_RMS` (Liu et al. 2025, arXiv:2502.16982, section 2.2).
     """
 
     def dimension_numbers(kernels: PyTree) -> PyTree:

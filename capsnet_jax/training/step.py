@@ -1,7 +1,7 @@
 """One training step as a pure function of state and batch, and many in a row as one loop on the device.
 
-A *run* is one config and one seed. Every random number is derived from the run's seed and the step, so the state carries
-no key, and a run that is cut at any step and continued from its state is equal to the bit to one that was not.
+A *run* is one config and one seed. Every random number is derived from the run's seed and the step, so the state
+carries no key, and a run that is cut at any step and continued from its state is equal to the bit to one that was not.
 """
 
 from typing import NamedTuple

@@ -7,24 +7,24 @@ import jax
 import numpy as np
 
 from capsnet_jax import config, models
-from capsnet_jax.bench.plan import Effort
 from capsnet_jax.bench.workload import Workload
+from experiments.throughput import Effort
 from tests import tiny
 
 SIZES = {path: value for path, value in tiny.SETTINGS.items() if path.startswith(("model.", "train.batch"))}
-EFFORT = Effort(1, 0.01, 1, 1, 0.01, 1, (), (1, 2), (), (), (), 0, 1, 1)
+EFFORT = Effort(1, 0.01, 1, 0.01, 1, (), (1, 2), (), (), (), 0, 1, 1)
 
 # Runs launch.py with a smaller effort, fewer peers and only some groups, given as the first three arguments.
 LAUNCH = """
 import sys
 from absl import app
 import launch
-from capsnet_jax.bench import plan
+from experiments import throughput
 
-effort, peers, groups = (eval(sys.argv.pop(1)) for _ in range(3))
-plan.EFFORT, plan.PEERS = plan.Effort(*effort), peers
-whole = plan.groups
-plan.groups = lambda *given: [group for group in whole(*given) if group.name in groups]
+effort, peers, names = (eval(sys.argv.pop(1)) for _ in range(3))
+throughput.EFFORT, throughput.PEERS = throughput.Effort(*effort), peers
+whole = throughput.groups
+throughput.groups = lambda *given: [group for group in whole(*given) if group.name in names]
 app.run(launch.main, flags_parser=launch.parse)
 """
 

@@ -6,6 +6,7 @@ import pytest
 
 from capsnet_jax.data import Dataset, Examples
 from experiments import invariance
+from tests.figures.synthetic import fake_record
 
 
 class Centre:
@@ -71,22 +72,35 @@ def test_a_unit_that_is_dead_in_the_fitted_images_spoils_nothing():
 
 
 def test_the_curves_are_drawn():
-    from capsnet_jax.figures import distortion_curves
-
     kinds = list(invariance.AMOUNTS)
-    runs = []
-    for name in ("capsnet_small", "cnn_small"):
+    runs = {"capsnet_small": [], "cnn_small": []}
+    for members in runs.values():
         for seed in range(2):
             arrays = {}
             for kind in kinds:
                 amounts = np.array(invariance.AMOUNTS[kind])
                 arrays |= {f"{kind}/amounts": amounts, f"{kind}/read": np.array(0.5)}
                 arrays |= {f"{kind}/error": amounts + seed, f"{kind}/change": amounts / 10}
-            runs.append((name, arrays))
-    figure = distortion_curves(runs, kinds, dataset="mnist")
+            members.append(arrays)
+    figure = invariance.distortion_curves(runs, kinds, dataset="mnist")
     panels = np.array(figure.axes).reshape(3, 5)
     assert [axes.get_xlabel() for axes in panels[1]][:2] == ["shift [pixels]", "rotation [degrees]"]
     np.testing.assert_allclose(panels[0, 0].lines[0].get_ydata(), np.array(invariance.AMOUNTS["shift"]) + 0.5)
     assert [float(y) for line in panels[2, 0].lines[:1] for y in line.get_ydata()] == [0.5]
     assert panels[0, 2].xaxis_inverted()  # smaller is further from what was seen
     assert "n = 2 seeds" in figure.get_supxlabel()
+
+
+def test_a_network_has_one_colour_whichever_networks_a_data_set_has(monkeypatch):
+    arrays = {}
+    for kind, amounts in invariance.AMOUNTS.items():
+        arrays |= {f"{kind}/amounts": np.array(amounts), f"{kind}/read": np.array(0.5)}
+        arrays |= {f"{kind}/error": np.array(amounts), f"{kind}/change": np.array(amounts)}
+    monkeypatch.setattr(invariance, "observed", lambda record, name: arrays)
+    records = [fake_record(model__name=name) for name in ("capsnet_small", "cnn_small")]
+    records += [fake_record(model__name="cnn_small", data__dataset="fashion_mnist")]
+    drawn = invariance.figures(records)
+    both, one = ({line.get_label(): line.get_color() for line in figure.axes[0].lines} for figure in drawn.values())
+    assert list(both) == ["capsnet_small", "cnn_small"]
+    assert one == {"cnn_small": both["cnn_small"]}
+    assert list(drawn) == ["curves-mnist", "curves-fashion_mnist"]

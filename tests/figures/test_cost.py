@@ -24,14 +24,14 @@ def records(nets=NETS, **settings):
 
 
 def marks(axes):
-    """{name: (where its mark is, its bar's ends)} as the axes have them, and where marks are drawn, in points."""
-    drawn, places = {}, {}
+    """{name: (where its mark is, its bar's ends)} in data, and {name: where its mark is drawn} in points."""
+    drawn, at = {}, {}
     for container in axes.containers:
         [point] = container.lines[0].get_xydata()
         ends = [segment[:, 1].tolist() for line in container.lines[2] for segment in line.get_segments()]
         drawn[container.get_label()] = point.tolist(), *ends
-        places[container.get_label()] = 72 / axes.figure.dpi * container.lines[0].get_transform().transform(point)[0]
-    return drawn, places
+        at[container.get_label()] = 72 / axes.figure.dpi * container.lines[0].get_transform().transform(point)[0]
+    return drawn, at
 
 
 def test_means_and_intervals_stand_over_millions_of_parameters_and_of_flops():
@@ -40,12 +40,12 @@ def test_means_and_intervals_stand_over_millions_of_parameters_and_of_flops():
     assert [axes.get_xlabel() for axes in panels] == ["parameters [millions]", "computing for one image [MFLOP]"]
     assert [axes.get_xscale() for axes in panels] == ["log", "log"]
     assert panels[0].get_ylabel() == "test error [%]"
-    for axes, place in zip(panels, (0, 1), strict=True):
+    for axes, index in zip(panels, (0, 1), strict=True):
         drawn, _ = marks(axes)
         assert list(drawn) == list(NETS)
         for name, (point, ends) in drawn.items():
             expected = mean_interval(NETS[name][2], 0.9)
-            assert point == pytest.approx([NETS[name][place] / 1e6, expected.mean])
+            assert point == pytest.approx([NETS[name][index] / 1e6, expected.mean])
             assert ends == pytest.approx([expected.mean - expected.half_width, expected.mean + expected.half_width])
 
 
@@ -53,13 +53,13 @@ def test_marks_of_one_cost_do_not_cover_each_other_and_the_rest_stay_where_they_
     figure = error_by_cost(records(), ["model.name"])
     figure.draw_without_rendering()
     parameters, _ = figure.axes
-    _, places = marks(parameters)
+    _, at = marks(parameters)
     order = ["resnet8", "resnet56", "capsnet_small", "twin"]
-    assert np.diff([places[name] for name in order]).min() > 6  # a mark is 6.5 points wide, corners included
+    assert np.diff([at[name] for name in order]).min() > 6  # a mark is 6.5 points wide, corners included
     alone = parameters.transData.transform((0.075, 0))[0] * 72 / figure.dpi
-    assert places["resnet8"] == pytest.approx(alone)
+    assert at["resnet8"] == pytest.approx(alone)
     true = parameters.transData.transform((1.1, 0))[0] * 72 / figure.dpi
-    assert max(abs(places[name] - true) for name in ("capsnet_small", "twin")) < 12
+    assert max(abs(at[name] - true) for name in ("capsnet_small", "twin")) < 12
     low, high = parameters.get_ylim()
     assert low < min(min(ends) for _, ends in marks(parameters)[0].values())
     assert high > max(max(ends) for _, ends in marks(parameters)[0].values())

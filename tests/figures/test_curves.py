@@ -31,7 +31,7 @@ def test_lines_are_means_and_bands_are_t_intervals():
             np.testing.assert_allclose(band(axes, index), [values.mean(axis=0) - half, values.mean(axis=0) + half])
 
 
-def test_words():
+def test_labels():
     figure = learning_curves(runs(), ["routing.iterations"])
     assert [axes.get_ylabel() for axes in figure.axes] == ["validation error [%]", "training error [%]"]
     assert {axes.get_xlabel() for axes in figure.axes} == {"epoch"}
@@ -103,3 +103,23 @@ def test_nothing_finite_is_an_empty_panel():
 def test_no_records(by):
     with pytest.raises(ValueError, match="no records to draw"):
         learning_curves([], by)
+
+
+def test_a_band_of_errors_ends_at_zero():
+    records = [fake_record(seed, epochs=2) for seed in range(2)]
+    for record, error in zip(records, (1.0, 2.0), strict=True):
+        record.metrics["train_error"] = np.array([error, error])
+    (axes,) = learning_curves(records, ["routing.name"], metrics=["train_error"]).axes
+    # 1.5 ± 12.706 · 0.5
+    np.testing.assert_allclose(band(axes, 0), [[0, 0], [7.8531, 7.8531]], atol=1e-4)
+
+
+def test_some_of_the_runs_have_the_colours_that_they_have_among_all():
+    everything = runs(iterations=(1, 2, 3))
+    some = [record for record in everything if record.settings["routing.iterations"] != 2]
+    colours = {
+        line.get_label(): line.get_color() for line in learning_curves(everything, ["routing.iterations"]).axes[0].lines
+    }
+    drawn = learning_curves(some, ["routing.iterations"], among=everything).axes[0].lines
+    assert [line.get_label() for line in drawn] == ["r = 1 (n = 3)", "r = 3 (n = 3)"]
+    assert all(line.get_color() == colours[line.get_label()] for line in drawn)

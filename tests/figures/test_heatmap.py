@@ -6,7 +6,7 @@ from tests.figures.synthetic import fake_record, probed
 
 
 def cells(axes):
-    """{(row, column): words}."""
+    """{(row, column): text}."""
     return {(int(text.get_position()[1]), int(text.get_position()[0])): text.get_text() for text in axes.texts}
 
 
@@ -41,11 +41,11 @@ def test_trained_with_r_and_tested_with_other_iterations():
     figure = train_test_grid(records)
     assert [axes.get_title().split(":")[0] for axes in figure.axes] == ["MNIST", "Fashion-MNIST"]
     for axes in figure.axes:
-        found = cells(axes)
+        texts = cells(axes)
         for row, r in enumerate((1, 3, 7)):
             for t in (1, 2, 3, 4):
                 worse = 1 + 0.1 * abs(t - r)
-                assert found[row, t - 1] == f"{(r + 0.5) * worse:.2f}\n±{12.7062 * 0.5 * worse:.2f}"
+                assert texts[row, t - 1] == f"{(r + 0.5) * worse:.2f}\n±{12.7062 * 0.5 * worse:.2f}"
         assert outlined(axes) == {(0, 0), (1, 2)}  # nobody was tested with seven
 
 

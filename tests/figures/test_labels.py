@@ -1,10 +1,21 @@
+import math
+
 import pytest
 
-from capsnet_jax.figures.labels import dataset_label, interval_label, label, seeds_label, setting_label
+from capsnet_jax.figures.labels import (
+    dataset_label,
+    dataset_slug,
+    interval_label,
+    label,
+    left_out_label,
+    possible_range,
+    seeds_label,
+    setting_label,
+)
 
 
 @pytest.mark.parametrize(
-    ("path", "words"),
+    ("path", "text"),
     [
         ("routing.iterations", "routing iterations r"),
         ("test_error", "test error [%]"),
@@ -12,8 +23,8 @@ from capsnet_jax.figures.labels import dataset_label, interval_label, label, see
         ("unknown", "unknown"),
     ],
 )
-def test_label(path, words):
-    assert label(path) == words
+def test_label(path, text):
+    assert label(path) == text
 
 
 def test_setting_label():
@@ -58,3 +69,27 @@ def test_interval_label():
 )
 def test_only_what_a_setting_takes_is_said(setting, text):
     assert setting_label(["routing.name", "routing.iterations", "routing.gradient", "train.frozen"], setting) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "limits"),
+    [
+        ("test_error", (0, 100)),
+        ("validation_top5_error", (0, 100)),
+        ("test_error_at_3", (0, 100)),
+        ("train_reconstruction_mse", (-math.inf, math.inf)),
+        ("images_per_second", (-math.inf, math.inf)),
+    ],
+)
+def test_what_a_metric_can_be(name, limits):
+    assert possible_range(name) == limits
+
+
+def test_left_out():
+    assert left_out_label(0, 6) == ""
+    assert left_out_label(1, 6) == "1 of 6 runs left out: no finite value"
+
+
+def test_a_data_set_in_a_files_name():
+    assert dataset_slug("fashion_mnist") == "fashion_mnist"
+    assert dataset_slug("folder/mine") == "folder_mine"

@@ -74,6 +74,28 @@ def test_a_caption_as_wide_as_they_get_fits(tmp_path):
     assert box.x1 <= style.WIDTH * figure.dpi
 
 
+def test_a_caption_is_made_of_what_there_is_to_say():
+    figure = style.new_figure(2)
+    style.caption(figure, "", "one image", "", "one network")
+    assert figure.get_supxlabel() == "one image; one network"
+
+
+def test_shades_go_from_dark_to_light():
+    shades = [style.shade(index, 5) for index in range(5)]
+    light = [sum(mpl.colors.to_rgb(colour)) for colour in shades]
+    assert light == sorted(light)
+    assert style.shade(0, 1) == shades[0]
+
+
+def test_a_logarithmic_axis_has_plain_numbers():
+    axes = style.new_figure(2).subplots()
+    axes.set(xscale="log", xlim=(0.01, 30))
+    style.log_ticks(axes.xaxis)
+    axes.figure.draw_without_rendering()
+    texts = [tick.get_text() for tick in axes.get_xticklabels()]
+    assert {"0.01", "0.02", "0.05", "0.1", "10", "20"} <= set(texts)
+
+
 def test_series_styles_do_not_repeat():
     styles = [tuple(style.series_style(index).values()) for index in range(28)]
     assert len(set(styles)) == 28

@@ -400,7 +400,7 @@ def killed(folder: Path, moment: str, delay: float) -> None:
 def test_killed_at_any_moment(tmp_path):
     generator = random.Random(0)
     moments = [("any", generator.uniform(0.2, 0.6)) for _ in range(7)]
-    moments[3:3] = [("fsync", 0.0), ("replace", 0.0), ("unlink", 0.0)]
+    moments[3:3] = [("fsync", 0.0), ("fsync", 0.0), ("replace", 0.0), ("unlink", 0.0)]
     interrupted_saves = last = 0
     for moment, delay in moments:
         killed(tmp_path, moment, delay)

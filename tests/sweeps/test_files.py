@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from capsnet_jax.sweeps import files
-from capsnet_jax.sweeps.files import DamagedFileError, append_line, read_lines, remove_partial, to_json
+from capsnet_jax.sweeps.files import DamagedFileError, append_lines, read_lines, remove_partial, to_json
 
 
 def names(folder: Path) -> list[str]:
@@ -89,15 +89,9 @@ def test_lines_come_back_in_order(tmp_path):
     assert read_lines(path) == []
     rows = [{"a": 1}, {"b": [0.1 + 0.2, "é\n"]}, {}]
     for row in rows:
-        append_line(path, to_json(row))
+        append_lines(path, [row])
     assert read_lines(path) == rows
     assert path.read_text().count("\n") == 3
-
-
-def test_a_line_is_one_line(tmp_path):
-    with pytest.raises(ValueError, match="one line"):
-        append_line(tmp_path / "a", '{\n"a": 1}')
-    assert names(tmp_path) == []
 
 
 ROW = {"name": "é", "value": [1.5, {"inner": "}"}]}
@@ -109,7 +103,7 @@ def test_a_line_torn_at_any_byte_costs_that_line_alone(tmp_path, length):
     path.write_bytes(b'{"n": 1}\n' + line[:length])
     expected = [{"n": 1}, ROW] if length == len(line) else [{"n": 1}]
     assert read_lines(path) == expected
-    append_line(path, '{"n": 2}')
+    append_lines(path, [{"n": 2}])
     assert read_lines(path) == [*expected, {"n": 2}]
     assert path.read_bytes().endswith(b'}\n{"n": 2}\n')
 
@@ -119,7 +113,7 @@ def test_other_torn_tails(tmp_path, torn):
     path = tmp_path / "a"
     for start in (b"", b'{"n": 1}\n'):
         path.write_bytes(start + torn)
-        append_line(path, '{"n": 2}')
+        append_lines(path, [{"n": 2}])
         assert path.read_bytes() == start + b'{"n": 2}\n'
 
 
@@ -134,9 +128,16 @@ def test_damage_in_the_middle_is_an_error_of_one_line(tmp_path, damage):
     assert read_lines(path) == [{"n": 1}, {"n": 2}]
 
 
+def test_several_lines_at_once(tmp_path):
+    append_lines(tmp_path / "a", [{"n": 1}, {"n": 2}])
+    append_lines(tmp_path / "a", [])
+    append_lines(tmp_path / "a", [{"n": 3}])
+    assert read_lines(tmp_path / "a") == [{"n": 1}, {"n": 2}, {"n": 3}]
+
+
 def test_a_failing_append_leaves_the_file_as_it_was(tmp_path, monkeypatch):
     path = tmp_path / "a"
-    append_line(path, '{"n": 1}')
+    append_lines(path, [{"n": 1}])
     write = os.write
 
     def half(descriptor, data):
@@ -147,9 +148,9 @@ def test_a_failing_append_leaves_the_file_as_it_was(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", half)
         with pytest.raises(OSError, match="No space left"):
-            append_line(path, to_json({"n": "x" * 100}))
+            append_lines(path, [{"n": "x" * 100}])
     assert path.read_text() == '{"n": 1}\n'
-    append_line(path, '{"n": 2}')
+    append_lines(path, [{"n": 2}])
     assert read_lines(path) == [{"n": 1}, {"n": 2}]
 
 
@@ -157,16 +158,16 @@ def test_a_lock_that_is_never_free_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "LOCK_SECONDS", 0.1)
     lock = files.filelock.FileLock(tmp_path / ".a.lock")
     with lock, pytest.raises(TimeoutError, match="locked by another process"):
-        append_line(tmp_path / "a", "{}")
+        append_lines(tmp_path / "a", [{}])
 
 
 APPENDER = """
 import itertools, pathlib, sys
-from capsnet_jax.sweeps.files import append_line, to_json
+from capsnet_jax.sweeps.files import append_lines, to_json
 path, writer, lines = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 print("ready", flush=True)
 for number in range(lines):
-    append_line(path, to_json({"writer": writer, "number": number, "text": "x" * (number * 37 % 5000)}))
+    append_lines(path, [{"writer": writer, "number": number, "text": "x" * (number * 37 % 5000)}])
 """
 
 
@@ -200,7 +201,7 @@ def test_processes_killed_while_they_append(tmp_path):
             time.sleep(generator.uniform(0.05, 0.3))
             process.kill()
         assert process.returncode == -signal.SIGKILL
-        append_line(path, to_json({"writer": "survivor", "number": round_}))
+        append_lines(path, [{"writer": "survivor", "number": round_}])
         rows = read_lines(path)
         assert rows[-1] == {"writer": "survivor", "number": round_}
         assert len(rows) > before
@@ -209,7 +210,7 @@ def test_processes_killed_while_they_append(tmp_path):
 
 def test_threads_append_too(tmp_path):
     path = tmp_path / "a"
-    threads = [threading.Thread(target=append_line, args=(path, to_json({"n": n}))) for n in range(10)]
+    threads = [threading.Thread(target=append_lines, args=(path, [{"n": n}])) for n in range(10)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -1,22 +1,32 @@
 import json
 import shlex
+import subprocess
+import time
 
 import jax
 import pytest
 
-from capsnet_jax import config
-from capsnet_jax.config import Config
+from capsnet_jax import overrides
 from capsnet_jax.overrides import grid
-from capsnet_jax.sweeps import run as sweep
-from capsnet_jax.sweeps.records import Cell
+from capsnet_jax.sweeps import code, plan, records, run
+from capsnet_jax.sweeps.lock import ProgramLock
+from capsnet_jax.sweeps.records import Run
 from capsnet_jax.training import evaluation
 from tests import tiny
 
 
-def cells_of(**values) -> list[Cell]:
+def runs_of(**values) -> list[Run]:
     combinations = grid({name.replace("__", "."): value for name, value in values.items() if name != "seeds"})
-    settings = [config.override(Config(), changes) for changes in combinations]
-    return [Cell(setting, seed) for setting in settings for seed in range(values.get("seeds", 1))]
+    configs = [overrides.build(changes) for changes in combinations]
+    return [Run(config, seed) for config in configs for seed in range(values.get("seeds", 1))]
+
+
+def plan_of(workdir, parallel="auto", **more) -> plan.Plan:
+    return plan.Plan(workdir, parallel, lambda _: "", lambda: None, **more)
+
+
+def train(runs, workdir, **more):
+    run.train_all(runs, plan_of(workdir, **more), run.load_and_check(runs))
 
 
 @pytest.mark.parametrize(
@@ -28,72 +38,183 @@ def cells_of(**values) -> list[Cell]:
         ({"routing__iterations": (1, 2, 3), "seeds": 2}, [2, 2, 2]),
         ({"train__batch_size": (32, 64)}, [1, 1]),
         ({"data__dataset": ("mnist", "kmnist"), "train__learning_rate": (0.1, 0.2)}, [2, 2]),
-        ({"model__types": (1, None), "routing__gradient": ("full", "stop"), "train__floor": (0.0, 0.1)}, [2] * 4),
+        (
+            {
+                "model__capsule_types": (1, 4),
+                "routing__gradient": ("full", "stop"),
+                "train__min_learning_rate": (0.0, 0.1),
+            },
+            [2] * 4,
+        ),
     ],
 )
 def test_the_fewest_programs(values, sizes):
-    cells = cells_of(**values)
-    groups = sweep.programs(cells)
+    runs = runs_of(**values)
+    groups = plan.group_by_program(runs).values()
     assert [len(group) for group in groups] == sizes
-    assert sorted(cell.name for group in groups for cell in group) == sorted(cell.name for cell in cells)
+    assert sorted(r.name for group in groups for r in group) == sorted(r.name for r in runs)
+    structures = [{jax.tree.structure(r.config) for r in group} for group in groups]
+    assert [len(found) for found in structures] == [1] * len(sizes), "runs of a group share their structure"
+    assert len(set().union(*structures)) == len(sizes)
 
 
 def test_runs_of_one_program_need_not_be_neighbours():
-    cells = cells_of(train__learning_rate=(0.1, 0.2), routing__iterations=(1, 2))
-    assert sweep.programs(cells) == [[cells[0], cells[2]], [cells[1], cells[3]]]
+    runs = runs_of(train__learning_rate=(0.1, 0.2), routing__iterations=(1, 2))
+    assert list(plan.group_by_program(runs).values()) == [[runs[0], runs[2]], [runs[1], runs[3]]]
 
 
 def test_nothing_to_run_is_no_program():
-    assert sweep.programs([]) == []
+    assert plan.group_by_program([]) == {}
 
 
 def test_compilations_are_counted():
     assert "4 runs in 2 compiled training programs (" in tiny.study().printed
 
 
-def test_a_cell_alone_is_the_cell_of_the_sweep_to_the_bit(tmp_path):
+def test_a_run_alone_is_the_run_of_the_sweep_to_the_bit(tmp_path):
     """By the command in its record, as a reader would type it."""
-    wanted = next(c for c in tiny.cells(tiny.study().folder).values() if c.record["seed"] == 1)
-    words = shlex.split(wanted.record["command"].replace("WORKDIR", str(tmp_path)))
+    wanted = next(r for r in tiny.runs(tiny.study().folder).values() if r.seed == 1)
+    words = shlex.split(wanted.command.replace("WORKDIR", str(tmp_path)))
     assert words[:2] == ["python", "launch.py"]
     tiny.succeed(*words[2:])
-    [(name, alone)] = tiny.cells(tmp_path).items()
-    assert (tiny.study().folder / "cells" / name).exists()
-    assert alone.record == wanted.record
-    assert alone.params == wanted.params
-    assert (alone.result, alone.rows, alone.events) == (wanted.result, wanted.rows, wanted.events)
+    [(name, alone)] = tiny.runs(tmp_path).items()
+    assert name in tiny.runs(tiny.study().folder)
+    assert alone == wanted
 
 
-@pytest.mark.parametrize(("across", "used"), [("auto", "map"), ("map", "map"), ("vmap", "vmap")])
-def test_how_runs_share_a_program(across, used, tmp_path, monkeypatch):
-    """On a CPU they take turns unless told otherwise; `test_train` compares what the two ways give."""
-    plans = []
+@pytest.mark.parametrize(("parallel", "used"), [("auto", "map"), ("map", "map"), ("vmap", "vmap")])
+def test_how_runs_share_a_program(parallel, used, tmp_path, monkeypatch):
+    """On a CPU they take turns unless told otherwise; `test_fit` compares what the two ways give."""
+    trained = []
 
-    def train_together(group, datasets, plan, *_):
-        plans.append((len(group), datasets[group[0].config.data].name, plan.across))
-        return 0.0
+    def train_together(group, plan, datasets, *_):
+        trained.append((len(group), datasets[group[0].config.data].name, plan.parallel))
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(sweep, "_train_together", train_together)
-    monkeypatch.setattr(sweep, "_failure", lambda *_: None)  # there is no record of what was not trained
-    cells = cells_of(routing__iterations=(1, 2), seeds=3)
-    sweep.run(cells, sweep.Plan(tmp_path, across, lambda _: "", lambda: None))
-    assert plans == [(3, "mnist_5k", used)] * 2
+    monkeypatch.setattr(run, "_train_together", train_together)
+    with pytest.raises(KeyboardInterrupt):
+        train(runs_of(routing__iterations=(1,), seeds=3), tmp_path, parallel=parallel)
+    assert trained == [(3, "mnist_5k", used)]
 
 
-def test_the_parameters_kept_are_those_that_were_judged(tmp_path):
-    cell = Cell(config.override(Config(), tiny.SETTINGS | {"train.average": 0.5, "train.epochs": 1}), 0)
-    sweep.run([cell], sweep.Plan(tmp_path, "auto", lambda _: "", lambda: None))
-    folder, dataset = tmp_path / "cells" / cell.name, sweep.load_data(cell.config.data)
-    result, params = json.loads((folder / "result.json").read_text()), tiny.params(folder)
+def test_the_parameters_that_are_saved_are_those_that_were_evaluated(tmp_path):
+    changes = tiny.SETTINGS | {"train.ema_epochs": 0.5, "train.epochs": 1}
+    one = Run(overrides.resolve(changes).config, 0)
+    train([one], tmp_path)
+    dataset, params = plan.load_data(one.config.data), tiny.params(tmp_path, one.name)
+    record = records.load_all(tmp_path)[one.name]
     for split in ("validation", "test"):
-        found = evaluation.evaluate(cell.config, params, jax.device_put(getattr(dataset, split)), classes=10)
-        assert result[f"{split}_loss"] == pytest.approx(float(found["loss"]), rel=1e-5)
+        metrics = evaluation.evaluate(one.config, params, jax.device_put(getattr(dataset, split)), classes=10)
+        assert record.result[f"{split}_loss"] == pytest.approx(float(metrics["loss"]), rel=1e-5)
+    assert 100 * record.wrong.mean() == pytest.approx(record.result["test_error"], abs=1e-4)
 
 
-def test_each_cell_has_its_own_config_and_seed():
-    for path in (tiny.study().folder / "cells").iterdir():
-        record = json.loads((path / "record.json").read_text())
-        cell = Cell(config.unflatten(record["config"]), record["seed"])
-        assert cell.name == path.name
-        for name, value in tiny.SETTINGS.items():
-            assert record["config"][name] == (list(value) if isinstance(value, tuple) else value)
+def test_each_run_has_its_own_config_and_seed():
+    for name, one in tiny.runs(tiny.study().folder).items():
+        assert Run(overrides.build(one.settings), one.seed).name == name
+        for path, value in tiny.SETTINGS.items():
+            if not path.startswith("eval."):
+                assert one.settings[path] == (list(value) if isinstance(value, tuple) else value)
+
+
+def small_runs(seeds=1, **changes) -> list[Run]:
+    sizes = tiny.SETTINGS | {"train.epochs": 1, "data.train_size": 64, "routing.iterations": 1} | changes
+    config = overrides.resolve(sizes).config
+    return [Run(config, seed) for seed in range(seeds)]
+
+
+def test_a_run_of_other_code_is_trained_anew_and_its_old_record_stays(tmp_path, monkeypatch, capsys):
+    [one] = small_runs()
+    train([one], tmp_path)
+    train([one], tmp_path)
+    assert "1 of 1 runs are finished already (code of revision" in capsys.readouterr().out
+    real = code.digest
+
+    def changed(path):
+        return "changed" if path.name == "dynamic.py" else real(path)
+
+    monkeypatch.setattr(code, "digest", changed)
+    train([one], tmp_path)
+    printed = capsys.readouterr().out
+    assert "1 finished runs are of other code" in printed
+    assert "routing/dynamic.py changed since" in printed
+    lines = (tmp_path / "runs.jsonl").read_text().splitlines()
+    assert len(lines) == 2
+    train([one], tmp_path)
+    assert "1 of 1 runs are finished already" in capsys.readouterr().out
+
+
+def test_a_changed_router_does_not_concern_a_net_that_does_not_route(monkeypatch):
+    cnn = overrides.build({"model.name": "cnn_small"})
+    capsnet, uniform = overrides.build({}), overrides.build({"routing.name": "uniform"})
+    before = [code.code_of(config) for config in (cnn, capsnet, uniform)]
+    real = code.digest
+    monkeypatch.setattr(code, "digest", lambda path: "changed" if path.name == "dynamic.py" else real(path))
+    after = [code.code_of(config) for config in (cnn, capsnet, uniform)]
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, False, True]
+    assert code.differing_files(before[1], after[1]) == ["routing/dynamic.py"]
+
+
+def test_comments_docstrings_and_layout_are_no_other_code(tmp_path):
+    texts = ["def f(x):\n    return x + 1\n", 'def f(x):\n    """Add."""\n    # one\n    return (x +\n        1)\n']
+    texts.append("def f(x):\n    return x + 2\n")
+    digests = []
+    for number, text in enumerate(texts):
+        (tmp_path / f"{number}.py").write_text(text)
+        digests.append(code.digest(tmp_path / f"{number}.py"))
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_rerun_trains_anew(tmp_path):
+    runs = small_runs()
+    train(runs, tmp_path)
+    train(runs, tmp_path, rerun=True)
+    first, second = map(json.loads, (tmp_path / "runs.jsonl").read_text().splitlines())
+    assert first["result"]["test_loss"] == second["result"]["test_loss"]
+
+
+def test_what_is_observed_is_no_part_of_a_run(tmp_path, capsys):
+    runs = small_runs(**{"routing.iterations": 2})
+    train(runs, tmp_path)
+    observed = overrides.resolve({"eval.max_routing_iterations": 3}).observed
+    train(runs, tmp_path, observed=observed)
+    printed = capsys.readouterr().out
+    assert "1 of 1 runs are finished already" in printed
+    assert "1 finished runs were trained without eval.max_routing_iterations=3; --rerun" in printed
+
+
+def test_a_program_that_another_process_trains_is_waited_for(tmp_path, monkeypatch):
+    """The lock is held elsewhere at first; meanwhile that process finishes the run, so it is not trained here."""
+    [one] = small_runs()
+    train([one], tmp_path / "elsewhere")
+    [record] = records.load_all(tmp_path / "elsewhere").values()
+    workdir = tmp_path / "here"
+    [key] = plan.group_by_program([one])
+    other = ProgramLock(workdir / "programs" / key / "lock")
+    assert other.acquire()
+    waited = []
+
+    def finish_elsewhere(seconds):
+        waited.append(seconds)
+        records.append([record], workdir)
+        other.release()
+
+    monkeypatch.setattr(time, "sleep", finish_elsewhere)
+    monkeypatch.setattr(run, "_train_together", lambda *_: pytest.fail("it was finished by the other process"))
+    train([one], workdir)
+    assert len(waited) == 1
+    assert len((workdir / "runs.jsonl").read_text().splitlines()) == 1
+
+
+def test_two_processes_share_the_work(tmp_path):
+    """The same command twice at once: every run is there, none twice, and equal to the bit to one process's."""
+    line = tiny.command_line(*tiny.STUDY, f"--workdir={tmp_path}")
+    tiny.study()
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen(line, cwd=tiny.ROOT, env=tiny.environment(), **pipes) for _ in range(2)]
+    printed = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], printed
+    names = [line.split('"name": "')[1].split('"')[0] for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
+    assert sorted(names) == sorted(set(names)) == sorted(tiny.runs(tiny.study().folder))
+    for name, one in tiny.runs(tiny.study().folder).items():
+        assert tiny.runs(tmp_path)[name].params == one.params

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from capsnet_jax import models
-from capsnet_jax.models import resnet
+from capsnet_jax.models.convnets import resnet
 from capsnet_jax.models.convnets.resnet import BasicBlock, Bottleneck, ResNet
 from tests.models.random_params import random_params
 

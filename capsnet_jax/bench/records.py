@@ -1,0 +1,36 @@
+"""Measurements in WORKDIR/EXPERIMENT.jsonl: one JSON line each, appended; read as one data frame."""
+
+import contextlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+GROUP = ["machine", "case", "group"]  # what is measured in turns has these in common
+# round: from 0. recorded: when its group was done. digest: of what was asked; empty if a subject failed.
+# group_size: the measurements in its group.
+COLUMNS = [
+    *(*GROUP, "subject", "model", "preset", "quantity", "batch", "iterations", "classes", "side", "runs", "parallel"),
+    *("round", "value", "unit", "revision", "versions", "recorded", "digest", "group_size"),
+]
+
+
+def append(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Append the measurements of a group."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torn = path.exists() and not path.read_bytes().endswith(b"\n")  # by a power cut
+    with path.open("a") as file:
+        file.write("\n" * torn + "".join(json.dumps(row | {"group_size": len(rows)}) + "\n" for row in rows))
+
+
+def load(path: Path) -> pd.DataFrame:
+    """Return the measurements, each group as it was measured last; groups that were cut short are left out."""
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):  # torn
+            rows.append(json.loads(line))
+    frame = pd.DataFrame(rows, columns=COLUMNS)
+    frame = frame[frame.groupby([*GROUP, "recorded"])["value"].transform("size") == frame["group_size"]]
+    return frame[frame.groupby(GROUP)["recorded"].transform("max") == frame["recorded"]].reset_index(drop=True)

@@ -1,0 +1,183 @@
+"""Records sorted into the groups that a figure compares, and what the seeds of a group say together.
+
+`by_dataset` and `compared_paths` come from the records' own module; figures and experiments take them from here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from capsnet_jax.statistics import mean_interval
+from capsnet_jax.sweeps.records import Record, by_dataset, compared_paths
+
+__all__ = [
+    "Curve",
+    "Groups",
+    "Record",
+    "Setting",
+    "by_dataset",
+    "compared_paths",
+    "distinct_settings",
+    "group",
+    "group_by_dataset",
+    "interval_reach",
+    "mean_curve",
+    "recorded_iterations",
+    "results",
+    "single_dataset",
+    "summarize",
+]
+
+DATASET = "data.dataset"
+MOST_ITERATIONS = 20
+
+Setting = tuple[object, ...]  # the values at the paths that a figure compares
+Groups = dict[Setting, list[Record]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """A mean over seeds at every x, float[points] each; `half_width` is nan where there are fewer than two seeds."""
+
+    x: np.ndarray
+    mean: np.ndarray
+    half_width: np.ndarray
+
+
+def group(records: Sequence[Record], by: Sequence[str]) -> Groups:
+    """Sort records by their values at the paths `by`.
+
+    A record that lacks a path has None there. Numbers are put in order. Other values stay in the order in which they
+    first come.
+
+    Returns:
+        For each setting its records, no two of one seed.
+
+    Raises:
+        ValueError: there are no records, or a group holds a seed twice. Such a group mixes settings, and its interval
+            would count them as seeds.
+    """
+    if not records:
+        raise ValueError("no records to draw")
+    groups: Groups = defaultdict(list)
+    for record in records:
+        groups[tuple(_hashable(record.settings.get(path)) for path in by)].append(record)
+    for members in groups.values():
+        _check_seeds(members)
+    ranks = [_ranks(column) for column in zip(*groups, strict=True)]
+    order = sorted(groups, key=lambda setting: [rank[value] for rank, value in zip(ranks, setting, strict=True)])
+    return {setting: groups[setting] for setting in order}
+
+
+def group_by_dataset(records: Sequence[Record], by: Sequence[str]) -> dict[str, Groups]:
+    """Return the groups of each data set: data set → setting → records.
+
+    Raises:
+        ValueError: as in `group`.
+    """
+    datasets: dict[str, Groups] = defaultdict(dict)
+    for (dataset, *setting), members in group(records, [DATASET, *by]).items():
+        datasets[str(dataset)][tuple(setting)] = members
+    return dict(datasets)
+
+
+def single_dataset(records: Sequence[Record], by: Sequence[str]) -> tuple[str, Groups]:
+    """Return the data set that all records share, and its groups.
+
+    Raises:
+        ValueError: as in `group`, or the records are of several data sets.
+    """
+    datasets = group_by_dataset(records, by)
+    if len(datasets) > 1:
+        raise ValueError(f"one figure shows one data set; these are of {', '.join(datasets)}")
+    return next(iter(datasets.items()))
+
+
+def distinct_settings(datasets: dict[str, Groups]) -> list[Setting]:
+    """Return the settings of all data sets; a setting's position decides its colour."""
+    return list(dict.fromkeys(setting for groups in datasets.values() for setting in groups))
+
+
+def results(records: Sequence[Record], name: str) -> np.ndarray:
+    """Return `result[name]` of each record, float[records]; nan where a record lacks it.
+
+    Raises:
+        ValueError: no record has it.
+    """
+    if not any(name in record.result for record in records):
+        names = sorted({key for record in records for key in record.result})
+        raise ValueError(f"no record has the result {name!r}; there are: {', '.join(names) or 'none'}")
+    return np.array([record.result.get(name, math.nan) for record in records], np.float64)
+
+
+def mean_curve(records: Sequence[Record], metric: str, level: float = 0.95) -> Curve:
+    """Return the mean and interval of `metric` at every epoch that some record reached.
+
+    Raises:
+        ValueError: no record has the metric, or its length is not that of the epochs.
+    """
+    values: dict[int, list[float]] = defaultdict(list)
+    for record in records:
+        if metric in record.metrics:
+            series = np.asarray(record.metrics[metric], np.float64)
+            epochs = np.asarray(record.metrics.get("epoch", np.arange(1, series.size + 1)), int)
+            if series.shape != epochs.shape:
+                raise ValueError(f"seed {record.seed}: {series.size} values of {metric} for {epochs.size} epochs")
+            for epoch, value in zip(epochs.tolist(), series.tolist(), strict=True):
+                values[epoch].append(value)
+    if not values:
+        names = sorted({name for record in records for name in record.metrics})
+        raise ValueError(f"no record has the metric {metric!r}; there are: {', '.join(names) or 'none'}")
+    epochs_reached = sorted(values)
+    return summarize(epochs_reached, [values[epoch] for epoch in epochs_reached], level)
+
+
+def summarize(x: Sequence[float] | np.ndarray, samples: Iterable[Sequence[float] | np.ndarray], level: float) -> Curve:
+    """Return mean and interval at each x, from samples[points, seeds]; the number of seeds may differ."""
+    estimates = [mean_interval(values, level) for values in samples]
+    mean = np.array([estimate.mean for estimate in estimates])
+    return Curve(np.asarray(x), mean, np.array([estimate.half_width for estimate in estimates]))
+
+
+def interval_reach(
+    mean: float | np.ndarray, half_width: float | np.ndarray, limits: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return how far an interval reaches below and above its mean, cut off at the limits of what is possible.
+
+    Where there is no interval (`half_width` is nan), both are nan.
+    """
+    low, high = (np.clip(end, *limits) for end in (mean - half_width, mean + half_width))
+    return mean - low, high - mean
+
+
+def recorded_iterations(records: Sequence[Record], metric: str) -> list[int]:
+    """Return the iterations t for which all records have the metric, {} in its name standing for t."""
+    counts = range(1, MOST_ITERATIONS + 1) if "{}" in metric else ()
+    return [t for t in counts if all(metric.format(t) in record.metrics for record in records)]
+
+
+def _hashable(value: object) -> object:
+    return tuple(_hashable(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def _ranks(column: Sequence[object]) -> dict[object, int]:
+    distinct = list(dict.fromkeys(column))
+    numbers = [value for value in distinct if isinstance(value, int | float)]
+    ordered = sorted(numbers) if len(numbers) == len(distinct) else distinct
+    return {value: rank for rank, value in enumerate(ordered)}
+
+
+def _check_seeds(members: Sequence[Record]) -> None:
+    first: dict[int, Record] = {}
+    for record in members:
+        other = first.setdefault(record.seed, record)
+        if other is not record:
+            paths = sorted({*record.settings, *other.settings})
+            mixed = [path for path in paths if record.settings.get(path) != other.settings.get(path)]
+            why = f"the runs differ in {', '.join(mixed)}" if mixed else "one run was given twice"
+            raise ValueError(f"seed {record.seed} comes twice in one group: {why}")
