@@ -3,8 +3,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from capsnet_jax import config
-from capsnet_jax.losses import cross_entropy, margin_loss, squared_error, total_loss
+from capsnet_jax import config, overrides
+from capsnet_jax.data.augment import to_targets
+from capsnet_jax.losses import LOSSES, cross_entropy, error, margin_loss, squared_error, top5_error, total_loss
+
+MARGIN = overrides.build({})
+CROSS_ENTROPY = overrides.build({"loss.name": "cross_entropy"})
 
 
 def loop_margin(lengths, present, m_plus=0.9, m_minus=0.1, down_weight=0.5) -> float:
