@@ -103,7 +103,9 @@ def test_override_changes_that_path_only_and_not_the_original():
 def test_override_by_another_choice_drops_what_that_does_not_have():
     assert override(DEFAULT, {"routing.name": "uniform"}) == build({"routing.name": "uniform"})
     assert override(DEFAULT, {"routing.iterations": 1}) == build({"routing.iterations": 1})
-    with pytest.raises(ConfigError, match=r"^uniform has no routing\.iterations; it has routing\.name, routing\.squash"):
+    with pytest.raises(
+        ConfigError, match=r"^uniform has no routing\.iterations; it has routing\.name, routing\.squash"
+    ):
         override(DEFAULT, {"routing.name": "uniform", "iterations": 3})
 
 
@@ -201,7 +203,10 @@ def test_old_names_answer_with_the_new_one(old):
     ("changes", "message"),
     [
         ({"model.name": "resnet8", "routing.iterations": 2}, "resnet8 has no routing.iterations; it does not route"),
-        ({"model.name": "resnet8", "loss.reconstruction": True}, "resnet8 has no loss.reconstruction; it has no decoder"),
+        (
+            {"model.name": "resnet8", "loss.reconstruction": True},
+            "resnet8 has no loss.reconstruction; it has no decoder",
+        ),
         ({"model.name": "resnet8", "loss.m_plus": 0.8}, "cross_entropy has no loss.m_plus; it has loss.name"),
         (
             {"model.name": "resnet8", "model.channels": 8},
