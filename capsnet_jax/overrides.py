@@ -132,7 +132,7 @@ def from_preset(name: str, changes: Overrides | None = None) -> Config:
 
 
 def override(config: Config, changes: Overrides) -> Config:
-    """Return a config with {path: value} on top; settings that another model, router or loss does not have are dropped.
+    """Return a config with {path: value} on top; what makes no difference any more is as its choice has it by itself.
 
     Raises:
         ConfigError: as of `build`, of a path in `changes`.

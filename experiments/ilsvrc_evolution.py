@@ -88,7 +88,7 @@ def report(workdir: Path) -> tuple[str, list[dict[str, Any]]]:
     import io
     import json
 
-    from capsnet_jax.report.tables import align
+    from capsnet_jax.report.render import align
     from capsnet_jax.sweeps.files import write_text
 
     if not _counts(workdir).exists():

@@ -6,8 +6,9 @@ import sys
 import jax
 import numpy as np
 
-from capsnet_jax import config, models
+from capsnet_jax import models, overrides
 from capsnet_jax.bench.workload import Workload
+from capsnet_jax.config import Config
 from experiments.throughput import Effort
 from tests import tiny
 
@@ -29,14 +30,14 @@ app.run(launch.main, flags_parser=launch.parse)
 """
 
 
-def settings(**changes) -> config.Config:
+def settings(**changes) -> Config:
     """The small preset, smaller still; changes as `routing__iterations=2`."""
-    base = config.override(config.Config(), config.PRESETS["small"] | SIZES)
-    return config.override(base, {path.replace("__", "."): value for path, value in changes.items()})
+    base = overrides.from_preset("small", SIZES)
+    return overrides.override(base, {path.replace("__", "."): value for path, value in changes.items()})
 
 
 def workload(subject="capsnet_jax", phase="training", changes=None, **fields) -> Workload:
-    return Workload(subject, phase, config.flatten(settings(**(changes or {}))), **fields)
+    return Workload(subject, phase, overrides.flatten(settings(**(changes or {}))), **fields)
 
 
 def random_weights(given: Workload) -> dict:
@@ -44,11 +45,11 @@ def random_weights(given: Workload) -> dict:
 
     Votes are larger than at the start of training, so that couplings are not all but uniform.
     """
-    model = models.build(config.unflatten(given.settings), given.classes)
+    model = models.build(overrides.build(given.settings), given.classes)
     shapes = jax.eval_shape(lambda: models.init(model, jax.random.key(0), (given.side, given.side, 1)))
     rng = np.random.default_rng(1)
     weights = jax.tree.map(lambda leaf: 0.2 * rng.standard_normal(leaf.shape, np.float32), shapes)
-    weights["digit"]["W"] *= 3
+    weights["class_capsules"]["W"] *= 3
     return weights
 
 

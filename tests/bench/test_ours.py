@@ -6,9 +6,9 @@ import pytest
 
 from capsnet_jax.bench import ours
 from capsnet_jax.data.augment import to_float
-from capsnet_jax.training import evaluation
-from capsnet_jax.training import step as train
-from capsnet_jax.training.parallel import chosen
+from capsnet_jax.training import fit as train
+from capsnet_jax.training import step
+from capsnet_jax.training.parallel import resolve
 from tests.bench import small
 
 
@@ -17,7 +17,7 @@ def counted(monkeypatch):
     """Training steps that only count, so that compiling is quick; batches of 32 of 128 images: epochs of four."""
 
     def train_steps(config, seed, state, examples, order, start, stop, *, classes, total):
-        spans = start // train.steps_per_epoch(config, examples) != (stop - 1) // 4
+        spans = start // step.steps_per_epoch(config, examples) != (stop - 1) // 4
         sums = {
             "loss": state.sums["loss"] + stop - start,
             "error": state.sums["error"] + spans,
@@ -27,8 +27,8 @@ def counted(monkeypatch):
         return state._replace(sums=sums)
 
     def initial_states(given):
-        sums = {name: jax.numpy.zeros(given.runs) for name in evaluation.METRICS}
-        return train.TrainState({}, {}, sums, jax.numpy.zeros(given.runs, int))
+        sums = {name: jax.numpy.zeros(given.runs) for name in step.TRAIN_METRICS}
+        return step.TrainState({}, {}, sums, jax.numpy.zeros(given.runs, int))
 
     monkeypatch.setattr(train, "train_steps", train_steps)
     monkeypatch.setattr(ours, "initial_states", initial_states)
@@ -66,7 +66,7 @@ def test_a_fit_is_train_fit_of_those_seeds(monkeypatch):
 
 def test_inference_gives_lengths_and_reconstruction(monkeypatch):
     params = jax.tree.map(lambda leaf: leaf[None], small.random_weights(small.workload()))
-    monkeypatch.setattr(ours, "initial_states", lambda given: train.TrainState(params, (), {}, 0))
+    monkeypatch.setattr(ours, "initial_states", lambda given: step.TrainState(params, (), {}, 0))
     subject = ours.build(small.workload(phase="inference"), None)
     assert subject.compile() > 0
     subject.run(0, 3)
@@ -83,7 +83,7 @@ def test_inference_gives_lengths_and_reconstruction(monkeypatch):
 
 def test_weights_are_the_first_runs(monkeypatch):
     params = {"a": {"kernel": np.arange(6.0).reshape(2, 3), "bias": np.ones((2, 1))}, "b": np.zeros((2, 2, 2))}
-    monkeypatch.setattr(ours, "initial_states", lambda given: train.TrainState(params, (), {}, given.runs))
+    monkeypatch.setattr(ours, "initial_states", lambda given: step.TrainState(params, (), {}, given.runs))
     found = ours.initial_weights(small.workload(runs=2))
     assert jax.tree.structure(found) == jax.tree.structure(params)
     jax.tree.map(lambda leaf, stacked: np.testing.assert_array_equal(leaf, stacked[0]), found, params)
@@ -100,8 +100,8 @@ def test_synthetic_images():
 
 
 def test_auto_is_what_a_sweep_takes_on_a_cpu():
-    assert chosen(small.workload().parallel) == "map"
-    assert chosen(small.workload(parallel="vmap").parallel) == "vmap"
+    assert resolve(small.workload().parallel) == "map"
+    assert resolve(small.workload(parallel="vmap").parallel) == "vmap"
 
 
 def test_a_record_says_the_machine_and_the_code():

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from capsnet_jax import config, losses, models
+from capsnet_jax import losses, models, overrides
 from capsnet_jax.bench import plain_jax
 from capsnet_jax.bench.workload import capsnet_loss
 from capsnet_jax.data.augment import to_float
@@ -17,7 +17,7 @@ needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="PyTorch is an optional peer: pip install -e '.[peers]'"
 )
 # Several types and dimensions, so that an exchange of axes shows.
-CHANGES = {"model__types": 3, "model__primary_dim": 4, "model__digit_dim": 5, "model__decoder": (6, 7)}
+CHANGES = {"model__capsule_types": 3, "model__primary_dim": 4, "model__class_dim": 5, "model__decoder": (6, 7)}
 BATCH = 4
 
 
@@ -39,7 +39,7 @@ def case(request):
     workload = at(**request.param, num_images=BATCH)
     tree = small.random_weights(workload)
     images, labels = map(jax.numpy.asarray, workload.images())
-    settings = config.unflatten(workload.settings)
+    settings = overrides.build(workload.settings)
     model = models.build(settings, workload.classes)
     scaled = to_float(images)
 
@@ -104,7 +104,7 @@ def test_pytorch(case):
 
 def gradients_of(model, wanted: Outputs) -> dict[str, np.ndarray]:
     """PyTorch's gradients under this project's names, in its layout."""
-    found = {"digit/W": model.W.grad.numpy()}
+    found = {"class_capsules/W": model.W.grad.numpy()}
     for name, kernel in model.kernels.items():
         path = name if name in ("conv1", "primary") else f"decoder/{name}"
         gradient = kernel.grad.numpy()
@@ -121,7 +121,7 @@ def test_peers_take_the_same_steps(phase):
 
     workload = at(iterations=2, phase=phase)
     weights = small.random_weights(workload)
-    before = np.array(weights["digit"]["W"])
+    before = np.array(weights["class_capsules"]["W"])
     subjects = plain_jax.build(workload, weights), pytorch.build(workload, weights)
     assert subjects[0].compile() > 0
     assert subjects[1].compile() is None
@@ -129,7 +129,7 @@ def test_peers_take_the_same_steps(phase):
         subject.run(0, 1)
         subject.run(1, 3)
         assert subject.device_peak() == 0
-    plain = np.asarray(subjects[0].params["digit"]["W"]) - before
+    plain = np.asarray(subjects[0].params["class_capsules"]["W"]) - before
     moved = subjects[1].net.W.detach().numpy() - before
     if phase == "inference":
         assert not plain.any()
@@ -144,10 +144,10 @@ def test_plain_jax_takes_adams_step():
     workload = at(iterations=2)
     tree = small.random_weights(workload)
     images, labels = (array[: workload.batch] for array in workload.images())
-    gradient = differentiate(workload)(tree, images / np.float32(255), labels)[1]["digit"]["W"]
+    gradient = differentiate(workload)(tree, images / np.float32(255), labels)[1]["class_capsules"]["W"]
     subject = plain_jax.build(workload, tree)
     subject.compile()
     subject.run(0, 1)
-    moved = np.asarray(subject.params["digit"]["W"]) - tree["digit"]["W"]
+    moved = np.asarray(subject.params["class_capsules"]["W"]) - tree["class_capsules"]["W"]
     step = workload.settings["train.learning_rate"] * np.sign(gradient)
     assert np.mean(np.isclose(moved, -step, rtol=1e-2)) > 0.95

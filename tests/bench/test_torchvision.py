@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from capsnet_jax import config
+from capsnet_jax import overrides
 from capsnet_jax.bench.workload import Workload
 
 needs_torch = pytest.mark.skipif(
@@ -56,7 +56,7 @@ def subject(monkeypatch):
 
 
 def workload(name="resnet18", subject="torchvision", phase="training") -> Workload:
-    settings = config.flatten(config.override(config.Config(), {"model.name": name, "train.batch_size": 2}))
+    settings = overrides.flatten(overrides.build({"model.name": name, "train.batch_size": 2}))
     return Workload(subject, phase, settings, classes=4, side=5, channels=3, num_images=6)
 
 

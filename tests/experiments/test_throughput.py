@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from capsnet_jax import config
+from capsnet_jax import overrides
 from capsnet_jax.bench.workload import OURS
 from capsnet_jax.config import Config, ConfigError
 from experiments import throughput
@@ -98,8 +98,8 @@ def test_a_subject_that_fails_is_one_line(tmp_path, capsys, monkeypatch):
 
 
 def setting(preset="paper", **changes) -> Config:
-    base = config.override(Config(), config.PRESETS[preset] | {"preset": preset} | CONFIG)
-    return config.override(base, {path.replace("__", "."): value for path, value in changes.items()})
+    base = overrides.from_preset(preset, CONFIG)
+    return overrides.override(base, {path.replace("__", "."): value for path, value in changes.items()})
 
 
 def groups(given, **effort):
@@ -189,7 +189,7 @@ def test_settings_that_peers_do_not_know(tmp_path, changes, told):
 
 
 def test_the_presets_can_be_measured():
-    for preset in config.PRESETS:
+    for preset in PRESETS:
         throughput.check("throughput", setting(preset), CONFIG, throughput.FIXED, 8192)
 
 
@@ -257,7 +257,7 @@ def test_the_summary_tells_medians_and_ratios_of_each_machine_and_case():
 
 
 def test_figures_for_every_machine_and_case():
-    found = rows.comparison() + rows.curves() + rows.comparison("small model.types=8") + rows.seeds("paper x=1")
+    found = rows.comparison() + rows.curves() + rows.comparison("small model.capsule_types=8") + rows.seeds("paper x=1")
     found += rows.comparison(machine="AMD EPYC/2 cores") + rows.comparison("paper x=2")
     assert list(throughput.figures(found)) == [
         *("subjects-paper-here", "scaling-paper-here", "subjects-small-here"),

@@ -1,0 +1,158 @@
+"""A workdir's records as Markdown: a page for each experiment, and README.md with a line for each page.
+
+Pages are made of records, the figures that are there already, and the experiments' docstrings, and of nothing else: the
+same records give the same bytes. What a person writes between a page's two markers is kept.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from urllib.parse import quote
+
+from capsnet_jax.config import ConfigError
+from capsnet_jax.report.docstrings import code_block, question_and_prose
+from capsnet_jax.report.render import Table, to_markdown
+from capsnet_jax.report.tables import all_tables, count_runs, describe_revisions, with_counts
+from capsnet_jax.sweeps import records
+from capsnet_jax.sweeps.files import RecordError, write_text
+from capsnet_jax.sweeps.records import Record
+
+BEGIN, END = "<!-- findings -->", "<!-- /findings -->"
+NOTICE = "<!-- Made by `python launch.py --report`, which keeps what stands between the markers of findings. -->"
+FILES = """`runs.jsonl` holds a line for every finished run: settings, seed, command, environment, code, result, and \
+the metrics of each epoch. `experiments.jsonl` says which runs an experiment asked for. `<experiment>.csv` has a row \
+for each setting and seed; every mean and interval here can be computed from it. `figures/` holds the pictures.
+
+To draw the figures again, and to write these pages again:
+
+```bash
+python launch.py --figures_only --experiment=NAME --workdir=DIR
+python launch.py --report --workdir=DIR
+```"""
+
+
+def write(workdir: Path, experiments: Mapping[str, ModuleType]) -> list[Path]:
+    """Write a page for each experiment that a workdir has results of, and README.md. No figure is drawn.
+
+    Args:
+        workdir: holds records, and figures as `--figures_only` draws them.
+        experiments: modules by name, in the order of README.md. CONFIG, SWEEP and figures are as always; BASELINE
+          {path: value} and CAPTIONS {figure's title, or its beginning: caption} are optional.
+
+    Returns:
+        The files, README.md first.
+
+    Raises:
+        ConfigError: the workdir has no results.
+        RecordError: an existing file lacks the markers, so that text of a person's would be lost. No file is changed.
+    """
+    texts: dict[Path, str] = {}
+    rows = []
+    for name, module in experiments.items():
+        extent, results = _measured(workdir, module) if hasattr(module, "report") else _trained(workdir, name, module)
+        if not results:
+            continue
+        question, prose = question_and_prose(module)
+        path = workdir / f"{name}.md"
+        above = [f"# {name}", f"**{question}**", prose]
+        texts[path] = _page(above, _findings(path), [*results, *_figures(workdir, name, module)])
+        rows.append([f"[{name}]({name}.md)", question, extent])
+    if not texts:
+        raise ConfigError(f"no results in {workdir}; name the --workdir of finished runs")
+    readme = workdir / "README.md"
+    overview = to_markdown(Table("", ["experiment", "question", "runs"], rows, []))
+    texts = {readme: _page(["# Results", overview], _findings(readme), ["## Files", FILES])} | texts
+    for path, text in texts.items():
+        write_text(path, text)
+    return list(texts)
+
+
+def _page(above: Sequence[str], findings: str, below: Sequence[str]) -> str:
+    """Join a page's parts; the findings have a heading if there are any."""
+    heading = ["## Findings"] if findings.strip() else []
+    parts = [above[0], NOTICE, *above[1:], *heading, f"{BEGIN}{findings}{END}", *below]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _findings(path: Path) -> str:
+    """Return what a person has written between the markers of an existing page, to the byte."""
+    if not path.exists():
+        return "\n"
+    text = path.read_bytes().decode()
+    start, end = text.find(BEGIN), text.rfind(END)
+    if start < 0 or end < start:
+        remedy = f"put {BEGIN} and {END} around what is to be kept, or move the file away"
+        raise RecordError(f"{path} would be replaced, but has no markers: {remedy}")
+    return text[start + len(BEGIN) : end]
+
+
+def _trained(workdir: Path, name: str, module: ModuleType) -> tuple[str, list[str]]:
+    """Return how many runs there are, and the parts of a page that tell of them; [] without runs."""
+    found, swept = records.load(workdir, name)
+    if not found:
+        return "", []
+    tables = all_tables(with_counts(found, module), swept, getattr(module, "BASELINE", {}))
+    facts = [
+        f"{count_runs(len(found))}, seeds {_ranges(record.seed for record in found)}",
+        f"code of revision {describe_revisions(found)}",
+        f"machines: {_tally(_machine(record) for record in found)}",
+    ]
+    if (workdir / f"{name}.csv").exists():
+        facts.append(f"each run's results: [{name}.csv]({name}.csv)")
+    commands = [record.command for record in found if record.command]
+    alone = ["Each run has its own command in `runs.jsonl`. This is the first:", code_block(commands[:1])]
+    parts = ["## Results", *map(to_markdown, tables), "## Runs", "\n".join(f"- {fact}" for fact in facts)]
+    return count_runs(len(found)), [*parts, *(alone if commands else [])]
+
+
+def _measured(workdir: Path, module: ModuleType) -> tuple[str, list[str]]:
+    """Return what stands for the runs of an experiment that measures, and its text; [] if it has measured nothing."""
+    text, _ = module.report(workdir)
+    # Where the workdir lies is no part of what was measured.
+    return "measured", ["## Results", f"```text\n{text.replace(f'{workdir}/', '').strip()}\n```"] if text else []
+
+
+def _figures(workdir: Path, name: str, module: ModuleType) -> list[str]:
+    """Return an experiment's pictures, each with its caption, in the order of its captions."""
+    captions: dict[str, str] = getattr(module, "CAPTIONS", {})
+    titles = sorted(path.stem.removeprefix(f"{name}-") for path in (workdir / "figures").glob(f"{name}-*.png"))
+    keys = [*captions, ""]  # "" is the key of figures without a caption, which come last
+    own = {title: next(key for key in keys if not key or f"{title}-".startswith(f"{key}-")) for title in titles}
+    parts = ["## Figures"] if titles else []
+    for title in sorted(titles, key=lambda title: keys.index(own[title])):
+        words, key = _words(title), own[title]
+        caption = f"{words}: {captions[key]}" if key else words
+        parts += [f"![{words}](figures/{quote(f'{name}-{title}.png')})", f"*{caption}*"]
+    return parts
+
+
+def _words(title: str) -> str:
+    """Return a figure's title in words: "changes-fashion_mnist" is "Changes (fashion_mnist)"."""
+    what, *which = title.split("-")
+    text = what.replace("_", " ")
+    return text[:1].upper() + text[1:] + (f" ({', '.join(which)})" if which else "")
+
+
+def _machine(record: Record) -> str:
+    """Return what a run was trained on."""
+    known = record.environment
+    cores = f"{known['cores']} cores" if known.get("cores") else ""
+    version = known.get("packages", {}).get("jax")
+    parts = [known.get("device"), cores, known.get("platform"), f"JAX {version}" if version else ""]
+    return ", ".join(filter(None, parts)) or "unknown"
+
+
+def _tally(texts: Iterable[str]) -> str:
+    return "; ".join(f"{text} ({count_runs(n)})" for text, n in Counter(texts).items())
+
+
+def _ranges(seeds: Iterable[int]) -> str:
+    """Return whole numbers with runs of them joined: "0 to 4, 7"."""
+    parts: list[list[int]] = []
+    for seed in sorted(set(seeds)):
+        if parts and seed == parts[-1][-1] + 1:
+            parts[-1].append(seed)
+        else:
+            parts.append([seed])
+    return ", ".join(f"{part[0]} to {part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)

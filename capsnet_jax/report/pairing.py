@@ -1,0 +1,166 @@
+"""Settings compared with each other, seed by seed: which with which, and the table of differences."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from capsnet_jax.models import MODELS
+from capsnet_jax.overrides import format_value
+from capsnet_jax.report.grouping import DATA, Setting, by_data, group, headings, shown_paths
+from capsnet_jax.report.render import Table
+from capsnet_jax.statistics import PairedDifference, holm, mcnemar, paired_difference
+from capsnet_jax.sweeps.records import Record, compared_paths
+
+
+class Comparison(NamedTuple):
+    """A setting and the one that it is compared with; they differ in `paths` and share `seeds`."""
+
+    setting: Setting
+    reference: Setting
+    paths: list[str]
+    seeds: list[int]
+
+
+def compare(settings: Sequence[Setting], baseline: Mapping[str, Any]) -> list[Comparison]:
+    """Find what each setting is compared with, among those on the same data. Those that share no seed are left out.
+
+    Args:
+        settings: as `grouping.group` returns them.
+        baseline: {path: value} of the setting that all others are compared with; of several such, the one with the
+          fewest differences. Where it is empty, a setting is compared with the first one before it that differs from
+          it in one path alone, and a setting without such a one is compared with none.
+    """
+    comparisons = []
+    for members in by_data(settings):
+        for setting, reference in _with_baseline(members, baseline) if baseline else _in_one_path(members):
+            seeds = [seed for seed in setting.runs if seed in reference.runs]
+            if seeds:
+                comparisons.append(Comparison(setting, reference, differing_paths(setting, reference), seeds))
+    return comparisons
+
+
+def differing_paths(a: Setting, b: Setting) -> list[str]:
+    """Return the paths in which two settings differ.
+
+    A path that one of them lacks does not count, for it comes and goes with another that differs: a router has
+    settings that another router does not have. Nor does the loss count where two nets have each its default loss, nor
+    the preset's name.
+    """
+    shared = [path for path in a.values if path in b.values and path != "preset"]
+    differing = [path for path in shared if a.values[path] != b.values[path]]
+    if "model.name" in differing and _has_default_loss(a) and _has_default_loss(b):
+        differing = [path for path in differing if path != "loss.name"]
+    return differing
+
+
+def difference(comparison: Comparison) -> PairedDifference:
+    """Return the test error of a setting less its reference's, paired by seed."""
+    own, reference = (
+        [runs[seed].result.get("test_error", math.nan) for seed in comparison.seeds]
+        for runs in (comparison.setting.runs, comparison.reference.runs)
+    )
+    return paired_difference(own, reference)
+
+
+def mcnemar_p(comparison: Comparison) -> float:
+    """Return the p value of McNemar's exact test on the shared test images; nan where they are not known.
+
+    For every image the wrong answers of the paired runs are added up. An image tells for the setting with fewer of
+    them, once, whatever the number of seeds: the same image in several seeds is no independent evidence.
+    """
+    wrong, reference_wrong = [], []
+    for seed in comparison.seeds:
+        a, b = comparison.setting.runs[seed].wrong, comparison.reference.runs[seed].wrong
+        if a is not None and b is not None:
+            wrong.append(a)
+            reference_wrong.append(b)
+    if not wrong or len({w.size for w in (*wrong, *reference_wrong)}) > 1:
+        return math.nan
+    a, b = np.sum(wrong, axis=0), np.sum(reference_wrong, axis=0)
+    return mcnemar(a > b, b > a).p_value
+
+
+def paired(records: Sequence[Record], swept: Sequence[str], baseline: Mapping[str, Any]) -> Table:
+    """Make a row for each setting that is compared with another, with the difference of test errors.
+
+    Args:
+        records: finished runs.
+        swept: paths that are shown even if they do not vary.
+        baseline: as of `compare`.
+    """
+    comparisons = compare(group(records, swept), baseline)
+    wanted = " ".join(f"{path}={format_value(value)}" for path, value in baseline.items())
+    if not comparisons:
+        none = f"Nothing is compared with {wanted}: on no data is there another setting that shares a seed with it."
+        return Table("", [], [], [none] if baseline else [])
+    compared = {"data.dataset", *compared_paths(records, swept)}
+    paths = [path for path in shown_paths(records, swept) if path in compared]
+    own = [path for path in paths if path not in DATA]
+    references = list(dict.fromkeys(_describe(c.reference, own) for c in comparisons))
+    differences = [difference(comparison) for comparison in comparisons]
+    adjusted = holm([found.p_value for found in differences])
+    rows = []
+    for comparison, found, p_holm in zip(comparisons, differences, adjusted, strict=True):
+        reference = [_describe(comparison.reference, comparison.paths)] if len(references) > 1 else []
+        p_values = [_p_text(p) for p in (found.p_value, p_holm, mcnemar_p(comparison))]
+        rows.append([*comparison.setting.cells(paths), *reference, _difference_text(found), *p_values])
+    header = [*headings(paths), *(["compared with"] if len(references) > 1 else [])]
+    header += ["difference %", "p (paired t)", "p (Holm)", "p (McNemar)"]
+    anywhere = [path for path in own if any(path in c.paths for c in comparisons)]
+    other = _describe(comparisons[0].reference, anywhere) if len(references) == 1 else "the setting compared with"
+    tests = sum(not math.isnan(p) for p in adjusted)
+    notes = [
+        f"Paired by seed, mean ± 95 % interval. Holm: p of the t test, corrected for the {tests} tests of this table.",
+        "McNemar: exact test of these nets on the test images, uncorrected. An image counts once, for the setting "
+        "that errs on it in fewer of the paired runs. Empty: not known.",
+    ]
+    return Table(f"test error less that of {other or wanted}", header, rows, notes)
+
+
+def _in_one_path(settings: Sequence[Setting]) -> Iterator[tuple[Setting, Setting]]:
+    for i, setting in enumerate(settings):
+        reference = next((other for other in settings[:i] if len(differing_paths(setting, other)) == 1), None)
+        if reference is not None:
+            yield setting, reference
+
+
+def _with_baseline(settings: Sequence[Setting], baseline: Mapping[str, Any]) -> Iterator[tuple[Setting, Setting]]:
+    has = [all(_has(setting, path, value) for path, value in baseline.items()) for setting in settings]
+    references = [setting for setting, matches in zip(settings, has, strict=True) if matches]
+    for setting, matches in zip(settings, has, strict=True):
+        if references and not matches:
+            yield setting, min(references, key=lambda reference: len(differing_paths(setting, reference)))
+
+
+def _has(setting: Setting, path: str, wanted: Any) -> bool:
+    """Whether a setting has a value, which may be given as people type it."""
+    if path not in setting.everything:
+        return False
+    value = setting.everything[path]
+    if format_value(value) == format_value(wanted):
+        return True
+    try:
+        return float(value) == float(wanted)
+    except (TypeError, ValueError):
+        return False
+
+
+def _has_default_loss(setting: Setting) -> bool:
+    """Whether a net is trained by the loss that is its own by default."""
+    model = MODELS.get(setting.everything["model.name"])
+    return model is not None and model.loss == setting.everything.get("loss.name")
+
+
+def _describe(setting: Setting, paths: Sequence[str]) -> str:
+    return " ".join(f"{path}={setting.values[path]}" for path in paths if path in setting.values)
+
+
+def _difference_text(found: PairedDifference) -> str:
+    interval = "" if math.isnan(found.half_width) else f" ± {found.half_width:.2f}"
+    return f"{found.mean:+.2f}{interval} (n = {found.n})" if found.n else "no finite value (n = 0)"
+
+
+def _p_text(p: float) -> str:
+    return "" if math.isnan(p) else f"{p:.2g}"
