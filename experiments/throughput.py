@@ -215,7 +215,7 @@ def _training(setting: Config) -> Workload:
 
 
 def base(setting: Config, defaults: Mapping[str, object]) -> Config:
-    """Return how an experiment defaultsly measures a setting's preset and model; `defaults` is the experiment's CONFIG."""
+    """Return how an experiment measures a setting's preset and model; `defaults` is its CONFIG."""
     return overrides.from_preset(setting.preset, {**defaults, "model.name": setting.model.name})
 
 
@@ -245,7 +245,8 @@ def check(name: str, setting: Config, defaults: Mapping[str, object], fixed: tup
         if path.startswith(fixed) and path != "model.name":
             why = "images are synthetic" if path == "data.dataset" else "its peers know no other"
             raise ConfigError(
-                f"{name} is measured with {path}={format_value(overrides.flatten(base(setting, defaults))[path])}; {why}"
+                f"{name} is measured with {path}={format_value(overrides.flatten(base(setting, defaults))[path])};"
+                f" {why}"
             )
     if setting.train.batch_size > most:
         raise ConfigError(f"{name} is measured on {most} images; lower train.batch_size")

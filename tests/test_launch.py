@@ -130,7 +130,7 @@ MISTAKES = [
     (["--set=data.label=digit"], "mnist_5k has one label"),
     (
         ["--set=model.kernel=20"],
-        "capsnet_small with routing.name=dynamic on mnist_5k: images of 9×9 are too small for a 20×20",
+        "on mnist_5k: images of 9×9 are too small for a 20×20 kernel",
     ),
     (["--set=model.kernel=29"], "images of 28×28 are too small for a 29×29 kernel"),
     (
