@@ -135,7 +135,7 @@ def override(config: Config, changes: Overrides) -> Config:
     """Return a config with {path: value} on top; what makes no difference any more is as its choice has it by itself.
 
     Raises:
-        ConfigError: as of `build`.
+        ConfigError: as of `build`, of a path in `changes`.
     """
     changes = {full_path(path): value for path, value in changes.items()}
     resolved = resolve(flatten(config) | changes)
@@ -151,6 +151,8 @@ def refuse_unused(unused: Iterable[str], configs: Sequence[Config]) -> None:
         if path in fields_of(config):
             doc = fields_of(config)[path].metadata["doc"]
             raise ConfigError(f"{path} ({doc}) makes no difference with {', '.join(own)} as they are; leave it out")
+        if path in {f"loss.{field.name}" for field in dataclasses.fields(Reconstruction)}:
+            raise ConfigError(f"{config.model.name} has no {path}; it has no decoder")
         names = {"routing": config.routing, "loss": config.loss}
         owner = config.model if group == "model" else names.get(group) or config.model
         raise ConfigError(
@@ -175,7 +177,7 @@ def identity(config: Config) -> dict[str, Any]:
     A setting that is added later, at a default that changes nothing, renames no run.
     """
     flat = flatten(config)
-    names = {path: flat[path] for path in ("model.name", "routing.name", "loss.name") if path in flat}
+    names: dict[str, Any] = {path: flat[path] for path in ("model.name", "routing.name", "loss.name") if path in flat}
     default = flatten(resolve(names).config)
     return {path: value for path, value in flat.items() if path in names or value != default.get(path)}
 
@@ -201,7 +203,7 @@ def describe_settings(config: Config, observed: Eval) -> str:
 
 @functools.cache
 def _paths_of(_registered: tuple[str, ...]) -> tuple[str, ...]:
-    settings = [("data", Data()), ("train", Train()), ("finetune", Finetune()), ("eval", Eval())]
+    settings: list[tuple[str, Any]] = [("data", Data()), ("train", Train()), ("finetune", Finetune()), ("eval", Eval())]
     settings += [("loss", Reconstruction())]
     for group, registry in (("model", MODELS), ("routing", ROUTERS), ("loss", LOSSES)):
         settings += [(group, entry.settings) for entry in registry.values()]
