@@ -31,7 +31,9 @@ def test_some_of_the_classes():
 
 
 def test_too_few_images_of_a_class():
-    with pytest.raises(ConfigError, match=r"validation split of dots has 0 images of c, .* raise data\.validation_frac"):
+    with pytest.raises(
+        ConfigError, match=r"validation split of dots has 0 images of c, .* raise data\.validation_frac"
+    ):
         of_each_class(dataset(np.array([0, 1], np.int32)), 1)
 
 

@@ -39,7 +39,9 @@ def test_the_run_of_least_validation_error_is_restored(workdir):
 def test_nothing_to_restore(workdir, tmp_path):
     with pytest.raises(ConfigError, match=r"no finished run in .*; train one first, or name its --workdir"):
         restore(tmp_path)
-    with pytest.raises(ConfigError, match=r"no run nobody with its parameters in .*; there are: mnist_5k-capsnet_small"):
+    with pytest.raises(
+        ConfigError, match=r"no run nobody with its parameters in .*; there are: mnist_5k-capsnet_small"
+    ):
         restore(workdir, "nobody")
 
 

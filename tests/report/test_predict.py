@@ -43,7 +43,9 @@ def best(workdir):
 def lengths(record, pixels):
     """The model's own answer, past everything that `predict` does."""
     model = models.build(overrides.build(record.settings), 10)
-    out = model.apply({"params": tiny.params(record.workdir, record.name)}, jnp.asarray(pixels[None], jnp.float32) / 255)
+    out = model.apply(
+        {"params": tiny.params(record.workdir, record.name)}, jnp.asarray(pixels[None], jnp.float32) / 255
+    )
     return np.asarray(out["lengths"][0])
 
 
