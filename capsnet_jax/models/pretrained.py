@@ -3,6 +3,7 @@
 import itertools
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from capsnet_jax.models.convnets.vgg import VGG
 
 Rules = list[tuple[str, str | Callable[[re.Match], str]]]
 
+IMAGENET_SHAPE = (224, 224, 3)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's red, green and blue, as torchvision has them
 # Channels of the activations that a layer flattens, which are ordered otherwise there.
 FLATTENED = {"classifier.1.weight": 256, "classifier.0.weight": 512, "aux1.fc1.weight": 128, "aux2.fc1.weight": 128}
@@ -65,8 +67,8 @@ def load_torchvision(path: str | Path) -> Weights:
     if name is None:
         raise TransferError(f"{path} is of no net known here; load_torchvision reads {', '.join(_families())}")
     classes = len(found[_output(found)])
-    model = models.IMAGENET[name](classes=classes)
-    params, stats = jax.eval_shape(lambda: models.init_all(model, jax.random.key(0), (224, 224, 3)))
+    model = models.MODELS[name](classes=classes)
+    params, stats = jax.eval_shape(lambda: models.init(model, jax.random.key(0), IMAGENET_SHAPE))
     if "aux1.fc2.weight" not in found:
         params, stats = ({k: v for k, v in tree.items() if not k.startswith("aux")} for tree in (params, stats))
     rules = _rules(name, found)
@@ -165,16 +167,18 @@ def _depths(found: Mapping[str, np.ndarray], pattern: str) -> tuple[int, ...]:
     return tuple(stages.count(stage) for stage in sorted(set(stages)))
 
 
-def _named(builder: type, sizes: dict[str, Any]) -> str | None:
-    """The name of a builder with such sizes."""
-    known = ((name, entry) for name, entry in models.IMAGENET.items() if getattr(entry, "func", None) is builder)
-    return next((name for name, entry in known if getattr(entry, "keywords", {}) == sizes), None)
+def _named(module: type, sizes: dict[str, Any]) -> str | None:
+    """Return the name of the net of such a module with such sizes."""
+    known = {name: entry.module for name, entry in models.MODELS.items() if entry.image_shape == IMAGENET_SHAPE}
+    parts = ((name, part) for name, part in known.items() if isinstance(part, partial) and part.func is module)
+    return next((name for name, part in parts if part.keywords == sizes), None)
 
 
 def _families() -> list[str]:
-    """The nets that are recognised."""
-    kept = ("alexnet_single", "googlenet_bn", "vgg_a", "vgg_b", "vgg_d", "vgg_e", "resnet", "densenet")
-    return [name for name in models.IMAGENET if name.startswith(kept) and "lrn" not in name and name != "densenet264"]
+    """Return the nets that are recognised."""
+    known = ("alexnet_single", "googlenet_bn", "vgg_a", "vgg_b", "vgg_d", "vgg_e", "resnet", "densenet")
+    nets = [name for name, entry in models.MODELS.items() if entry.image_shape == IMAGENET_SHAPE]
+    return [name for name in nets if name.startswith(known) and "lrn" not in name and name != "densenet264"]
 
 
 def _vgg_stages(found: Mapping[str, np.ndarray]) -> list[list[int]]:

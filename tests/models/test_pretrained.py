@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
 from capsnet_jax import models
-from capsnet_jax.models import pretrained as transfer
+from capsnet_jax.models import pretrained
 from capsnet_jax.models.convnets.googlenet import INCEPTIONS
 from capsnet_jax.models.pretrained import TransferError, imagenet_normalized, load_torchvision
 
@@ -86,7 +86,7 @@ def test_every_array_lands_where_it_belongs(residual):
     sums = sum(float(np.abs(leaf).sum(dtype=np.float64)) for leaf in jax.tree.leaves((weights.params, weights.stats)))
     wanted = sum(float(np.abs(leaf).sum(dtype=np.float64)) for key, leaf in state.items() if leaf.ndim)
     assert sums == pytest.approx(wanted, rel=1e-9)  # each once
-    like = jax.eval_shape(partial(models.init_all, models.IMAGENET["resnet18"](3), jax.random.key(0), (224, 224, 3)))
+    like = jax.eval_shape(partial(models.init, models.MODELS["resnet18"](classes=3), jax.random.key(0), (224, 224, 3)))
     assert jax.tree.structure(like) == jax.tree.structure((weights.params, weights.stats))
 
 
@@ -123,33 +123,33 @@ def test_vgg_is_told_by_the_gaps_between_its_convolutions(name, normed):
         state[f"features.{place}.weight"] = blank((1, 1, 3, 3))
         if normed:
             state |= {key.replace("x", f"features.{place + 1}"): blank((1,)) for key in norm("x", 1)}
-    assert transfer._recognize(state) == name
-    rules = transfer._rules(name, state)
+    assert pretrained._recognize(state) == name
+    rules = pretrained._rules(name, state)
     for stage, places in enumerate(VGG[name, normed], 1):
         for number, place in enumerate(places, 1):
             leaf = (f"stage{stage}", f"conv{number}", "kernel")
-            assert transfer._torch_name(leaf, rules) == f"features.{place}.weight"
+            assert pretrained._torch_name(leaf, rules) == f"features.{place}.weight"
             if normed:
                 leaf = (f"stage{stage}", f"norm{number}", "var")
-                assert transfer._torch_name(leaf, rules) == f"features.{place + 1}.running_var"
+                assert pretrained._torch_name(leaf, rules) == f"features.{place + 1}.running_var"
 
 
 def test_alexnet_and_densenet_have_torchvisions_names():
-    alexnet = transfer._rules("alexnet_single", {})
-    names = [transfer._torch_name((f"conv{n}", "bias"), alexnet) for n in range(1, 6)]
+    alexnet = pretrained._rules("alexnet_single", {})
+    names = [pretrained._torch_name((f"conv{n}", "bias"), alexnet) for n in range(1, 6)]
     assert names == [f"features.{place}.bias" for place in (0, 3, 6, 8, 10)]
-    layers = [transfer._torch_name((layer, "kernel"), alexnet) for layer in ("fc1", "fc2", "classes")]
+    layers = [pretrained._torch_name((layer, "kernel"), alexnet) for layer in ("fc1", "fc2", "classes")]
     assert layers == ["classifier.1.weight", "classifier.4.weight", "classifier.6.weight"]
-    net = models.IMAGENET["densenet121"]()
-    params, stats = jax.eval_shape(partial(models.init_all, net, jax.random.key(0), (32, 32, 3)))
-    rules = transfer._rules("densenet121", {})
-    names = {transfer._torch_name(leaf, rules) for tree in (params, stats) for leaf in flatten_dict(tree)}
+    net = models.MODELS["densenet121"]()
+    params, stats = jax.eval_shape(partial(models.init, net, jax.random.key(0), (32, 32, 3)))
+    rules = pretrained._rules("densenet121", {})
+    names = {pretrained._torch_name(leaf, rules) for tree in (params, stats) for leaf in flatten_dict(tree)}
     # 120 convolutions; 121 batch norms of four arrays; weight and bias of the classifier.
     assert len(names) == 120 + 4 * 121 + 2
     assert "features.norm5.running_var" in names
     assert "features.denseblock4.denselayer16.conv2.weight" in names
     assert "features.transition3.norm.bias" in names
-    assert transfer._modern("features.denseblock1.denselayer2.norm.1.weight") in names
+    assert pretrained._modern("features.denseblock1.denselayer2.norm.1.weight") in names
 
 
 def broken(state, **changes):
