@@ -71,7 +71,7 @@ def static(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(traced, static, dataclasses.field))
+@dataclass_transform(frozen_default=True)
 def pytree_dataclass(cls: type[T]) -> type[T]:
     """Make a class a frozen dataclass and a pytree: traced fields and inner dataclasses are children."""
     cls = dataclasses.dataclass(frozen=True)(cls)

@@ -177,7 +177,7 @@ def identity(config: Config) -> dict[str, Any]:
     A setting that is added later, at a default that changes nothing, renames no run.
     """
     flat = flatten(config)
-    names = {path: flat[path] for path in ("model.name", "routing.name", "loss.name") if path in flat}
+    names: dict[str, Any] = {path: flat[path] for path in ("model.name", "routing.name", "loss.name") if path in flat}
     default = flatten(resolve(names).config)
     return {path: value for path, value in flat.items() if path in names or value != default.get(path)}
 
@@ -203,7 +203,7 @@ def describe_settings(config: Config, observed: Eval) -> str:
 
 @functools.cache
 def _paths_of(_registered: tuple[str, ...]) -> tuple[str, ...]:
-    settings = [("data", Data()), ("train", Train()), ("finetune", Finetune()), ("eval", Eval())]
+    settings: list[tuple[str, Any]] = [("data", Data()), ("train", Train()), ("finetune", Finetune()), ("eval", Eval())]
     settings += [("loss", Reconstruction())]
     for group, registry in (("model", MODELS), ("routing", ROUTERS), ("loss", LOSSES)):
         settings += [(group, entry.settings) for entry in registry.values()]

@@ -8,6 +8,7 @@ import importlib.metadata
 import importlib.util
 import json
 import math
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 from capsnet_jax.bench import ours, process, records
 from capsnet_jax.bench.process import Process, WorkerError, run_steps
 from capsnet_jax.bench.workload import OURS, Workload
+from capsnet_jax.sweeps import records as run_records  # not in `ours`: it may import torch, whose memory would count
 
 _SLOW, _SLOW_ROUNDS = 5, 2  # a subject whose one step takes more than five blocks' time gets two rounds
 
@@ -81,7 +83,7 @@ class _Bench:
 
     def environment(self, subjects: set[str]) -> tuple[dict[str, str], set[str]]:
         """Return what records say of machine and code, and the subjects that cannot be compared with here."""
-        if (about := self._ask("environment", ours.environment)) is None:
+        if (about := self._ask("environment", environment)) is None:
             raise WorkerError(self._failures[-1])
         self._backend = about.pop("backend")
         peers = {name for name in subjects if name.startswith(("pytorch", "torchvision"))}
@@ -199,3 +201,15 @@ def warm_up(timer: Callable[[int], float], seconds: float) -> float:
             steps *= 4
             took = timer(steps)
     return steps / took
+
+
+def environment() -> dict[str, str]:
+    """Return the backend, and what a record says of the machine and of this code."""
+    about, cpu = run_records.environment(), Path("/proc/cpuinfo")
+    lines = re.findall(
+        r"^(cpu family|model|model name)\s*: (.+)$", cpu.read_text() if cpu.exists() else "", re.MULTILINE
+    )
+    # "AMD EPYC" is many machines; the numbers of family and model say which.
+    machine = [about["device"]] if about["device"] != "cpu" else [*dict(lines).values(), f"{about['cores']} cores"]
+    revision = f"{about['git_revision']}{'+' if about['git_changes'] else ''}"
+    return {"machine": "/".join(machine), "backend": about["backend"], "revision": revision}

@@ -1,8 +1,6 @@
 """This project as its users run it: the training loop's steps, and the model's outputs."""
 
-import re
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,7 +12,6 @@ from capsnet_jax.bench.plain_jax import OnJax
 from capsnet_jax.bench.workload import Workload
 from capsnet_jax.data import Dataset, Examples
 from capsnet_jax.data.augment import take, to_float
-from capsnet_jax.sweeps import records
 from capsnet_jax.training import fit as training
 from capsnet_jax.training.compile import aot_compile
 from capsnet_jax.training.parallel import resolve, stack
@@ -109,15 +106,3 @@ def initial_states(workload: Workload) -> TrainState:
 def initial_weights(workload: Workload) -> dict[str, Any]:
     """Return the first run's initial parameters as NumPy arrays, for peers to start from."""
     return jax.tree.map(lambda leaf: np.asarray(leaf[0]), initial_states(workload).params)
-
-
-def environment() -> dict[str, str]:
-    """Return the backend, and what a record says of the machine and of this code."""
-    about, cpu = records.environment(), Path("/proc/cpuinfo")
-    lines = re.findall(
-        r"^(cpu family|model|model name)\s*: (.+)$", cpu.read_text() if cpu.exists() else "", re.MULTILINE
-    )
-    # "AMD EPYC" is many machines; the numbers of family and model say which.
-    machine = [about["device"]] if about["device"] != "cpu" else [*dict(lines).values(), f"{about['cores']} cores"]
-    revision = f"{about['git_revision']}{'+' if about['git_changes'] else ''}"
-    return {"machine": "/".join(machine), "backend": about["backend"], "revision": revision}

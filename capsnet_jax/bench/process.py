@@ -127,8 +127,8 @@ def run_steps(steps: int) -> float:
 def peak_memory() -> int:
     """Return the subject's peak memory [bytes]: its device's, or on a CPU that of the process."""
     status = Path("/proc/self/status")  # `ru_maxrss` would hold what the parent had when it forked
-    found = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text() if status.exists() else "", re.MULTILINE)
-    return _subject.device_peak() or (1024 * int(found[1]) if found else resource.getrusage(0).ru_maxrss)
+    match = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text() if status.exists() else "", re.MULTILINE)
+    return _subject.device_peak() or (1024 * int(match[1]) if match else resource.getrusage(0).ru_maxrss)
 
 
 def torch_device() -> str:

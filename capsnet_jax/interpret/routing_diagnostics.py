@@ -51,7 +51,7 @@ def routing_diagnostics(
     Source: mean change of the logits, Sabour et al. 2017, figure A.1; flips, Paik et al. 2019 (arXiv:1907.13327).
     """
     count = examples.labels.shape[0]
-    if not count or not iterates(config.routing):
+    if not count or config.routing is None or not iterates(config.routing):
         return {}
     model = models.build(config, classes)
     choice = with_iterations(config.routing, max_iterations)

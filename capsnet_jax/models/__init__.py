@@ -1,8 +1,8 @@
 """Models, one paper a file, and the only place that knows Flax.
 
 A model is a Flax module called as `model(images)`. If its signature names them it also gets `train`, and `targets` if
-it decodes. It returns a dictionary of everything worth looking at; `lengths` or `logits` are its classes' scores. To add
-one, write its file and add its line to MODELS; README.md beside this file shows both.
+it decodes. It returns a dictionary of everything worth looking at; `lengths` or `logits` are its classes' scores. To
+add one, write its file and add its line to MODELS; README.md beside this file shows both.
 """
 
 import dataclasses

@@ -15,7 +15,7 @@ from capsnet_jax.report.docstrings import code_block, question_and_prose
 from capsnet_jax.report.render import Table, to_markdown
 from capsnet_jax.report.tables import all_tables, count_runs, describe_revisions, with_counts
 from capsnet_jax.sweeps import records
-from capsnet_jax.sweeps.files import RecordError, write_text
+from capsnet_jax.sweeps.files import DamagedFileError, write_text
 from capsnet_jax.sweeps.records import Record
 
 BEGIN, END = "<!-- findings -->", "<!-- /findings -->"
@@ -45,7 +45,7 @@ def write(workdir: Path, experiments: Mapping[str, ModuleType]) -> list[Path]:
 
     Raises:
         ConfigError: the workdir has no results.
-        RecordError: an existing file lacks the markers, so that text of a person's would be lost. No file is changed.
+        DamagedFileError: an existing file lacks the markers, so that text of a person's would be lost. No file is changed.
     """
     texts: dict[Path, str] = {}
     rows = []
@@ -83,7 +83,7 @@ def _findings(path: Path) -> str:
     start, end = text.find(BEGIN), text.rfind(END)
     if start < 0 or end < start:
         remedy = f"put {BEGIN} and {END} around what is to be kept, or move the file away"
-        raise RecordError(f"{path} would be replaced, but has no markers: {remedy}")
+        raise DamagedFileError(f"{path} would be replaced, but has no markers: {remedy}")
     return text[start + len(BEGIN) : end]
 
 

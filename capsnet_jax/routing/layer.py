@@ -49,20 +49,21 @@ def route_batch(
         `Routing`, every field with a leading axis `batch`.
     """
     router = ROUTERS[choice.name]
-    fixed = router.fixed_couplings(*weights.shape[:2], choice.settings, parameters)
+    inputs, outputs = weights.shape[:2]
+    fixed = router.fixed_couplings(inputs, outputs, choice.settings, parameters)
     if fixed is not None and not (trace and router.traces):
         return _route_fixed(primary, weights, fixed, choice.settings.squash, precision)
     if router.takes_activations and activations is None:
         activations = length(primary)
-    route = partial(router, parameters=parameters, trace=trace and router.traces, **vars(choice.settings))
+    options = {"parameters": parameters, "trace": trace and router.traces} | vars(choice.settings)
 
     def route_example(votes: Array, activations: Array | None) -> Routing:
-        return route(votes, activations=activations)
+        return router(votes, activations=activations, **options)
 
-    inputs = (primary, activations if router.takes_activations else None)
+    arrays = (primary, activations if router.takes_activations else None)
     route_votes = partial(_route_votes, route_example=route_example, precision=precision)
     return jax.lax.platform_dependent(
-        inputs,
+        arrays,
         weights,
         cpu=partial(route_votes, images=_cached_images(weights)),
         default=partial(route_votes, images=len(primary)),
@@ -75,11 +76,12 @@ def _route_fixed(primary: Array, weights: Array, fixed: Couplings, squash: str, 
     coupled = (fixed.couplings[:, :, None, None] * weights).transpose(0, 2, 1, 3)
     parents = primary.reshape(batch, -1).astype(precision) @ coupled.reshape(-1, outputs * dim).astype(precision)
     capsules = SQUASHES[squash](parents.astype(primary.dtype).reshape(batch, outputs, dim))
-    return Routing(capsules, length(capsules), *(jnp.broadcast_to(x, (batch, *x.shape)) for x in fixed))
+    couplings, logits = (jnp.broadcast_to(x, (batch, *x.shape)) for x in fixed)
+    return Routing(capsules, length(capsules), couplings, logits)
 
 
 def _route_votes(
-    inputs: tuple[Array, Array | None],
+    arrays: tuple[Array, Array | None],
     weights: Array,
     *,
     route_example: Callable[[Array, Array | None], Routing],
@@ -87,7 +89,7 @@ def _route_votes(
     images: int,
 ) -> Routing:
     """Make and route the votes of so many images at a time; the last chunk is filled up with zeros."""
-    batch, (count, outputs, primary_dim, dim) = len(inputs[0]), weights.shape
+    batch, (count, outputs, primary_dim, dim) = len(arrays[0]), weights.shape
     flat = weights.transpose(0, 2, 1, 3).reshape(count, primary_dim, outputs * dim).astype(precision)
 
     @jax.checkpoint
@@ -100,14 +102,14 @@ def _route_votes(
         return jax.vmap(route_example)(votes.transpose(0, 3, 1, 2), activations)
 
     if images >= batch:
-        return route_chunk(inputs)
+        return route_chunk(arrays)
     chunks = -(-batch // images)
 
     def in_chunks(x: Array) -> Array:
         padding = [(0, chunks * images - batch)] + [(0, 0)] * (x.ndim - 1)
         return jnp.pad(x, padding).reshape(chunks, images, *x.shape[1:])
 
-    routed = jax.lax.map(route_chunk, jax.tree.map(in_chunks, inputs))
+    routed = jax.lax.map(route_chunk, jax.tree.map(in_chunks, arrays))
     return jax.tree.map(lambda x: x.reshape(chunks * images, *x.shape[2:])[:batch], routed)
 
 

@@ -44,7 +44,8 @@ class Router:
         """Route one example's votes, with `settings` in place of the defaults."""
         own = dataclasses.replace(self.settings, **settings)
         offered = {"activations": activations, "parameters": parameters, "trace": trace}
-        fixed = self.fixed_couplings(*votes.shape[:2], own, parameters)
+        inputs, outputs, _ = votes.shape
+        fixed = self.fixed_couplings(inputs, outputs, own, parameters)
         if self.route is None or (fixed is not None and not trace):
             if fixed is None:
                 raise ValueError("a router without `route` needs couplings from `fixed`")

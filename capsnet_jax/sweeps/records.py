@@ -243,7 +243,7 @@ def _from_line(line: dict[str, Any], workdir: Path) -> Record:
         environment=line["environment"],
         code=line["code"],
         observed=line["observed"],
-        recorded=line["recorded"],
+        recorded=line.get("recorded", ""),
         wrong=wrong,
     )
 

@@ -78,9 +78,9 @@ def train_all(runs: Sequence[Run], plan: Plan, datasets: Datasets) -> None:
     missing = [
         run for run in sources if not has_params(plan.workdir, run) or not is_finished(run, before.get(run.name))
     ]
-    _train(missing, dataclasses.replace(plan, rerun=True), datasets, before)
+    _train(missing, sources, dataclasses.replace(plan, rerun=True), datasets, before)
     _tell_finished(runs, pending, before, plan)
-    _train(pending, plan, datasets, before)
+    _train(pending, runs, plan, datasets, before)
     after = records.load_all(plan.workdir)
     if failures := [_failure(plan.workdir, after[run.name]) for run in runs if after[run.name].diverged]:
         raise Diverged("\n".join(failures))
@@ -118,8 +118,10 @@ def _tell_finished(runs: Sequence[Run], pending: Sequence[Run], before: Mapping[
         print(f"{len(blind)} finished runs were trained without {names}; --rerun trains them anew with it")
 
 
-def _train(runs: Sequence[Run], plan: Plan, datasets: Datasets, before: Mapping[str, Record]) -> None:
-    """Train runs, program after program; what another process trains is waited for."""
+def _train(
+    runs: Sequence[Run], among: Sequence[Run], plan: Plan, datasets: Datasets, before: Mapping[str, Record]
+) -> None:
+    """Train runs, those of `among` that are pending, program after program; wait for what another process trains."""
     groups = group_by_program(runs)
     if not groups:
         return
@@ -133,7 +135,7 @@ def _train(runs: Sequence[Run], plan: Plan, datasets: Datasets, before: Mapping[
                     continue
                 try:
                     number = f"[{len(groups) - len(waiting) + 1}/{len(groups)}]"
-                    name = f"{number} {title(groups[key], runs)}"
+                    name = f"{number} {title(groups[key], among)}"
                     compile_seconds += _train_program(key, groups[key], plan, datasets, before, progress, name)
                 finally:
                     lock.release()

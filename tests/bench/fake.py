@@ -1,5 +1,6 @@
 """Subjects that only pretend, at known speeds: in this process, with a log of what was asked, and in a spawned one."""
 
+import importlib
 import os
 import signal
 import sys
@@ -103,6 +104,12 @@ def calls():
 
 def inherited(*names):
     return [os.environ.get(name) for name in names], "jax" in sys.modules
+
+
+def imported(subject):
+    """What a subject's module brings."""
+    importlib.import_module(process.SUBJECTS[subject])
+    return {name.split(".")[0] for name in sys.modules}
 
 
 def fail():

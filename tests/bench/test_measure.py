@@ -214,3 +214,10 @@ def test_without_peers_pytorch_is_not_asked_for(bench):
     about, absent = bench.environment({"capsnet_jax", "plain_jax"})
     assert (about["versions"], absent) == ("jax 1", set())
     assert asked("torch_device") == []
+
+
+def test_a_record_says_the_machine_and_the_code():
+    about = measure.environment()
+    assert set(about) == {"machine", "backend", "revision"}
+    assert about["machine"].endswith(" cores") == (about["backend"] == "cpu")
+    assert len(about["revision"].rstrip("+")) == 40

@@ -50,6 +50,15 @@ def test_a_process_has_its_own_caches_and_imports_no_framework(start, tmp_path):
     assert os.environ.get("JAX_COMPILATION_CACHE_DIR") != str(tmp_path)
 
 
+@pytest.mark.parametrize(("subject", "framework"), [("capsnet_jax", "flax"), ("plain_jax", "optax")])
+def test_a_subject_brings_nothing_whose_memory_would_count_for_it(start, subject, framework):
+    """TensorboardX imports torch where that is installed."""
+    with start() as process:
+        found = process.ask(fake.imported, subject)
+    assert framework in found
+    assert not found & {"torch", "pandas", "tensorboardX", "matplotlib", "orbax"}
+
+
 def test_an_error_is_one_line_with_the_subjects_name(start, failures, capsys):
     with start() as subject:
         assert subject.ask(fake.fail) is None
