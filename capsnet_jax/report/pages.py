@@ -100,8 +100,9 @@ def _trained(workdir: Path, name: str, module: ModuleType) -> tuple[str, list[st
     ]
     if (workdir / f"{name}.csv").exists():
         facts.append(f"each run's results: [{name}.csv]({name}.csv)")
-    commands = [record.command for record in found if record.command]
-    alone = ["Each run has its own command in `runs.jsonl`. This is the first:", code_block(commands[:1])]
+    # Runs that another experiment trained are used too; a command of this one's own says more.
+    commands = sorted((r.command for r in found if r.command), key=lambda c: f"--experiment={name} " not in c)
+    alone = ["`runs.jsonl` holds the command that trains a run alone, for example:", code_block(commands[:1])]
     parts = ["## Results", *map(to_markdown, tables), "## Runs", "\n".join(f"- {fact}" for fact in facts)]
     return count_runs(len(found)), [*parts, *(alone if commands else [])]
 

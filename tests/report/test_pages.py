@@ -136,14 +136,16 @@ def test_counts_and_a_baseline_are_the_experiments_own(workdir):
     assert "| mnist_5k | 1 | -2.00" in text
 
 
-def test_a_csv_file_and_the_first_runs_command_are_named(workdir):
+def test_a_csv_file_and_a_command_of_the_experiments_own_are_named(workdir):
     (workdir / "study.csv").write_text("")
-    [first, *_] = records.load_all(workdir).values()
-    records.append([dataclasses.replace(first, command="python launch.py --experiment=study --seeds=1")], workdir)
+    first, second, *_ = records.load_all(workdir).values()
+    commands = [f"python launch.py --experiment={name} --seeds=1" for name in ("study_too", "study")]
+    records.append([dataclasses.replace(r, command=c) for r, c in zip((first, second), commands, strict=True)], workdir)
     pages.write(workdir, {"study": experiment()})
     text = (workdir / "study.md").read_text()
     assert "[study.csv](study.csv)" in text
-    assert "This is the first:\n\n```bash\npython launch.py --experiment=study --seeds=1\n```" in text
+    assert f"for example:\n\n```bash\n{commands[1]}\n```" in text
+    assert commands[0] not in text
 
 
 def test_a_docstring_as_markdown():

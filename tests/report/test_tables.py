@@ -189,6 +189,22 @@ def test_routers_are_compared_at_equal_other_settings():
     ]
 
 
+def test_what_either_of_two_settings_lacks_is_no_difference():
+    swept = ["routing.iterations", "routing.gradient"]
+    finished = [
+        run(routing__iterations=1),
+        run(routing__iterations=3),
+        run(routing__iterations=3, routing__gradient="stop"),
+    ]
+    assert compared(finished, swept) == [("3 full", "1 "), ("3 stop", "1 ")]
+
+
+def test_a_presets_name_is_no_setting():
+    small, paper = run(routing__iterations=1), run(routing__iterations=3)
+    paper.settings["preset"] = "paper"
+    assert compared([small, paper], ITERATIONS) == [("3", "1")]
+
+
 def test_the_loss_that_comes_with_a_net_is_no_other_setting():
     capsnet, cnn = run(), run(model__name="cnn_small")
     swept = ["model.name", "loss.name"]
