@@ -75,6 +75,7 @@ def static(
 def pytree_dataclass(cls: type[T]) -> type[T]:
     """Make a class a frozen dataclass and a pytree: traced fields and inner dataclasses are children."""
     cls = dataclasses.dataclass(frozen=True)(cls)
+    cls.__no_type_check__ = True  # type: ignore[attr-defined]  # JAX puts arrays, shapes and tracers in place of numbers
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     children = [f.name for f in fields if f.metadata.get("traced", True)]
     structure = [f.name for f in fields if f.name not in children]
@@ -279,7 +280,7 @@ def describe_domain(field: dataclasses.Field) -> str:
 def check_word(path: str, word: str, known: Collection[str]) -> None:
     """Raise a ConfigError with the nearest known word if `word` is not one of them."""
     if word not in known:
-        near = difflib.get_close_matches(word, known, n=1, cutoff=0)[0]
+        near = difflib.get_close_matches(str(word), known, n=1, cutoff=0)[0]
         raise ConfigError(f"{path} has no {word!r}; did you mean {near!r}? There are: {', '.join(known)}")
 
 

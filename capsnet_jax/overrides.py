@@ -132,12 +132,15 @@ def from_preset(name: str, changes: Overrides | None = None) -> Config:
 
 
 def override(config: Config, changes: Overrides) -> Config:
-    """Return a config with {path: value} on top.
+    """Return a config with {path: value} on top; what makes no difference any more is as its choice has it by itself.
 
     Raises:
-        ConfigError: as of `build`.
+        ConfigError: as of `build`, of a path in `changes`.
     """
-    return build(flatten(config) | dict(changes))
+    changes = {full_path(path): value for path, value in changes.items()}
+    resolved = resolve(flatten(config) | changes)
+    refuse_unused([path for path in resolved.unused if path in changes], [resolved.config])
+    return resolved.config
 
 
 def refuse_unused(unused: Iterable[str], configs: Sequence[Config]) -> None:
@@ -148,6 +151,8 @@ def refuse_unused(unused: Iterable[str], configs: Sequence[Config]) -> None:
         if path in fields_of(config):
             doc = fields_of(config)[path].metadata["doc"]
             raise ConfigError(f"{path} ({doc}) makes no difference with {', '.join(own)} as they are; leave it out")
+        if path in {f"loss.{field.name}" for field in dataclasses.fields(Reconstruction)}:
+            raise ConfigError(f"{config.model.name} has no {path}; it has no decoder")
         names = {"routing": config.routing, "loss": config.loss}
         owner = config.model if group == "model" else names.get(group) or config.model
         raise ConfigError(

@@ -1,8 +1,10 @@
-"""Means of a few seeds with honest intervals, and tests that compare them: pure functions of numbers.
+"""Means of a few seeds with honest intervals, and tests of differences: pure functions of numbers.
 
 A seed is the unit of repetition: five seeds give n = 5, whatever the size of the test set. Values that are
 not finite (a run that diverged) are left out and `n` counts what is left, so a reader sees that some are
 missing.
+
+Each function imports `scipy.stats` when it needs it, because that takes about a second.
 """
 
 from __future__ import annotations
@@ -10,9 +12,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
+
+ROUNDING = 1e-12  # differences that are equal but for this, relative to the values, have no spread
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,13 +45,14 @@ class PairedDifference:
     p_value: float
 
 
-class McNemar(NamedTuple):
-    """How two classifiers differ on the same test images.
+@dataclasses.dataclass(frozen=True)
+class McNemar:
+    """McNemar's exact test of two nets on one test set.
 
     Attributes:
-        only_a: images that the first alone tells wrong.
-        only_b: images that the second alone tells wrong.
-        p_value: of the exact test, two-sided; 1 where they differ on none.
+        only_a: images that net a alone gets wrong.
+        only_b: images that net b alone gets wrong.
+        p_value: two-sided; 1 when no image tells the nets apart.
     """
 
     only_a: int
@@ -66,8 +70,6 @@ def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> 
     Raises:
         ValueError: `level` is not between 0 and 1.
     """
-    from scipy import stats  # takes a second, which `--list` does not have
-
     _check_level(level)
     finite = np.asarray(values, np.float64).ravel()
     finite = finite[np.isfinite(finite)]
@@ -75,95 +77,118 @@ def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> 
     mean = float(finite.mean()) if n else math.nan
     if n < 2:
         return Estimate(n, mean, math.nan, math.nan)
+    from scipy import stats
+
     std = float(finite.std(ddof=1))
-    return Estimate(n, mean, std, float(stats.t.ppf((1 + level) / 2, n - 1)) * std / math.sqrt(n))
+    _, quantile = stats.t.interval(level, n - 1)
+    return Estimate(n, mean, std, float(quantile) * std / math.sqrt(n))
 
 
 def paired_difference(
     a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, level: float = 0.95
 ) -> PairedDifference:
-    """Compare two arms that were run on the same seeds: the paired t test of `a - b`.
+    """Compare two settings that were run on the same seeds: the paired t test of `a - b`.
 
     Args:
         a: float[n], one value a seed.
-        b: float[n], the other arm's values of the same seeds in the same order.
+        b: float[n], the other setting's values of the same seeds in the same order.
         level: the coverage of the interval, between 0 and 1.
 
     Returns:
-        The mean difference. With fewer than two finite pairs `half_width` and `p_value` are nan.
+        The mean difference over the pairs in which both values are finite. With fewer than two such pairs
+        `half_width` and `p_value` are nan. If all differences are equal, p is 1 where they are zero, else 0.
 
     Raises:
         ValueError: the lengths differ, or `level` is not between 0 and 1.
     """
-    from scipy import stats
-
     left, right = np.asarray(a, np.float64).ravel(), np.asarray(b, np.float64).ravel()
     if left.size != right.size:
         raise ValueError(f"pairs need as many values on both sides, got {left.size} and {right.size}")
+    finite = np.isfinite(left) & np.isfinite(right)
+    left, right = left[finite], right[finite]
     estimate = mean_interval(left - right, level)
     if estimate.n < 2:
-        p_value = math.nan
-    elif estimate.std == 0:  # all differences are the same
-        p_value = 1.0 if estimate.mean == 0 else 0.0
-    else:
-        differences = (left - right)[np.isfinite(left - right)]
-        p_value = float(stats.ttest_1samp(differences, 0).pvalue)
+        return PairedDifference(estimate.n, estimate.mean, math.nan, math.nan)
+    smallest = ROUNDING * float(np.abs([left, right]).max())
+    if estimate.std <= smallest:
+        return PairedDifference(estimate.n, estimate.mean, 0.0, float(abs(estimate.mean) <= smallest))
+    from scipy import stats
+
+    p_value = float(stats.ttest_rel(left, right).pvalue)
     return PairedDifference(estimate.n, estimate.mean, estimate.half_width, p_value)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p values for their number by Holm's method (1979); those that are nan stay so and do not count.
+def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Adjust the p values of several comparisons for their number, by Holm's step-down method.
 
-    The k-th least of n is multiplied by n - k + 1; none is less than one before it, and none is more than 1.
+    If every comparison with an adjusted p of at most 0.05 is called significant, the chance of even one false
+    claim among them is at most 5 % (S. Holm, "A simple sequentially rejective multiple test procedure",
+    Scandinavian Journal of Statistics 6, 1979).
+
+    Args:
+        p_values: float[n]; nan stands for a comparison that could not be made: it stays nan and is not counted.
+
+    Returns:
+        float[n], in the order given, each at least its p value and at most 1.
     """
-    known = [i for i, p in enumerate(p_values) if not math.isnan(p)]
-    adjusted, least = [math.nan] * len(p_values), 0.0
-    for rank, i in enumerate(sorted(known, key=lambda i: p_values[i])):
-        least = max(least, min(1.0, (len(known) - rank) * p_values[i]))
-        adjusted[i] = least
+    p = np.asarray(p_values, np.float64).ravel()
+    order = np.argsort(p)  # nan comes last
+    order = order[: np.count_nonzero(~np.isnan(p))]
+    adjusted = np.full(p.size, math.nan)
+    # The smallest p counts n times, the next one n - 1 times; a larger p never gets a smaller adjusted value.
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(order.size, 0, -1)), 1)
     return adjusted
 
 
 def mcnemar(wrong_a: Sequence[bool] | np.ndarray, wrong_b: Sequence[bool] | np.ndarray) -> McNemar:
-    """Compare two classifiers on the same test images by McNemar's exact test (1947).
+    """Compare two trained nets on the same test images, by McNemar's exact test.
+
+    Only images that one net alone gets wrong tell the nets apart. If the nets were equally good, each such image
+    would be either's with probability 1/2. The test is about these two nets, not about other seeds.
 
     Args:
-        wrong_a: bool[images], which ones the first tells wrong.
-        wrong_b: bool[images], the same of the second.
+        wrong_a: bool[images], whether net a gets an image wrong.
+        wrong_b: bool[images], the same of net b, for the same images in the same order.
 
     Raises:
-        ValueError: the lengths differ.
+        ValueError: the lengths differ, or a value is not true or false.
     """
-    from scipy import stats
-
-    left, right = np.asarray(wrong_a, bool).ravel(), np.asarray(wrong_b, bool).ravel()
-    if left.size != right.size:
-        raise ValueError(f"both need the same test images, got {left.size} and {right.size}")
-    only_a, only_b = int(np.sum(left & ~right)), int(np.sum(right & ~left))
+    a, b = np.asarray(wrong_a).ravel(), np.asarray(wrong_b).ravel()
+    if a.size != b.size:
+        raise ValueError(f"two nets need the same test images, got {a.size} and {b.size}")
+    if a.size and (a.dtype != bool or b.dtype != bool):
+        raise ValueError(f"wrong or not is true or false, got {a.dtype} and {b.dtype}")
+    only_a, only_b = int(np.count_nonzero(a > b)), int(np.count_nonzero(b > a))
     if only_a + only_b == 0:
         return McNemar(0, 0, 1.0)
-    return McNemar(only_a, only_b, float(stats.binomtest(only_a, only_a + only_b).pvalue))
+    from scipy import stats
+
+    return McNemar(only_a, only_b, float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue))
 
 
 def wilson_interval(error_percent: float, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's score interval of one measured error, in percent: what a finite test set leaves open.
+    """Return between which errors the true one may lie, the test set being finite, in percent.
 
-    Unlike the normal approximation it has a width at 0 % and 100 % too. It says nothing of the spread between seeds.
+    Wilson's score interval, which unlike the normal approximation has a width at 0 % and 100 % too. It says
+    nothing of the spread between seeds.
 
     Args:
         error_percent: the measured error, 0 to 100.
         n: images in the test set.
         level: the coverage of the interval, between 0 and 1.
 
+    Returns:
+        low, high: around the nearest error that n images can have.
+
     Raises:
         ValueError: an argument is out of its range.
     """
-    from scipy import stats
-
     _check_level(level)
     if n < 1 or not 0 <= error_percent <= 100:
         raise ValueError(f"need n >= 1 and an error of 0 to 100 %, got n = {n} and {error_percent} %")
-    interval = stats.binomtest(round(error_percent * n / 100), n).proportion_ci(level, method="wilson")
+    from scipy import stats
+
+    interval = stats.binomtest(round(error_percent / 100 * n), n).proportion_ci(level, method="wilson")
     return 100 * float(interval.low), 100 * float(interval.high)
 
 
@@ -176,5 +201,6 @@ def describe(estimate: Estimate, digits: int = 2) -> str:
 
 
 def _check_level(level: float) -> None:
+    """Raise ValueError where a level is no coverage."""
     if not 0 < level < 1:
         raise ValueError(f"level is a coverage between 0 and 1, got {level}")

@@ -55,7 +55,7 @@ def _task(options: flags.FlagValues) -> int:
     from capsnet_jax.bench.process import WorkerError
     from capsnet_jax.data import DataError
     from capsnet_jax.sweeps.checkpoint import CheckpointError
-    from capsnet_jax.sweeps.files import RecordError
+    from capsnet_jax.sweeps.files import DamagedFileError
     from capsnet_jax.sweeps.interrupt import Interrupted
     from capsnet_jax.sweeps.lock import LockedError
     from capsnet_jax.sweeps.run import Diverged
@@ -73,7 +73,7 @@ def _task(options: flags.FlagValues) -> int:
             _draw(_experiment_name(options), _workdir(options), _baseline(options))
         else:
             _run(options)
-    except (DataError, LockedError, CheckpointError, RecordError) as mistake:
+    except (DataError, LockedError, CheckpointError, DamagedFileError) as mistake:
         return _complain(mistake)
     except OSError as mistake:
         return _complain(f"{mistake}: make room, or use another workdir")

@@ -36,7 +36,8 @@ CONFIG: dict[str, object] = {"train.batch_size": 128, "train.ema_epochs": 0.0}
 
 SWEEP: list[dict[str, object]] = [{}]
 
-PEERS = ("pytorch", "pytorch_compiled", "plain_jax")
+PYTORCH = ("pytorch", "pytorch_compiled")
+PEERS = (*PYTORCH, "plain_jax")
 FIXED = ("routing.name", "routing.gradient", "routing.temperature", "loss.form", "data.dataset")
 FIT_IMAGES = 5000  # of mnist_5k
 
@@ -117,20 +118,22 @@ def groups(setting: Config, effort: Effort) -> list[Group]:
         "classes": [dataclasses.replace(ours_small, classes=n) for n in effort.classes],
         "side": [dataclasses.replace(ours_small, side=n) for n in effort.side],
     }
-    curves = {name: [*own, *(dataclasses.replace(w, subject="pytorch") for w in own)] for name, own in curves.items()}
+    curves = {
+        name: [*points, *(dataclasses.replace(w, subject="pytorch") for w in points)] for name, points in curves.items()
+    }
     # A single run, and several in both ways to share a program.
     curves["runs"] = [dataclasses.replace(ours_small, runs=n, parallel="map") for n in effort.runs]
     curves["runs"] += [dataclasses.replace(ours_small, runs=n, parallel="vmap") for n in effort.runs if n > 1]
     fit = _training(overrides.override(small, {"train.epochs": effort.epochs}))
     fits = [dataclasses.replace(fit, runs=effort.seeds, num_images=FIT_IMAGES)] if effort.seeds else []
-    found = [
+    results = [
         Group("training", "blocks", tuple(compared), effort.rounds, effort.seconds),
         Group("inference", "blocks", tuple(inferred), effort.rounds, effort.seconds),
         Group("compile", "compile", tuple(compiled), effort.compile_rounds),
         *(Group(name, "blocks", tuple(w), effort.curve_rounds, effort.curve_seconds) for name, w in curves.items()),
         Group("seeds", "fits", tuple(fits), effort.seed_rounds),
     ]
-    return [group for group in found if group.workloads and group.rounds]
+    return [group for group in results if group.workloads and group.rounds]
 
 
 def ratios(frame: pd.DataFrame) -> dict[str, pd.Series]:
@@ -139,19 +142,19 @@ def ratios(frame: pd.DataFrame) -> dict[str, pd.Series]:
     Speeds above 1 favour this project. Costs (step time over iterations, memory, compile time) should be small.
     """
     preset = frame["case"].iloc[0].split()[0]
-    own = select(frame, preset=preset)
+    rows = select(frame, preset=preset)
     runs = frame[frame["group"] == "seeds"]["runs"].max()
 
     def over(group: str, quantity: str, peers: Sequence[str]) -> pd.Series:
-        wide = by_round(own, "subject", group=group, quantity=quantity).reindex(columns=[OURS, *peers])
+        wide = by_round(rows, "subject", group=group, quantity=quantity).reindex(columns=[OURS, *peers])
         return wide[OURS] / wide[list(peers)].max(axis=1)
 
     presets = by_round(frame, "preset", subject=OURS, group="training", quantity="training")
-    steps = 1 / by_round(own, "iterations", subject=OURS, group="iterations", quantity="training")
+    steps = 1 / by_round(rows, "iterations", subject=OURS, group="iterations", quantity="training")
     fits = by_round(frame, "quantity", group="seeds")
-    found = {
-        "training speed / faster of PyTorch": over("training", "training", PEERS[:2]),
-        "inference speed / faster of PyTorch": over("inference", "inference", PEERS[:2]),
+    results = {
+        "training speed / faster of PyTorch": over("training", "training", PYTORCH),
+        "inference speed / faster of PyTorch": over("inference", "inference", PYTORCH),
         "training speed / plain JAX": over("training", "training", ["plain_jax"]),
         "inference speed / plain JAX": over("inference", "inference", ["plain_jax"]),
         "training memory / PyTorch eager": over("training", "training_memory", ["pytorch"]),
@@ -161,10 +164,10 @@ def ratios(frame: pd.DataFrame) -> dict[str, pd.Series]:
         "training speed small / paper": quotient(presets, "small", "paper"),
         f"{runs} seeds of small alone / in one program, time": quotient(fits, "fit_alone", "fit_together"),
     } | {
-        f"compile time, {how} [s]": select(own, subject=OURS, quantity=f"compile_{how}")["value"]
+        f"compile time, {how} [s]": select(rows, subject=OURS, quantity=f"compile_{how}")["value"]
         for how in ("cold", "warm")
     }
-    return {name: values.dropna() for name, values in found.items() if values.notna().any()}
+    return {name: values.dropna() for name, values in results.items() if values.notna().any()}
 
 
 def quotient(wide: pd.DataFrame, above: object, below: object) -> pd.Series:
@@ -211,38 +214,38 @@ def _training(setting: Config) -> Workload:
     return Workload(OURS, "training", overrides.flatten(setting))
 
 
-def base(setting: Config, usual: Mapping[str, object]) -> Config:
-    """Return how an experiment usually measures a setting's preset and model; `usual` is the experiment's CONFIG."""
-    return overrides.from_preset(setting.preset, {**usual, "model.name": setting.model.name})
+def base(setting: Config, defaults: Mapping[str, object]) -> Config:
+    """Return how an experiment defaultsly measures a setting's preset and model; `defaults` is the experiment's CONFIG."""
+    return overrides.from_preset(setting.preset, {**defaults, "model.name": setting.model.name})
 
 
-def changes(setting: Config, usual: Mapping[str, object]) -> dict[str, object]:
+def changes(setting: Config, defaults: Mapping[str, object]) -> dict[str, object]:
     """Return what a setting changes there, {path: value}; the model's name if it is not its preset's."""
-    before, name = overrides.flatten(base(setting, usual)), setting.model.name
+    before, name = overrides.flatten(base(setting, defaults)), setting.model.name
     other = name != overrides.from_preset(setting.preset).model.name
-    found = {path: value for path, value in overrides.flatten(setting).items() if value != before.get(path)}
-    return {"model.name": name} | found if other else found
+    changed = {path: value for path, value in overrides.flatten(setting).items() if value != before.get(path)}
+    return {"model.name": name} | changed if other else found
 
 
-def rebase(setting: Config, usual: Mapping[str, object], preset: str) -> Config:
+def rebase(setting: Config, defaults: Mapping[str, object], preset: str) -> Config:
     """Return the same changes made to another preset."""
-    return overrides.from_preset(preset, {**usual, **changes(setting, usual)})
+    return overrides.from_preset(preset, {**defaults, **changes(setting, defaults)})
 
 
-def case(setting: Config, usual: Mapping[str, object]) -> str:
+def case(setting: Config, defaults: Mapping[str, object]) -> str:
     """Return a setting as text: its preset, and what it changes there."""
     return " ".join(
-        [setting.preset, *(f"{path}={format_value(value)}" for path, value in changes(setting, usual).items())]
+        [setting.preset, *(f"{path}={format_value(value)}" for path, value in changes(setting, defaults).items())]
     )
 
 
-def check(name: str, setting: Config, usual: Mapping[str, object], fixed: tuple[str, ...], most: int) -> None:
+def check(name: str, setting: Config, defaults: Mapping[str, object], fixed: tuple[str, ...], most: int) -> None:
     """Raise a ConfigError for a change that peers do not know (its path starts as one of `fixed`), or a large batch."""
-    for path in changes(setting, usual):
+    for path in changes(setting, defaults):
         if path.startswith(fixed) and path != "model.name":
             why = "images are synthetic" if path == "data.dataset" else "its peers know no other"
             raise ConfigError(
-                f"{name} is measured with {path}={format_value(overrides.flatten(base(setting, usual))[path])}; {why}"
+                f"{name} is measured with {path}={format_value(overrides.flatten(base(setting, defaults))[path])}; {why}"
             )
     if setting.train.batch_size > most:
         raise ConfigError(f"{name} is measured on {most} images; lower train.batch_size")

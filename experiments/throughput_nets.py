@@ -64,8 +64,8 @@ def report(workdir: Path) -> tuple[str, list[dict[str, Any]]]:
         return "", []
     table = workdir / "throughput_nets.csv"
     write_csv(frame, table)
-    words = "images/s; torchvision's is the faster of two layouts in every round; (least to greatest)"
-    return f"{summary(frame)}\n({words})\n\n{table}", frame.to_dict("records")
+    legend = "images/s; torchvision's is the faster of two layouts in every round; (least to greatest)"
+    return f"{summary(frame)}\n({legend})\n\n{table}", frame.to_dict("records")
 
 
 def figures(measured: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
@@ -101,11 +101,11 @@ def summary(frame: pd.DataFrame) -> str:
             phase for phase in ("training", "inference") if phase in speeds.index.unique("phase")
         ):
             nets = speeds.xs(phase, level="phase").groupby("net", sort=False)
-            ratios = {net: own["ratio theirs"].dropna() for net, own in nets}
+            ratios = {net: values["ratio theirs"].dropna() for net, values in nets}
             table[phase] = nets[OURS].median().map("{:.3g}".format)
             table[f"{phase}, torchvision"] = nets["theirs"].median().dropna().map("{:.3g}".format)
-            table[f"{phase}, ratio"] = pd.Series({net: spread(own) for net, own in ratios.items() if len(own)})
-            medians = [own.median() for own in ratios.values() if len(own)]
+            table[f"{phase}, ratio"] = pd.Series({net: spread(values) for net, values in ratios.items() if len(values)})
+            medians = [values.median() for values in ratios.values() if len(values)]
             if len(medians) > 1:
                 mean = np.exp(np.mean(np.log(medians)))  # geometric: that of the reciprocals is its reciprocal
                 means.append(f"{phase}: {mean:.3g}, geometric mean of {len(medians)} ratios")

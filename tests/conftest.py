@@ -25,7 +25,8 @@ if HAS_OLDER:  # read when the first program is compiled
 
 gc.set_threshold(100_000)  # tracing makes many small objects that live: looking for rubbish often takes a tenth of it
 jax.config.update("jax_numpy_rank_promotion", "raise")
-CHECKED = [f"capsnet_jax.{name}" for name in ("data", "evaluation", "losses", "models", "ops", "routing", "train")]
+ROOMS = ("data", "interpret", "losses", "models", "ops", "routing", "training")
+CHECKED = [f"capsnet_jax.{room}" for room in ROOMS]
 install_import_hook(CHECKED, "beartype.beartype")
 
 

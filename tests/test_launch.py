@@ -128,7 +128,10 @@ MISTAKES = [
     (["--set=train.batch_size=3601"], "train.batch_size=3601 is more than the 3600 training images of mnist_5k"),
     (["--set=data.train_size=3601"], "train_size=3601 is more than the 3600 training examples"),
     (["--set=data.label=digit"], "mnist_5k has one label"),
-    (["--set=model.kernel=20"], "capsnet_small on mnist_5k: images of 9×9 are too small for a 20×20 kernel"),
+    (
+        ["--set=model.kernel=20"],
+        "capsnet_small with routing.name=dynamic on mnist_5k: images of 9×9 are too small for a 20×20",
+    ),
     (["--set=model.kernel=29"], "images of 28×28 are too small for a 29×29 kernel"),
     (
         ["--set=model.name=sabour_cnn", "--set=model.kernel=5"],

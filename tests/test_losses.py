@@ -1,10 +1,16 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from capsnet_jax import config
-from capsnet_jax.losses import cross_entropy, margin_loss, squared_error, total_loss
+from capsnet_jax import overrides
+from capsnet_jax.data.augment import to_targets
+from capsnet_jax.losses import LOSSES, cross_entropy, error, margin_loss, squared_error, top5_error, total_loss
+
+MARGIN = overrides.build({})
+CROSS_ENTROPY = overrides.build({"loss.name": "cross_entropy"})
 
 
 def loop_margin(lengths, present, m_plus=0.9, m_minus=0.1, down_weight=0.5) -> float:
@@ -64,22 +70,26 @@ def test_squared_error_is_a_sum():
     assert float(squared_error(image, other)) == 6 * 0.25
 
 
+LABELS = jnp.array([3, 1, 4, 1], jnp.int32)
+
+
 @pytest.fixture
 def batch():
-    """Outputs, images and labels of four examples with ten classes."""
+    """Outputs, images and targets of four examples with ten classes."""
     generator = np.random.default_rng(0)
     images, rebuilt = (jnp.asarray(generator.random((4, 3, 2, 2)), jnp.float32) for _ in range(2))
     out = {"lengths": jnp.asarray(generator.random((4, 10)), jnp.float32), "reconstruction": rebuilt}
-    return out, images, jnp.array([3, 1, 4, 1], jnp.int32)
+    return out, images, to_targets(LABELS, 10)
 
 
 def test_total_loss_in_the_papers_form(batch):
-    out, images, labels = batch
-    settings = config.Loss(reconstruction_weight=0.01, m_plus=0.8, m_minus=0.2, down_weight=0.3)
-    loss, parts = total_loss(out, images, labels, settings)
+    out, images, targets = batch
+    own = {"reconstruction_weight": 0.01, "m_plus": 0.8, "m_minus": 0.2, "down_weight": 0.3}
+    settings = overrides.build({f"loss.{name}": value for name, value in own.items()})
+    loss, parts = total_loss(out, images, targets, settings)
     margins = [
         loop_margin(lengths, np.arange(10) == label, 0.8, 0.2, 0.3)
-        for lengths, label in zip(out["lengths"], labels, strict=True)
+        for lengths, label in zip(out["lengths"], LABELS, strict=True)
     ]
     difference = np.float64(images) - np.float64(out["reconstruction"])
     sums = (difference**2).reshape(4, -1).sum(axis=1)
@@ -90,8 +100,8 @@ def test_total_loss_in_the_papers_form(batch):
 
 
 def test_official_form_is_a_twentieth_of_the_margins_and_the_same_reconstruction(batch):
-    paper_loss, paper = total_loss(*batch, config.Loss())
-    official_loss, official = total_loss(*batch, config.Loss(form="official"))
+    paper_loss, paper = total_loss(*batch, MARGIN)
+    official_loss, official = total_loss(*batch, overrides.build({"loss.form": "official"}))
     np.testing.assert_allclose(official["classification_loss"], paper["classification_loss"] / 20, rtol=1e-6)
     np.testing.assert_array_equal(official["reconstruction_mse"], paper["reconstruction_mse"])
     reconstruction = 0.0005 * 12 * float(jnp.mean(paper["reconstruction_mse"]))
@@ -99,28 +109,106 @@ def test_official_form_is_a_twentieth_of_the_margins_and_the_same_reconstruction
 
 
 def test_without_a_reconstruction_the_loss_is_the_margins(batch):
-    out, images, labels = batch
-    loss, parts = total_loss({"lengths": out["lengths"]}, images, labels, config.Loss())
+    out, images, targets = batch
+    loss, parts = total_loss({"lengths": out["lengths"]}, images, targets, MARGIN)
     assert not parts["reconstruction_mse"].any()
     np.testing.assert_array_equal(parts["loss"], parts["classification_loss"])
     assert float(loss) == pytest.approx(float(jnp.mean(parts["classification_loss"])), rel=1e-6)
 
 
-@pytest.mark.parametrize("form", ["paper", "official"])
-def test_logits_are_judged_by_cross_entropy(batch, form):
-    out, images, labels = batch
+def test_without_a_decoder_a_reconstruction_costs_nothing(batch):
+    out, images, targets = batch
+    no_decoder = overrides.build({"model.name": "resnet8", "loss.name": "margin"})
+    assert no_decoder.reconstruction is None
+    _, parts = total_loss(out, images, targets, no_decoder)
+    np.testing.assert_array_equal(parts["loss"], parts["classification_loss"])
+
+
+def test_logits_by_cross_entropy(batch):
+    out, images, targets = batch
     logits = 5 * out["lengths"]
-    loss, parts = total_loss({"logits": logits}, images, labels, config.Loss(form=form))
+    loss, parts = total_loss({"logits": logits}, images, targets, CROSS_ENTROPY)
     exact = np.float64(logits)
-    expected = [np.log(np.exp(row).sum()) - row[k] for row, k in zip(exact, labels, strict=True)]
+    expected = [np.log(np.exp(row).sum()) - row[k] for row, k in zip(exact, LABELS, strict=True)]
     np.testing.assert_allclose(parts["loss"], expected, rtol=1e-5)
     assert float(loss) == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("form", ["paper", "official"])
+def test_logits_by_margins_are_the_margins_of_their_sigmoids(batch, form):
+    out, images, targets = batch
+    logits = 5 * out["lengths"] - 2
+    _, parts = total_loss({"logits": logits}, images, targets, overrides.build({"loss.form": form}))
+    sigmoids = 1 / (1 + np.exp(-np.float64(logits)))
+    margins = [loop_margin(row, np.arange(10) == label) for row, label in zip(sigmoids, LABELS, strict=True)]
+    np.testing.assert_allclose(parts["loss"], np.array(margins) / (20 if form == "official" else 1), rtol=1e-5)
+
+
+def test_lengths_by_cross_entropy_are_those_of_the_logits_that_they_are_sigmoids_of(batch):
+    out, images, targets = batch
+    _, parts = total_loss({"lengths": out["lengths"]}, images, targets, CROSS_ENTROPY)
+    exact = np.float64(out["lengths"])
+    logits = np.log(exact / (1 - exact))
+    expected = [np.log(np.exp(row).sum()) - row[k] for row, k in zip(logits, LABELS, strict=True)]
+    np.testing.assert_allclose(parts["classification_loss"], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("scores", ["lengths", "logits"])
+def test_every_loss_is_finite_with_its_gradient_at_the_ends_of_scores(name, scores):
+    ends = jnp.array(
+        [[0.0, 1.0, 0.5], [1.0, 0.0, 0.0]] if scores == "lengths" else [[0.0, 80.0, -80.0], [1e4, 0.0, 0.0]]
+    )
+    targets = jnp.array([[1.0, 0, 0], [0, 1, 0]])
+    settings = overrides.build({"loss.name": name})
+    value = jax.jit(
+        jax.value_and_grad(lambda s: total_loss({scores: s}, jnp.zeros((2, 1, 1, 1)), targets, settings)[0])
+    )
+    for leaf in value(ends):
+        assert jnp.isfinite(leaf).all()
+
+
+TWO = np.array([[1, 1, 0, 0], [0, 1, 0, 1], [0, 0, 0, 0]])
+
+
+def test_several_classes_share_the_cross_entropy():
+    logits = np.random.default_rng(2).standard_normal((3, 4))
+    logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    expected = [-(logs[0, 0] + logs[0, 1]) / 2, -(logs[1, 1] + logs[1, 3]) / 2, 0.0]  # no class: nothing to say
+    got = jax.vmap(cross_entropy)(jnp.asarray(logits, jnp.float32), jnp.asarray(TWO, jnp.float32))
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+def loop_error(scores, present) -> int:
+    """The classes of highest score are taken, as many as are present, of equal ones the first."""
+    order = sorted(range(len(scores)), key=lambda k: (-scores[k], k))
+    return int(set(order[: sum(present)]) != {k for k, there in enumerate(present) if there})
+
+
+def test_error_of_several_classes_is_the_loop():
+    """Whole numbers: many are tied. No, one, two and all classes are present."""
+    generator = np.random.default_rng(4)
+    scores = generator.integers(0, 4, (200, 4)).astype(np.float32)
+    targets = np.array([np.roll(np.arange(4) < n % 5, n) for n in range(200)], np.float32)
+    got = jax.jit(jax.vmap(error))(jnp.asarray(scores), jnp.asarray(targets))
+    expected = [
+        loop_error(row.tolist(), row_of.astype(int).tolist()) for row, row_of in zip(scores, targets, strict=True)
+    ]
+    assert 0 < sum(expected) < 200
+    assert got.tolist() == expected
+
+
+def test_top5_error_of_several_classes_wants_all_of_them_among_the_five():
+    scores = jnp.arange(12.0)[::-1]
+    targets = jnp.zeros((3, 12)).at[[0, 0, 1, 1, 2], [0, 4, 0, 5, 11]].set(1)
+    assert [float(top5_error(scores, row)) for row in targets] == [0, 1, 1]
 
 
 def test_error_is_one_where_the_highest_score_is_of_another_class():
     lengths = jnp.array([[0.1, 0.9, 0.2], [0.8, 0.1, 0.2], [0.3, 0.2, 0.1], [0.1, 0.2, 0.3]])
     images = jnp.zeros((4, 1, 1, 1))
-    _, parts = total_loss({"lengths": lengths}, images, jnp.array([1, 2, 0, 1], jnp.int32), config.Loss())
+    targets = to_targets(jnp.array([1, 2, 0, 1], jnp.int32), 3)
+    _, parts = total_loss({"lengths": lengths}, images, targets, MARGIN)
     assert parts["error"].tolist() == [0, 1, 0, 1]
 
 
@@ -142,22 +230,22 @@ def test_top5_error_is_one_where_five_other_classes_come_before(name):
     labels = jnp.arange(300, dtype=jnp.int32) % 11
     expected = [loop_top5_error(row.tolist(), label) for row, label in zip(scores, labels.tolist(), strict=True)]
     assert 0 < sum(expected) < 300
-    _, parts = total_loss({name: jnp.asarray(scores)}, jnp.zeros((300, 1, 1, 1)), labels, config.Loss())
+    _, parts = total_loss({name: jnp.asarray(scores)}, jnp.zeros((300, 1, 1, 1)), to_targets(labels, 11), MARGIN)
     assert parts["top5_error"].tolist() == expected
     # By the same order of equal scores, who is first is among the first five.
     assert all(np.asarray(parts["error"]) >= np.asarray(parts["top5_error"]))
 
 
 def test_ten_classes_have_no_top5_error(batch):
-    assert set(total_loss(*batch, config.Loss())[1]) == {"loss", "classification_loss", "reconstruction_mse", "error"}
+    assert set(total_loss(*batch, MARGIN)[1]) == {"loss", "classification_loss", "reconstruction_mse", "error"}
 
 
 def test_gradient_is_finite_at_zero_lengths_and_pixels(batch):
-    _, images, labels = batch
+    _, images, targets = batch
 
     def loss(lengths, rebuilt):
         out = {"lengths": lengths, "reconstruction": rebuilt}
-        return total_loss(out, jnp.zeros_like(images), labels, config.Loss())[0]
+        return total_loss(out, jnp.zeros_like(images), targets, MARGIN)[0]
 
     for slope in jax.jit(jax.grad(loss, (0, 1)))(jnp.zeros((4, 10)), jnp.zeros_like(images)):
         assert jnp.isfinite(slope).all()
@@ -165,7 +253,8 @@ def test_gradient_is_finite_at_zero_lengths_and_pixels(batch):
 
 def test_settings_may_be_traced(batch):
     def loss(weight):
-        return total_loss(*batch, config.Loss(reconstruction_weight=weight))[0]
+        part = dataclasses.replace(MARGIN.reconstruction, reconstruction_weight=weight)
+        return total_loss(*batch, dataclasses.replace(MARGIN, reconstruction=part))[0]
 
     weights = jnp.array([0.0, 0.001, 0.1])
     together = jax.jit(jax.vmap(loss))(weights)

@@ -1,4 +1,8 @@
+import itertools
 import math
+import subprocess
+import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -6,10 +10,13 @@ from scipy import stats
 
 from capsnet_jax.statistics import (
     Estimate,
-    binomial_half_width,
+    McNemar,
     describe,
+    holm,
+    mcnemar,
     mean_interval,
     paired_difference,
+    wilson_interval,
 )
 
 
@@ -87,6 +94,24 @@ def test_paired_difference_without_spread(shift, p_value):
     assert (difference.mean, difference.half_width, difference.p_value) == (shift, 0.0, p_value)
 
 
+def test_differences_that_are_equal_but_for_rounding_have_no_spread():
+    errors = np.array([0.53, 0.61, 0.47, 1.02])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        higher = paired_difference(errors + 0.1, errors)
+        equal = paired_difference(errors * (1 + 1e-16 * np.array([1, -2, 0, 3])), errors)
+    assert higher.mean == pytest.approx(0.1)
+    assert (higher.half_width, higher.p_value) == (0.0, 0.0)
+    assert (equal.half_width, equal.p_value) == (0.0, 1.0)
+
+
+def test_exchanging_the_two_changes_the_sign_alone():
+    a, b = np.random.default_rng(3).normal(size=(2, 7))
+    one, other = paired_difference(a, b), paired_difference(b, a)
+    assert (one.mean, one.half_width) == pytest.approx((-other.mean, other.half_width))
+    assert one.p_value == pytest.approx(other.p_value)
+
+
 def test_paired_difference_drops_broken_pairs_and_needs_two():
     difference = paired_difference([1.0, np.nan, 3.0], [0.5, 1.0, np.inf])
     assert (difference.n, difference.mean) == (1, 0.5)
@@ -99,21 +124,117 @@ def test_paired_difference_refuses_unequal_lengths():
         paired_difference([1, 2, 3], [1, 2])
 
 
+def test_holm_by_hand():
+    # In order 0.01, 0.02, 0.03, 0.04: 4 x 0.01 = 0.04; 3 x 0.02 = 0.06; 2 x 0.03 = 0.06; 0.04 is less than 0.06.
+    np.testing.assert_allclose(holm([0.03, 0.01, 0.04, 0.02]), [0.06, 0.04, 0.06, 0.06])
+    # 3 x 0.2 = 0.6; 2 x 0.7 is more than 1.
+    np.testing.assert_allclose(holm([0.7, 0.2, 0.8]), [1, 0.6, 1])
+
+
+def test_holm_of_one_or_none_is_the_same():
+    assert holm([0.03]).tolist() == [0.03]
+    assert holm([]).tolist() == []
+
+
+def test_holm_does_not_count_comparisons_that_could_not_be_made():
+    adjusted = holm([math.nan, 0.01, math.nan, 0.04])
+    np.testing.assert_allclose(adjusted, [math.nan, 0.02, math.nan, 0.04])
+    assert np.isnan(holm([math.nan, math.nan])).all()
+
+
+def test_holm_rejects_what_the_step_down_procedure_rejects():
+    """The slow way: take p values from the smallest on, until the first that is above level / (those left)."""
+    generator = np.random.default_rng(0)
+    for level, _ in itertools.product((0.01, 0.05, 0.2), range(50)):
+        p = generator.uniform(size=generator.integers(1, 12)) ** 4
+        rejected = np.zeros(p.size, bool)
+        for rank, i in enumerate(np.argsort(p)):
+            if p[i] > level / (p.size - rank):
+                break
+            rejected[i] = True
+        np.testing.assert_array_equal(holm(p) <= level, rejected)
+
+
+def test_holm_keeps_order_and_lies_between_p_and_bonferroni():
+    p = np.random.default_rng(1).uniform(size=9)
+    p[4] = p[2]
+    adjusted = holm(p)
+    assert np.all(np.diff(adjusted[np.argsort(p)]) >= 0)
+    assert np.all(adjusted >= p)
+    assert np.all(adjusted <= np.minimum(1, p * p.size))
+    assert adjusted[4] == adjusted[2]
+    order = np.random.default_rng(2).permutation(p.size)
+    np.testing.assert_array_equal(holm(p[order]), adjusted[order])
+
+
+def wrong_images(both: int, only_a: int, only_b: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
+    a = np.repeat([True, True, False, False], [both, only_a, only_b, neither])
+    return a, np.repeat([True, False, True, False], [both, only_a, only_b, neither])
+
+
+def test_mcnemar_by_hand():
+    # Of 6 images that tell the nets apart, 1 is a's: p = 2 x (1 + 6) / 64.
+    assert mcnemar(*wrong_images(3, 1, 5, 91)) == McNemar(1, 5, pytest.approx(14 / 64))
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(0, 3), (7, 2), (40, 61), (5, 5)])
+def test_mcnemar_sums_the_tails(only_a, only_b):
+    """The slow way: the chance of a split at least as uneven, summed over all splits."""
+    n = only_a + only_b
+    uneven = [k for k in range(n + 1) if abs(2 * k - n) >= abs(only_a - only_b)]
+    expected = sum(math.comb(n, k) for k in uneven) / 2**n
+    result, swapped = mcnemar(*wrong_images(2, only_a, only_b, 9)), mcnemar(*wrong_images(2, only_b, only_a, 9))
+    assert (result.only_a, result.only_b) == (only_a, only_b)
+    assert result.p_value == pytest.approx(expected)
+    assert swapped.p_value == pytest.approx(result.p_value)
+
+
+def test_images_on_which_the_nets_agree_do_not_matter():
+    assert mcnemar(*wrong_images(0, 4, 9, 0)) == mcnemar(*wrong_images(50, 4, 9, 900))
+    assert mcnemar(*wrong_images(50, 0, 0, 900)) == McNemar(0, 0, 1.0)
+    assert mcnemar([], []) == McNemar(0, 0, 1.0)
+
+
+def test_mcnemar_refuses_other_images_and_other_values():
+    with pytest.raises(ValueError, match="got 2 and 3"):
+        mcnemar([True, False], [True, False, True])
+    with pytest.raises(ValueError, match="true or false"):
+        mcnemar([3, 7], [7, 7])  # classes that were predicted
+
+
 @pytest.mark.parametrize(("wrong", "n"), [(0, 100), (76, 1000), (760, 10_000), (10, 10)])
-def test_binomial_half_width_is_wilsons(wrong, n):
-    interval = stats.binomtest(wrong, n).proportion_ci(0.95, method="wilson")
-    assert binomial_half_width(100 * wrong / n, n) == pytest.approx(50 * (interval.high - interval.low))
+@pytest.mark.parametrize("level", [0.5, 0.95])
+def test_wilson_interval_is_wilsons(wrong, n, level):
+    z, p = stats.norm.ppf((1 + level) / 2), wrong / n
+    middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    interval = wilson_interval(100 * wrong / n, n, level)
+    assert interval == pytest.approx((100 * (middle - half), 100 * (middle + half)), abs=1e-12)
 
 
-def test_binomial_half_width_by_hand():
+def test_wilson_interval_by_hand():
     # sqrt(.076 × .924 / 10000) = 0.265 points is one standard error; 1.96 of them are 0.519.
-    assert binomial_half_width(7.6, 10_000) == pytest.approx(0.519, abs=1e-3)
+    low, high = wilson_interval(7.6, 10_000)
+    assert (high - low) / 2 == pytest.approx(0.519, abs=1e-3)
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 57, 999, 1000])
+def test_wilson_interval_holds_the_error_and_mirrors(wrong):
+    low, high = wilson_interval(wrong / 10, 1000)
+    assert 0 <= low <= wrong / 10 <= high <= 100
+    assert high - low > 0.1
+    assert wilson_interval(100 - wrong / 10, 1000) == pytest.approx((100 - high, 100 - low), abs=1e-9)
 
 
 @pytest.mark.parametrize(("error", "n"), [(-1, 10), (101, 10), (5, 0), (math.nan, 10)])
-def test_binomial_half_width_refuses_nonsense(error, n):
+def test_wilson_interval_refuses_nonsense(error, n):
     with pytest.raises(ValueError, match="need n >= 1"):
-        binomial_half_width(error, n)
+        wilson_interval(error, n)
+
+
+def test_scipy_is_imported_when_it_is_needed():
+    code = "import sys, capsnet_jax.statistics; print('scipy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
 @pytest.mark.parametrize(

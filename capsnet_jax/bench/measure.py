@@ -8,6 +8,7 @@ import importlib.metadata
 import importlib.util
 import json
 import math
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 from capsnet_jax.bench import ours, process, records
 from capsnet_jax.bench.process import Process, WorkerError, run_steps
 from capsnet_jax.bench.workload import OURS, Workload
+from capsnet_jax.sweeps import records as run_records  # not in `ours`: it may import torch, whose memory would count
 
 _SLOW, _SLOW_ROUNDS = 5, 2  # a subject whose one step takes more than five blocks' time gets two rounds
 
@@ -56,11 +58,11 @@ def measure(path: Path, cases: Mapping[str, Sequence[Group]], stop: Stop) -> Non
             for number, group in enumerate(groups, 1):
                 group = group._replace(workloads=tuple(w for w in group.workloads if w.subject not in absent))
                 key = {"machine": about["machine"], "case": case, "group": group.name, "digest": group.digest}
-                title = f"[{number}/{len(groups)}] {group.name}"
-                if any(key.items() <= row.items() for row in records.load(path).to_dict("records")):
-                    print(f"{title}: measured already", flush=True)
+                finished = any(key.items() <= row.items() for row in records.load(path).to_dict("records"))
+                todo = f"{len(group.workloads)} in turn, {group.rounds * group.starts} rounds"
+                print(f"[{number}/{len(groups)}] {group.name}: {'measured already' if finished else todo}", flush=True)
+                if finished:
                     continue
-                print(f"{title}: {len(group.workloads)} in turn, {group.rounds * group.starts} rounds", flush=True)
                 rows, failed = bench.measure(group)
                 failures += failed
                 now = datetime.datetime.now(datetime.UTC).isoformat()
@@ -81,7 +83,7 @@ class _Bench:
 
     def environment(self, subjects: set[str]) -> tuple[dict[str, str], set[str]]:
         """Return what records say of machine and code, and the subjects that cannot be compared with here."""
-        if (about := self._ask("environment", ours.environment)) is None:
+        if (about := self._ask("environment", environment)) is None:
             raise WorkerError(self._failures[-1])
         self._backend = about.pop("backend")
         peers = {name for name in subjects if name.startswith(("pytorch", "torchvision"))}
@@ -126,14 +128,13 @@ class _Bench:
                         yield workload, "compile_cold", 0, taken
 
     def _compile_times(self, group: Group) -> Measured:
-        """Yield the time of a new process without, and of another one with what the first one compiled."""
+        """Yield the time of a new process, and of another with what that one compiled; training has cold round 0."""
         for number in range(group.rounds):
             for workload in group.workloads:
                 cache = tempfile.mkdtemp(dir=self._scratch)
                 for quantity in ("compile_cold", "compile_warm"):
                     with self._open(workload, cache) as worker:
                         seconds = self._compile([worker], in_turn=True)[0] or math.inf
-                    # Round 0 of the cold ones is the training group's.
                     yield workload, quantity, number + (quantity == "compile_cold"), seconds
 
     def _fits(self, group: Group) -> Measured:
@@ -170,7 +171,6 @@ class _Bench:
         return seconds
 
     def _ask(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Return a function's value by a new process; None if it fails."""
         with Process(name, self._stop, tempfile.mkdtemp(dir=self._scratch), self._failures) as worker:
             return worker.ask(function, *arguments)
 
@@ -201,3 +201,15 @@ def warm_up(timer: Callable[[int], float], seconds: float) -> float:
             steps *= 4
             took = timer(steps)
     return steps / took
+
+
+def environment() -> dict[str, str]:
+    """Return the backend, and what a record says of the machine and of this code."""
+    about, cpu = run_records.environment(), Path("/proc/cpuinfo")
+    lines = re.findall(
+        r"^(cpu family|model|model name)\s*: (.+)$", cpu.read_text() if cpu.exists() else "", re.MULTILINE
+    )
+    # "AMD EPYC" is many machines; the numbers of family and model say which.
+    machine = [about["device"]] if about["device"] != "cpu" else [*dict(lines).values(), f"{about['cores']} cores"]
+    revision = f"{about['git_revision']}{'+' if about['git_changes'] else ''}"
+    return {"machine": "/".join(machine), "backend": about["backend"], "revision": revision}

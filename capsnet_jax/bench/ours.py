@@ -1,8 +1,6 @@
 """This project as its users run it: the training loop's steps, and the model's outputs."""
 
-import re
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,13 +12,10 @@ from capsnet_jax.bench.plain_jax import OnJax
 from capsnet_jax.bench.workload import Workload
 from capsnet_jax.data import Dataset, Examples
 from capsnet_jax.data.augment import take, to_float
-from capsnet_jax.sweeps import records
 from capsnet_jax.training import fit as training
 from capsnet_jax.training.compile import aot_compile
 from capsnet_jax.training.parallel import resolve, stack
 from capsnet_jax.training.step import TrainState, steps_per_epoch
-
-_TOTAL = 1_000_000  # steps that the learning rate's schedule spans: more than are ever timed
 
 
 class _Training(OnJax):
@@ -31,7 +26,8 @@ class _Training(OnJax):
         self._config = overrides.build(workload.settings)
         self._fixed = stack([self._config] * workload.runs), jnp.arange(workload.runs)
         self._examples, self.states = jax.device_put(data.train), initial_states(workload)
-        self._options: dict[str, Any] = {"classes": data.classes, "total": _TOTAL, "parallel": self._parallel}
+        # The learning rate's schedule spans more steps than are ever timed.
+        self._options: dict[str, Any] = {"classes": data.classes, "total": 1_000_000, "parallel": self._parallel}
 
     def compile(self) -> float:
         self._program, seconds = training.compile_steps(*self._fixed, self.states, self._examples, **self._options)
@@ -45,9 +41,8 @@ class _Training(OnJax):
             end = min(stop, (start // epoch + 1) * epoch)  # as in a fit, no call spans two epochs
             if start % epoch == 0:
                 self._order = self._permute(self._fixed[1], start // epoch)
-            bounds = np.int32(start), np.int32(end)
-            self.states = self._program(*self._fixed, self.states, self._examples, self._order, *bounds)
-            start = end
+            arguments = *self._fixed, self.states, self._examples, self._order, np.int32(start), np.int32(end)
+            self.states, start = self._program(*arguments), end
         jax.block_until_ready(self.states)
 
 
@@ -111,15 +106,3 @@ def initial_states(workload: Workload) -> TrainState:
 def initial_weights(workload: Workload) -> dict[str, Any]:
     """Return the first run's initial parameters as NumPy arrays, for peers to start from."""
     return jax.tree.map(lambda leaf: np.asarray(leaf[0]), initial_states(workload).params)
-
-
-def environment() -> dict[str, str]:
-    """Return the backend, and what a record says of the machine and of this code."""
-    about, cpu = records.environment(), Path("/proc/cpuinfo")
-    lines = re.findall(
-        r"^(cpu family|model|model name)\s*: (.+)$", cpu.read_text() if cpu.exists() else "", re.MULTILINE
-    )
-    # "AMD EPYC" is many machines; the numbers of family and model say which.
-    machine = [about["device"]] if about["device"] != "cpu" else [*dict(lines).values(), f"{about['cores']} cores"]
-    revision = f"{about['git_revision']}{'+' if about['git_changes'] else ''}"
-    return {"machine": "/".join(machine), "backend": about["backend"], "revision": revision}

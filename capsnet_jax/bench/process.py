@@ -19,8 +19,6 @@ from unittest import mock
 from capsnet_jax.bench.workload import SUBJECTS, Workload
 from capsnet_jax.sweeps.interrupt import Interrupted
 
-_POLL = 0.2  # seconds between two looks at whether to stop
-
 
 class WorkerError(Exception):
     """A subject failed or its process died; the message is one line."""
@@ -66,7 +64,7 @@ class Process(ProcessPoolExecutor):
         while not self._future.done():
             if signum := self._stop():
                 raise Interrupted(signum)
-            wait([self._future], _POLL)
+            wait([self._future], 0.2)  # seconds
         try:
             return None if self._failed else self._future.result()
         except RuntimeError as error:
@@ -82,10 +80,8 @@ class Process(ProcessPoolExecutor):
         return self.receive()
 
 
-# What follows runs in the process.
-
-# It has compile() -> seconds, or None where nothing is compiled; run(start, stop), which takes these steps, or infers
-# these batches, and waits for them; device_peak() -> bytes, 0 on a CPU.
+# What follows runs in the process. A subject has compile() -> seconds, or None where nothing is compiled;
+# run(start, stop), which takes these steps, or infers these batches, and waits for them; device_peak() -> bytes, or 0.
 _subject: Any = None
 _step = 0  # the next one
 
@@ -131,8 +127,8 @@ def run_steps(steps: int) -> float:
 def peak_memory() -> int:
     """Return the subject's peak memory [bytes]: its device's, or on a CPU that of the process."""
     status = Path("/proc/self/status")  # `ru_maxrss` would hold what the parent had when it forked
-    found = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text() if status.exists() else "", re.MULTILINE)
-    return _subject.device_peak() or (1024 * int(found[1]) if found else resource.getrusage(0).ru_maxrss)
+    match = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text() if status.exists() else "", re.MULTILINE)
+    return _subject.device_peak() or (1024 * int(match[1]) if match else resource.getrusage(0).ru_maxrss)
 
 
 def torch_device() -> str:

@@ -17,20 +17,17 @@ from torch.nn import functional
 from capsnet_jax.bench.process import torch_device
 from capsnet_jax.bench.workload import NETS, Workload, capsnet_loss
 
-_AUXILIARY = 0.3  # weight of GoogLeNet's auxiliary classifiers, here and there
-
 
 class CapsNet(nn.Module):
     """The net with this project's parameters (NumPy arrays)."""
 
     def __init__(self, weights: Mapping[str, Any], iterations: int):
         super().__init__()
-        self.iterations = iterations
         self.W = nn.Parameter(torch.tensor(weights["class_capsules"]["W"]))
         layers = {name: weights[name] for name in ("conv1", "primary")} | weights.get("decoder", {})
         self.kernels = nn.ParameterDict({name: _kernel(layer["kernel"]) for name, layer in layers.items()})
         self.biases = nn.ParameterDict({name: torch.tensor(layer["bias"]) for name, layer in layers.items()})
-        self.decoder = sorted(weights.get("decoder", {}))  # "hidden1", …, "pixels"
+        self.iterations, self.decoder = iterations, sorted(weights.get("decoder", {}))  # "hidden1", …, "pixels"
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Return lengths [batch, classes] and reconstructions of the labels' capsules, or of the longest, or None."""
@@ -63,7 +60,7 @@ def cross_entropy(net: nn.Module, images: Tensor, labels: Tensor, _settings: Map
     if isinstance(out, Tensor):
         return functional.cross_entropy(out, labels)
     auxiliary = [functional.cross_entropy(logits, labels) for logits in (out.aux_logits1, out.aux_logits2)]
-    return functional.cross_entropy(out.logits, labels) + _AUXILIARY * sum(auxiliary)
+    return functional.cross_entropy(out.logits, labels) + 0.3 * sum(auxiliary)  # GoogLeNet's weight, here and there
 
 
 def _kernel(kernel: Any) -> Tensor:

@@ -1,5 +1,6 @@
 """Measurements in WORKDIR/EXPERIMENT.jsonl: one JSON line each, appended; read as one data frame."""
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,10 +29,8 @@ def load(path: Path) -> pd.DataFrame:
     """Return the measurements, each group as it was measured last; groups that were cut short are left out."""
     rows = []
     for line in path.read_text().splitlines() if path.exists() else []:
-        try:
+        with contextlib.suppress(json.JSONDecodeError):  # torn
             rows.append(json.loads(line))
-        except json.JSONDecodeError:  # torn
-            continue
     frame = pd.DataFrame(rows, columns=COLUMNS)
     frame = frame[frame.groupby([*GROUP, "recorded"])["value"].transform("size") == frame["group_size"]]
     return frame[frame.groupby(GROUP)["recorded"].transform("max") == frame["recorded"]].reset_index(drop=True)

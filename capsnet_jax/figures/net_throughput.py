@@ -38,7 +38,12 @@ def net_speeds(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _labels(rows: pd.DataFrame) -> pd.Series:
     several = rows.groupby("model")["case"].transform("nunique") > 1
-    settings = rows["case"].str.split().str[1:].map(lambda words: [w for w in words if not w.startswith("model.name=")])
+    settings = (
+        rows["case"]
+        .str.split()
+        .str[1:]
+        .map(lambda parts: [part for part in parts if not part.startswith("model.name=")])
+    )
     return rows["model"].where(~several, rows["model"] + " " + settings.str.join(" ")).str.strip()
 
 

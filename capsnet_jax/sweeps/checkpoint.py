@@ -1,26 +1,32 @@
 """Checkpoints: save, restore, resume to the bit.
 
-A checkpoint is one safetensors file, `12.safetensors` for step 12, that is written under a hidden name, flushed to the
-disk and renamed. One file was chosen over Orbax's folders because a rename makes it visible whole or not at all, errors
-surface in the call that caused them, and anyone can read it without this project. A digest in its header tells damage.
+A checkpoint is one safetensors file, `12.safetensors` for step 12. It holds every array by its path in the state, such
+as `params/conv/kernel`. The step, the history and a digest of everything are in the file's metadata.
+
+Why one safetensors file, and not a folder of Orbax: one rename gives the file its name, so what is visible is complete.
+Other programs read it: `safetensors.numpy.load_file` needs nothing of ours. One call writes it, without threads, so an
+error is raised once and where it happens; on a full disk Orbax's threads print hundreds of lines. What Orbax adds,
+arrays that are spread over many machines, is not used here. The digest shows damage that comes later.
 """
 
 import hashlib
 import json
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
-import safetensors.numpy
 from jaxtyping import PyTree
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_bytes
 
-from capsnet_jax.sweeps.files import write_bytes
+from capsnet_jax.sweeps import files
 
+SUFFIX = ".safetensors"
 log = logging.getLogger(__name__)
 
 
@@ -29,42 +35,46 @@ class CheckpointError(Exception):
 
 
 class Restored(NamedTuple):
-    """What `restore` found: the step, the state of that step, and the metrics of every epoch up to it."""
+    """What `restore` returns: the step, the state of that step, and the metrics of every epoch up to it."""
 
     step: int
     state: PyTree
     history: list[dict[str, Any]]
 
 
-class _DamagedError(Exception):
-    """A file is not what was saved."""
+class _Contents(NamedTuple):
+    """What is in a file: arrays by their path in the tree, and texts beside them."""
+
+    arrays: dict[str, np.ndarray]
+    metadata: dict[str, str]
 
 
 def save(folder: Path, step: int, state: PyTree, history: list[dict[str, Any]], *, keep: int = 2) -> None:
     """Save one step; return when it is on the disk.
 
-    Afterwards the newest `keep` steps remain. Steps above this one are removed too: `restore` passed them over as
-    damaged, or the run would not be here.
+    Afterwards the newest `keep` steps remain. Steps above this one are removed too: `restore` passed them
+    over as damaged, or the run would not be here.
 
     Args:
-        folder: holds the checkpoints of runs that are trained together, and nothing else; made where missing.
+        folder: holds the checkpoints of one program; made where missing. Other files in it are left alone. One process
+            at a time saves there.
         step: at least 0.
-        state: pytree of arrays. Random keys as their `jax.random.key_data`.
+        state: pytree of arrays, no two with the same path. Random keys as their `jax.random.key_data`.
         history: JSON-able; floats, non-finite ones included, come back equal to the bit.
         keep: how many steps remain, at least 1.
 
     Raises:
         CheckpointError: nothing was saved; the checkpoints before this one are as they were.
     """
-    _write(_file(folder, step), state, history)
+    _write(folder / f"{step}{SUFFIX}", state, {"step": str(step), "history": json.dumps(history)})
     older = [s for s in _steps(folder) if s <= step][keep:]
     newer = [s for s in _steps(folder) if s > step]
     for s in older + newer:
-        _file(folder, s).unlink(missing_ok=True)
+        (folder / f"{s}{SUFFIX}").unlink(missing_ok=True)
 
 
 def restore(folder: Path, like: PyTree) -> Restored | None:
-    """Restore the newest checkpoint that is whole.
+    """Restore the newest checkpoint that is complete.
 
     One that is damaged is passed over with a warning, and the one before it is used.
 
@@ -76,53 +86,66 @@ def restore(folder: Path, like: PyTree) -> Restored | None:
         The checkpoint, its arrays on the default device; None where there is none.
 
     Raises:
-        CheckpointError: the checkpoint is whole, but of another tree, shape or dtype than `like`.
+        CheckpointError: the checkpoint is complete, but of another tree, shape or dtype than `like`.
     """
     for step in _steps(folder):
-        path = _file(folder, step)
-        try:
-            return Restored(step, *_read(path, like))
-        except _DamagedError as damage:
-            log.warning("checkpoint %s is damaged (%s): passed over", path, damage)
+        path = folder / f"{step}{SUFFIX}"
+        contents = _read(path)
+        if isinstance(contents, str):
+            log.warning("checkpoint %s is damaged (%s): passed over", path, contents)
+        else:
+            return Restored(step, _tree(path, contents, like), json.loads(contents.metadata["history"]))
     return None
 
 
 def save_params(path: Path, params: PyTree, stats: PyTree) -> None:
-    """Save a finished run's parameters and batch-norm statistics as one file; replace an older one.
+    """Save a finished run's parameters and batch norm's statistics as one file; replace an older one.
+
+    Args:
+        path: of the file, which is there complete or not at all; by convention `params.safetensors`.
+        params: pytree of arrays; their names in the file begin with `params/`.
+        stats: pytree of arrays, {} for a model without batch norm; their names begin with `stats/`.
 
     Raises:
         CheckpointError: they could not be saved.
     """
-    _write(path, {"params": params, "stats": stats}, [])
+    _write(path, {"params": params, "stats": stats}, {})
 
 
-def load_params(path: Path, like: PyTree, like_stats: PyTree) -> tuple[PyTree, PyTree]:
-    """Load what `save_params` saved, with the structures of `like` and `like_stats`.
+def load_params(path: Path, like_params: PyTree, like_stats: PyTree) -> tuple[PyTree, PyTree]:
+    """Load what `save_params` saved.
+
+    Args:
+        path: of the file.
+        like_params: pytree of arrays or `jax.ShapeDtypeStruct`; its structure is the structure of the result.
+        like_stats: the same for batch norm's statistics; {} for a model without.
+
+    Returns:
+        params, stats: on the default device.
 
     Raises:
-        CheckpointError: they are missing, damaged, or of another tree, shape or dtype.
+        CheckpointError: they are missing, damaged, or of another tree, shape or dtype than asked for.
     """
-    try:
-        saved, _ = _read(path, {"params": like, "stats": like_stats})
-    except _DamagedError as damage:
-        raise CheckpointError(f"{path} holds no whole parameters ({damage}): train the run again, by --rerun") from None
-    return saved["params"], saved["stats"]
-
-
-def _file(folder: Path, step: int) -> Path:
-    return folder / f"{step}.safetensors"
+    contents = _read(path)
+    if isinstance(contents, str):
+        raise CheckpointError(f"{path} holds no complete parameters ({contents}): run the training again")
+    tree = _tree(path, contents, {"params": like_params, "stats": like_stats})
+    return tree["params"], tree["stats"]
 
 
 def _steps(folder: Path) -> list[int]:
     """Return the steps that are visible in a folder, newest first."""
-    stems = (path.stem for path in folder.glob("*.safetensors"))
-    return sorted((int(stem) for stem in stems if stem.isdecimal()), reverse=True)
+    names = (path.name.removesuffix(SUFFIX) for path in folder.glob(f"*{SUFFIX}"))
+    return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
 
 
 def _leaves(tree: PyTree) -> dict[str, Any]:
-    """Return the leaves of a tree by their path, such as `params/conv1/kernel`, in the order of the tree."""
+    """Return the leaves of a tree by their path, such as `params/conv/kernel`, in the order of the tree."""
     paths = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in paths}
+    leaves = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in paths}
+    if len(leaves) < len(paths):
+        raise ValueError("two arrays of the tree have the same path: use no / in the names of layers")
+    return leaves
 
 
 def _describe(leaf: Any) -> str:
@@ -130,29 +153,16 @@ def _describe(leaf: Any) -> str:
     return f"{leaf.dtype}{list(leaf.shape)}"
 
 
-def _digest(leaves: dict[str, np.ndarray], history: str) -> str:
-    """Return a digest of names, types, shapes and contents."""
-    digest = hashlib.blake2b(history.encode(), digest_size=16)
-    for name, leaf in sorted(leaves.items()):
-        digest.update(f"{name} {_describe(leaf)}".encode())
-        digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
-
-
-def _write(path: Path, tree: PyTree, history: list[dict[str, Any]]) -> None:
-    """Write a tree as one file, whole or not at all."""
-    leaves = {name: np.ascontiguousarray(leaf) for name, leaf in _leaves(jax.device_get(tree)).items()}
-    leaves = {n: a.reshape(np.shape(b)) for (n, a), b in zip(leaves.items(), jax.tree.leaves(tree), strict=True)}
-    text = json.dumps(history)
-    size = sum(leaf.nbytes for leaf in leaves.values())
+def _write(path: Path, tree: PyTree, metadata: Mapping[str, str]) -> None:
+    """Write a tree and texts as one file, which gets its name when it is on the disk."""
+    arrays = {name: np.asarray(leaf, order="C") for name, leaf in _leaves(jax.device_get(tree)).items()}
+    contents = _Contents(arrays, dict(metadata))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_partial(path)
-        free = shutil.disk_usage(path.parent).free
-        if free < size + 2**20:
-            raise OSError(f"{size / 2**20:.0f} MiB to write, {free / 2**20:.0f} MiB free")
-        metadata = {"history": text, "digest": _digest(leaves, text)}
-        write_bytes(path, safetensors.numpy.save(leaves, metadata))
+        files.remove_partial(path.parent, f"*{SUFFIX}")
+        _check_free_space(path.parent, sum(array.nbytes for array in arrays.values()))
+        # Not by `save_file`: a kill leaves its temporary file under a name that nobody knows.
+        files.write_bytes(path, to_bytes(arrays, {**metadata, "digest": _digest(contents)}))
     except OSError as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise CheckpointError(
@@ -161,30 +171,43 @@ def _write(path: Path, tree: PyTree, history: list[dict[str, Any]]) -> None:
         ) from error
 
 
-def _read(path: Path, like: PyTree) -> tuple[PyTree, list[dict[str, Any]]]:
-    """Read the tree and the history of a checkpoint."""
+def _read(path: Path) -> _Contents | str:
+    """Read a file; return what is wrong as text where it is not what was saved."""
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dictionary
-        if _digest(saved, metadata["history"]) != metadata["digest"]:
-            raise _DamagedError("its contents are not what was saved")
-        history = json.loads(metadata["history"])
-    except (OSError, safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise _DamagedError(" ".join(str(error).split()) or repr(error)) from error
-    asked = _leaves(like)
-    for name in [*asked, *sorted(saved)]:
-        here = _describe(saved[name]) if name in saved else "nothing"
-        wanted = _describe(asked[name]) if name in asked else "nothing"
-        if here != wanted:
+        with safe_open(path, framework="np") as file:
+            metadata = dict(file.metadata() or {})
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
+    except (OSError, SafetensorError) as error:
+        return str(error).splitlines()[0]
+    digest = metadata.pop("digest", None)
+    contents = _Contents(arrays, metadata)
+    return contents if digest == _digest(contents) else "its contents are not what was saved"
+
+
+def _tree(path: Path, contents: _Contents, like: PyTree) -> PyTree:
+    """Return a file's arrays with the structure of `like`."""
+    arrays, wanted = contents.arrays, _leaves(like)
+    for name in [*wanted, *sorted(arrays)]:
+        there = _describe(arrays[name]) if name in arrays else "nothing"
+        here = _describe(wanted[name]) if name in wanted else "nothing"
+        if there != here:
             raise CheckpointError(
-                f"{path} is of another model or setting: {name} is {here} there, {wanted} here; use another workdir"
+                f"{path} is of another model or setting: {name} is {there} there, {here} here; use another workdir"
             )
-    arrays = [jnp.asarray(saved[name]) for name in asked]
-    return jax.tree.unflatten(jax.tree.structure(like), arrays), history
+    return jax.tree.unflatten(jax.tree.structure(like), [jnp.asarray(arrays[name]) for name in wanted])
 
 
-def _remove_partial(path: Path) -> None:
-    """Remove what a killed save of this file left behind."""
-    for partial in path.parent.glob(f".{path.name}.*.part"):
-        partial.unlink(missing_ok=True)
+def _digest(contents: _Contents) -> str:
+    """Return the digest of all arrays with their paths, dtypes and shapes, and of all texts."""
+    digest = hashlib.blake2b(json.dumps(contents.metadata, sort_keys=True).encode(), digest_size=32)
+    for name, array in sorted(contents.arrays.items()):
+        digest.update(json.dumps([name, _describe(array)]).encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _check_free_space(folder: Path, size: int) -> None:
+    """Raise OSError where `size` bytes are more than the disk takes."""
+    free = shutil.disk_usage(folder).free
+    if free < size + 2**20:
+        raise OSError(f"{size / 2**20:.0f} MiB to write, {free / 2**20:.0f} MiB free")

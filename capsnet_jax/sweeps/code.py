@@ -64,7 +64,7 @@ def _source_file(part: Callable[..., Any] | None) -> str | None:
     while isinstance(part, functools.partial):
         part = part.func
     try:
-        return None if part is None else inspect.getsourcefile(part)
+        return None if part is None else inspect.getsourcefile(inspect.unwrap(part))
     except TypeError:
         return None
 

@@ -22,11 +22,11 @@ class Interrupted(Exception):  # noqa: N818 - what happened, not an error
 
 @contextlib.contextmanager
 def stop_requested() -> Iterator[Callable[[], int | None]]:
-    """Catches SIGINT and SIGTERM; yields a callable that tells the first one received, or None.
+    """Catch SIGINT and SIGTERM; yield a callable that returns the first one received, or None.
 
-    A second signal of the same kind leaves at once, by the system's default action. Python runs handlers only
-    between bytecodes, so during a long compilation both signals would wait and count as one; a thread that
-    Python's wakeup descriptor feeds therefore counts them too, and is what announces the first
+    A second signal of the same kind ends the process at once, by the system's default action. Python runs handlers
+    only between bytecodes. During a long compilation both signals would wait, and then count as one. So a thread reads
+    the signals from Python's wakeup descriptor and counts them too; it prints the line about the first one
     (https://docs.python.org/3/library/signal.html#signal.set_wakeup_fd).
 
     Off the main thread, where Python allows no handlers, nothing is caught and the callable returns None.
@@ -59,17 +59,17 @@ def stop_requested() -> Iterator[Callable[[], int | None]]:
 
 
 def _watch(reader: socket.socket) -> None:
-    """Announces the first signal, leaves on a repeated one, ends when the other side closes."""
-    seen: set[int] = set()
+    """Announce the first signal, end the process on a repeated one, return when the other side closes."""
+    received: set[int] = set()
     while byte := reader.recv(1):
         signum = byte[0]
-        if signum in seen:
+        if signum in received:
             os._exit(128 + signum)
         if signum in SIGNALS:
-            if not seen:
+            if not received:
                 print(
                     "stopping after the current steps and saving; again to leave at once",
                     file=sys.stderr,
                     flush=True,
                 )
-            seen.add(signum)
+            received.add(signum)

@@ -1,7 +1,8 @@
-"""Locks of the kernel's: they end with their process, however that ends, and a file that is left means nothing."""
+"""Keep processes apart: one process a workdir, or one process a program of a sweep."""
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,27 +14,37 @@ class LockedError(Exception):
 
 
 class ProgramLock:
-    """The right to train one program of a sweep, for one process at a time.
+    """A lock on one file, for one program of a sweep that several processes share.
 
-    The holder's process id stands in a file of its own: older filelocks empty a lock file that they fail to get.
+    The lock is the kernel's: it ends with its process, however that ends, and a lock file that is left means nothing.
+    Who gets the lock has to look whether the work is still to be done, for the holder before may have done it.
+
+    The holder's process id and machine stand in a second file, `<name>.pid`: older filelocks empty a lock file
+    that they fail to get.
     """
 
     def __init__(self, path: Path):
-        """Name the lock's file; its folder is made where missing."""
+        """Name the lock file; nothing is locked yet."""
         self._path = path
         self._pid = path.with_name(f"{path.name}.pid")
         self._lock = filelock.FileLock(path, timeout=0)
 
     def acquire(self) -> bool:
-        """Take the lock, or return False at once if another process holds it.
+        """Take the lock if it is free; make the folder where missing.
+
+        Returns:
+            Whether this object holds the lock now. False at once where another process, or another object of this
+            process, holds it.
 
         Raises:
             LockedError: the folder cannot be written.
         """
+        if self._lock.is_locked:
+            return True
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
-            self._pid.write_text(f"{os.getpid()}\n")
+            self._pid.write_text(f"{os.getpid()} {socket.gethostname()}\n")
         except filelock.Timeout:
             return False
         except OSError as error:
@@ -42,16 +53,19 @@ class ProgramLock:
         return True
 
     def release(self) -> None:
-        """Give the lock back."""
-        self._pid.unlink(missing_ok=True)
-        self._lock.release()
+        """Free the lock; nothing happens where this object does not have it."""
+        if self._lock.is_locked:
+            with contextlib.suppress(OSError):  # its folder may be gone
+                self._pid.unlink(missing_ok=True)
+            self._lock.release()
 
     def holder(self) -> str:
-        """Return the process id of who holds it; "unknown" if it is leaving this moment."""
+        """Say who holds the lock, such as `process 123` or `process 123 on node7`; useful when `acquire` said no."""
         try:
-            return self._pid.read_text().strip() or "unknown"
-        except OSError:
-            return "unknown"
+            pid, host = self._pid.read_text().split()
+        except (OSError, ValueError):  # it may be leaving this moment
+            return "an unknown process"
+        return f"process {pid}" if host == socket.gethostname() else f"process {pid} on {host}"
 
 
 @contextlib.contextmanager
@@ -63,7 +77,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     """
     lock = ProgramLock(folder / ".lock")
     if not lock.acquire():
-        raise LockedError(f"{folder} is in use by process {lock.holder()}: wait for it, or use another workdir")
+        raise LockedError(f"{folder} is in use by {lock.holder()}: wait for it, or use another workdir")
     try:
         yield
     finally:

@@ -73,6 +73,7 @@ class Record:
         environment: versions, git revision, device.
         code: {source file: digest}; {} in records from elsewhere.
         observed: what was observed beside errors, as {setting of `eval`: value}.
+        recorded: when it was finished, in ISO 8601, UTC; "" where that is not known.
         wrong: which test images it tells wrong, bool[images]; None where that is not known.
     """
 
@@ -86,6 +87,7 @@ class Record:
     environment: dict[str, Any] = dataclasses.field(default_factory=dict)
     code: dict[str, str] = dataclasses.field(default_factory=dict)
     observed: dict[str, Any] = dataclasses.field(default_factory=dict)
+    recorded: str = ""
     wrong: np.ndarray | None = None
 
     @property
@@ -215,6 +217,7 @@ def _to_line(record: Record) -> dict[str, Any]:
         "environment": record.environment,
         "code": record.code,
         "observed": record.observed,
+        "recorded": record.recorded,
         "result": record.result,
         "metrics": {name: values.tolist() for name, values in record.metrics.items()},
     }
@@ -240,6 +243,7 @@ def _from_line(line: dict[str, Any], workdir: Path) -> Record:
         environment=line["environment"],
         code=line["code"],
         observed=line["observed"],
+        recorded=line.get("recorded", ""),
         wrong=wrong,
     )
 

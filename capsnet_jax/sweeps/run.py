@@ -6,6 +6,7 @@ other does; what is locked elsewhere is waited for, and found finished.
 
 import contextlib
 import dataclasses
+import datetime
 import hashlib
 import json
 import math
@@ -77,9 +78,9 @@ def train_all(runs: Sequence[Run], plan: Plan, datasets: Datasets) -> None:
     missing = [
         run for run in sources if not has_params(plan.workdir, run) or not is_finished(run, before.get(run.name))
     ]
-    _train(missing, dataclasses.replace(plan, rerun=True), datasets, before)
+    _train(missing, sources, dataclasses.replace(plan, rerun=True), datasets, before)
     _tell_finished(runs, pending, before, plan)
-    _train(pending, plan, datasets, before)
+    _train(pending, runs, plan, datasets, before)
     after = records.load_all(plan.workdir)
     if failures := [_failure(plan.workdir, after[run.name]) for run in runs if after[run.name].diverged]:
         raise Diverged("\n".join(failures))
@@ -117,8 +118,10 @@ def _tell_finished(runs: Sequence[Run], pending: Sequence[Run], before: Mapping[
         print(f"{len(blind)} finished runs were trained without {names}; --rerun trains them anew with it")
 
 
-def _train(runs: Sequence[Run], plan: Plan, datasets: Datasets, before: Mapping[str, Record]) -> None:
-    """Train runs, program after program; what another process trains is waited for."""
+def _train(
+    runs: Sequence[Run], among: Sequence[Run], plan: Plan, datasets: Datasets, before: Mapping[str, Record]
+) -> None:
+    """Train runs, those of `among` that are pending, program after program; wait for what another process trains."""
     groups = group_by_program(runs)
     if not groups:
         return
@@ -132,7 +135,7 @@ def _train(runs: Sequence[Run], plan: Plan, datasets: Datasets, before: Mapping[
                     continue
                 try:
                     number = f"[{len(groups) - len(waiting) + 1}/{len(groups)}]"
-                    name = f"{number} {title(groups[key], runs)}"
+                    name = f"{number} {title(groups[key], among)}"
                     compile_seconds += _train_program(key, groups[key], plan, datasets, before, progress, name)
                 finally:
                     lock.release()
@@ -140,7 +143,7 @@ def _train(runs: Sequence[Run], plan: Plan, datasets: Datasets, before: Mapping[
                 break
             else:
                 if not told:
-                    progress.say(f"waiting for {len(waiting)} programs that process {lock.holder()} trains")
+                    progress.say(f"waiting for {len(waiting)} programs that {lock.holder()} trains")
                     told = True
                 if signum := plan.stop():
                     raise Interrupted(signum)
@@ -165,7 +168,9 @@ def _train_program(
 
     def is_new(run: Run) -> bool:
         record = now.get(run.name)
-        return is_finished(run, record) and not (plan.rerun and record == before.get(run.name))
+        if record is None or not is_finished(run, record):
+            return False
+        return not (plan.rerun and run.name in before and record.recorded == before[run.name].recorded)
 
     folder = plan.workdir / "programs" / key
     todo = {run.name: run for run in group if not is_new(run)}
@@ -198,6 +203,7 @@ def _train_together(
             states = initialize_from_pretrained(states, group, plan.workdir, datasets[source.config.data])
         start = checkpoint.Restored(0, states, [])
     step, history = start.step, start.history
+    progress.begin(_images(group, dataset), name)
     progress.skip(step * batch)
     progress.say(f"{name}: compiling" + (f", going on from step {step}" if step else ""))
     with contextlib.ExitStack() as stack:
@@ -210,7 +216,8 @@ def _train_together(
                 for row in select_run(new_epochs, i):
                     writer.epoch(row)
             where = f"{name} · {_where(at, configs[0].train.epochs)}"
-            progress.advance((at.step - step) * batch, where, keep=bool(new_epochs))
+            compiling = at.compile_seconds if step == start.step else 0.0
+            progress.advance((at.step - step) * batch, where, keep=bool(new_epochs), compiling=compiling)
             step = at.step
             signum, all_diverged = plan.stop(), bool(np.all(np.asarray(at.states.diverged) >= 0))
             if signum or time.monotonic() - saved > CHECKPOINT_SECONDS:
@@ -261,6 +268,7 @@ def _finish(group: list[Run], at: FitProgress, dataset: data.Dataset, plan: Plan
                 environment=records.environment(),
                 code=code_of(run.config),
                 observed=dataclasses.asdict(plan.observed),
+                recorded=datetime.datetime.now(datetime.UTC).isoformat(),
                 wrong=wrong[i] if diverged[i] < 0 else None,
             )
         )

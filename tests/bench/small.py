@@ -6,37 +6,38 @@ import sys
 import jax
 import numpy as np
 
-from capsnet_jax import config, models
-from capsnet_jax.bench.plan import Effort
+from capsnet_jax import models, overrides
 from capsnet_jax.bench.workload import Workload
+from capsnet_jax.config import Config
+from experiments.throughput import Effort
 from tests import tiny
 
 SIZES = {path: value for path, value in tiny.SETTINGS.items() if path.startswith(("model.", "train.batch"))}
-EFFORT = Effort(1, 0.01, 1, 1, 0.01, 1, (), (1, 2), (), (), (), 0, 1, 1)
+EFFORT = Effort(1, 0.01, 1, 0.01, 1, (), (1, 2), (), (), (), 0, 1, 1)
 
 # Runs launch.py with a smaller effort, fewer peers and only some groups, given as the first three arguments.
 LAUNCH = """
 import sys
 from absl import app
 import launch
-from capsnet_jax.bench import plan
+from experiments import throughput
 
-effort, peers, groups = (eval(sys.argv.pop(1)) for _ in range(3))
-plan.EFFORT, plan.PEERS = plan.Effort(*effort), peers
-whole = plan.groups
-plan.groups = lambda *given: [group for group in whole(*given) if group.name in groups]
+effort, peers, names = (eval(sys.argv.pop(1)) for _ in range(3))
+throughput.EFFORT, throughput.PEERS = throughput.Effort(*effort), peers
+whole = throughput.groups
+throughput.groups = lambda *given: [group for group in whole(*given) if group.name in names]
 app.run(launch.main, flags_parser=launch.parse)
 """
 
 
-def settings(**changes) -> config.Config:
+def settings(**changes) -> Config:
     """The small preset, smaller still; changes as `routing__iterations=2`."""
-    base = config.override(config.Config(), config.PRESETS["small"] | SIZES)
-    return config.override(base, {path.replace("__", "."): value for path, value in changes.items()})
+    base = overrides.from_preset("small", SIZES)
+    return overrides.override(base, {path.replace("__", "."): value for path, value in changes.items()})
 
 
 def workload(subject="capsnet_jax", phase="training", changes=None, **fields) -> Workload:
-    return Workload(subject, phase, config.flatten(settings(**(changes or {}))), **fields)
+    return Workload(subject, phase, overrides.flatten(settings(**(changes or {}))), **fields)
 
 
 def random_weights(given: Workload) -> dict:
@@ -44,11 +45,11 @@ def random_weights(given: Workload) -> dict:
 
     Votes are larger than at the start of training, so that couplings are not all but uniform.
     """
-    model = models.build(config.unflatten(given.settings), given.classes)
+    model = models.build(overrides.build(given.settings), given.classes)
     shapes = jax.eval_shape(lambda: models.init(model, jax.random.key(0), (given.side, given.side, 1)))
     rng = np.random.default_rng(1)
     weights = jax.tree.map(lambda leaf: 0.2 * rng.standard_normal(leaf.shape, np.float32), shapes)
-    weights["digit"]["W"] *= 3
+    weights["class_capsules"]["W"] *= 3
     return weights
 
 

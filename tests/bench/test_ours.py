@@ -1,13 +1,14 @@
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
-from capsnet_jax.bench import ours, workload
-from capsnet_jax.bench.workload import load_weights
+from capsnet_jax.bench import ours
 from capsnet_jax.data.augment import to_float
-from capsnet_jax.training import evaluation
-from capsnet_jax.training import step as train
-from capsnet_jax.training.parallel import chosen
+from capsnet_jax.training import fit as train
+from capsnet_jax.training import step
+from capsnet_jax.training.parallel import resolve
 from tests.bench import small
 
 
@@ -16,7 +17,7 @@ def counted(monkeypatch):
     """Training steps that only count, so that compiling is quick; batches of 32 of 128 images: epochs of four."""
 
     def train_steps(config, seed, state, examples, order, start, stop, *, classes, total):
-        spans = start // train.steps_per_epoch(config, examples) != (stop - 1) // 4
+        spans = start // step.steps_per_epoch(config, examples) != (stop - 1) // 4
         sums = {
             "loss": state.sums["loss"] + stop - start,
             "error": state.sums["error"] + spans,
@@ -26,25 +27,26 @@ def counted(monkeypatch):
         return state._replace(sums=sums)
 
     def initial_states(given):
-        sums = {name: jax.numpy.zeros(given.runs) for name in evaluation.METRICS}
-        return train.TrainState({}, {}, sums, jax.numpy.zeros(given.runs, int))
+        sums = {name: jax.numpy.zeros(given.runs) for name in step.TRAIN_METRICS}
+        return step.TrainState({}, {}, sums, jax.numpy.zeros(given.runs, int))
 
     monkeypatch.setattr(train, "train_steps", train_steps)
     monkeypatch.setattr(ours, "initial_states", initial_states)
-    monkeypatch.setattr(ours, "dataset", lambda w, n=128, m=0, whole=ours.dataset: whole(w, n, m))
+    dataset = ours.dataset
+    monkeypatch.setattr(ours, "dataset", lambda given: dataset(dataclasses.replace(given, num_images=128)))
 
 
 def test_steps_are_those_of_the_training_loop_epoch_by_epoch(counted):
-    subject = ours.build(small.workload(runs=2, across="map"))
-    assert subject.prepare() > 0
-    for steps in (1, 6, 4):
-        subject.run(steps)
+    subject = ours.build(small.workload(runs=2, parallel="map"), None)
+    assert subject.compile() > 0
+    for start, stop in ((0, 1), (1, 7), (7, 11)):
+        subject.run(start, stop)
     sums = {name: np.asarray(value).tolist() for name, value in subject.states.sums.items()}
     assert sums["loss"] == [11, 11]
     assert sums["error"] == [0, 0]  # no call of the program spans two epochs
     assert sums["classification_loss"] == [5, 5]  # calls: 0-1, 1-4, 4-7, 7-8, 8-11
     assert sums["reconstruction_mse"] == [10, 11]  # seeds 0 and 1, ten classes
-    assert subject.peak() > 10_000_000
+    assert subject.device_peak() == 0
 
 
 def test_a_fit_is_train_fit_of_those_seeds(monkeypatch):
@@ -56,7 +58,7 @@ def test_a_fit_is_train_fit_of_those_seeds(monkeypatch):
             yield train.Progress(0, 0, (), [], 0.0, 0.0)
 
     monkeypatch.setattr(train, "fit", fit)
-    assert ours.fit(small.workload(runs=3, across="vmap"), [4, 5, 6]) >= 0
+    assert ours.fit(small.workload(runs=3, parallel="vmap", num_images=5000), [4, 5, 6]) >= 0
     [(configs, seeds, data, across)] = calls
     assert (configs, seeds, across) == ([small.settings()] * 3, [4, 5, 6], "vmap")
     assert [split.labels.shape[0] for split in (data.train, data.validation)] == [4500, 500]
@@ -64,13 +66,13 @@ def test_a_fit_is_train_fit_of_those_seeds(monkeypatch):
 
 def test_inference_gives_lengths_and_reconstruction(monkeypatch):
     params = jax.tree.map(lambda leaf: leaf[None], small.random_weights(small.workload()))
-    monkeypatch.setattr(ours, "initial_states", lambda given: train.TrainState(params, (), {}, 0))
-    subject = ours.build(small.workload(phase="inference"))
-    assert subject.prepare() > 0
-    subject.run(3)
-    out = subject._program(subject._params, subject._examples, np.int32(0), np.int32(2))
+    monkeypatch.setattr(ours, "initial_states", lambda given: step.TrainState(params, (), {}, 0))
+    subject = ours.build(small.workload(phase="inference"), None)
+    assert subject.compile() > 0
+    subject.run(0, 3)
+    out = subject.run(0, 2)
     second = jax.tree.map(lambda array: array[32:64], subject._examples)
-    alone = jax.jit(subject._model.apply)({"params": subject._params}, to_float(second.images))
+    alone = jax.jit(subject.model.apply)({"params": subject.params}, to_float(second.images))
     for name, value in out.items():
         np.testing.assert_allclose(value, alone[name], rtol=1e-4, atol=1e-6)
     assert {name: value.shape for name, value in out.items()} == {
@@ -79,25 +81,24 @@ def test_inference_gives_lengths_and_reconstruction(monkeypatch):
     }
 
 
-def test_weights_are_the_first_runs(tmp_path, monkeypatch):
+def test_weights_are_the_first_runs(monkeypatch):
     params = {"a": {"kernel": np.arange(6.0).reshape(2, 3), "bias": np.ones((2, 1))}, "b": np.zeros((2, 2, 2))}
-    monkeypatch.setattr(ours, "initial_states", lambda given: train.TrainState(params, (), {}, given.runs))
-    ours.save_weights(small.workload(runs=2), str(tmp_path / "w.npz"))
-    found = load_weights(str(tmp_path / "w.npz"))
+    monkeypatch.setattr(ours, "initial_states", lambda given: step.TrainState(params, (), {}, given.runs))
+    found = ours.initial_weights(small.workload(runs=2))
     assert jax.tree.structure(found) == jax.tree.structure(params)
     jax.tree.map(lambda leaf, stacked: np.testing.assert_array_equal(leaf, stacked[0]), found, params)
 
 
 def test_synthetic_images():
-    given = small.workload(classes=3, side=20)
-    data = ours.dataset(given, 60, 40)
+    given = small.workload(classes=3, side=20, num_images=100)
+    data = ours.dataset(given, 40)
     assert data.image_shape == (20, 20, 1)
     assert (data.classes, set(data.train.labels.tolist())) == (3, {0, 1, 2})
     assert data.train.images.dtype == np.uint8
     assert data.validation.images.shape[0] == 40
-    assert ours.dataset(given).train.labels.shape[0] == workload.IMAGES
+    assert ours.dataset(given).train.labels.shape[0] == 100
 
 
 def test_auto_is_what_a_sweep_takes_on_a_cpu():
-    assert chosen(small.workload().across) == "map"
-    assert chosen(small.workload(across="vmap").across) == "vmap"
+    assert resolve(small.workload().parallel) == "map"
+    assert resolve(small.workload(parallel="vmap").parallel) == "vmap"

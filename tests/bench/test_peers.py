@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from capsnet_jax import config, losses, models
+from capsnet_jax import losses, models, overrides
 from capsnet_jax.bench import plain_jax
-from capsnet_jax.bench.workload import load_weights
+from capsnet_jax.bench.workload import capsnet_loss
 from capsnet_jax.data.augment import to_float
 from tests.bench import small
 
@@ -17,7 +17,7 @@ needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="PyTorch is an optional peer: pip install -e '.[peers]'"
 )
 # Several types and dimensions, so that an exchange of axes shows.
-CHANGES = {"model__types": 3, "model__primary_dim": 4, "model__digit_dim": 5, "model__decoder": (6, 7)}
+CHANGES = {"model__capsule_types": 3, "model__primary_dim": 4, "model__class_dim": 5, "model__decoder": (6, 7)}
 BATCH = 4
 
 
@@ -33,18 +33,13 @@ def at(iterations, reconstruction=True, **more):
     return small.workload(changes=changes, classes=6, side=21, **more)
 
 
-def save_weights(workload, path):
-    np.savez(path, **flat(small.random_weights(workload)))
-
-
 @pytest.fixture(scope="module", params=[{"iterations": 3}, {"iterations": 1, "reconstruction": False}], ids=str)
-def case(request, tmp_path_factory):
+def case(request):
     """The workload, its weights and images, and what this project computes."""
-    workload = at(**request.param, weights=str(tmp_path_factory.mktemp("weights") / "w.npz"))
-    save_weights(workload, workload.weights)
-    tree = load_weights(workload.weights)
-    images, labels = map(jax.numpy.asarray, workload.images(BATCH))
-    settings = config.unflatten(workload.settings)
+    workload = at(**request.param, num_images=BATCH)
+    tree = small.random_weights(workload)
+    images, labels = map(jax.numpy.asarray, workload.images())
+    settings = overrides.build(workload.settings)
     model = models.build(settings, workload.classes)
     scaled = to_float(images)
 
@@ -101,7 +96,7 @@ def test_pytorch(case):
     classes = torch.from_numpy(np.array(labels)).long()
     with torch.no_grad():
         lengths, reconstruction = model(batch, classes)
-    value = pytorch.loss(model, batch, classes, workload.settings)
+    value = capsnet_loss(torch.nn.functional.one_hot, model, batch, classes, workload.settings)
     value.backward()
     shown = None if reconstruction is None else reconstruction.permute(0, 2, 3, 1).numpy()
     assert_equal(Outputs(lengths.numpy(), shown, value.detach().numpy(), gradients_of(model, wanted)), wanted)
@@ -109,52 +104,50 @@ def test_pytorch(case):
 
 def gradients_of(model, wanted: Outputs) -> dict[str, np.ndarray]:
     """PyTorch's gradients under this project's names, in its layout."""
-    found = {"digit/W": model.W.grad.numpy()}
-    for name in ("conv1", "primary"):
-        layer = getattr(model, name)
-        found[f"{name}/kernel"] = np.einsum("oihw->hwio", layer.weight.grad.numpy())
-        found[f"{name}/bias"] = layer.bias.grad.numpy()
-    linears = [layer for layer in model.decoder or [] if hasattr(layer, "weight")]
-    for name, layer in zip(("hidden1", "hidden2", "pixels"), linears, strict=False):
-        found[f"decoder/{name}/kernel"] = layer.weight.grad.numpy().T
-        found[f"decoder/{name}/bias"] = layer.bias.grad.numpy()
+    found = {"class_capsules/W": model.W.grad.numpy()}
+    for name, kernel in model.kernels.items():
+        path = name if name in ("conv1", "primary") else f"decoder/{name}"
+        gradient = kernel.grad.numpy()
+        found[f"{path}/kernel"] = np.einsum("oihw->hwio", gradient) if gradient.ndim == 4 else gradient.T
+        found[f"{path}/bias"] = model.biases[name].grad.numpy()
     return found
 
 
 @needs_torch
-def test_peers_take_the_same_steps(tmp_path):
+@pytest.mark.parametrize("phase", ["training", "inference"])
+def test_peers_take_the_same_steps(phase):
     """Three of Adam, on the same batches; inference moves nothing."""
     from capsnet_jax.bench import pytorch
 
-    workload = at(iterations=2, weights=str(tmp_path / "w.npz"))
-    save_weights(workload, workload.weights)
-    before = load_weights(workload.weights)["digit"]["W"]
-    subjects = plain_jax.build(workload), pytorch.build(workload)
-    assert subjects[0].prepare() > 0
-    assert subjects[1].prepare() is None
+    workload = at(iterations=2, phase=phase)
+    weights = small.random_weights(workload)
+    before = np.array(weights["class_capsules"]["W"])
+    subjects = plain_jax.build(workload, weights), pytorch.build(workload, weights)
+    assert subjects[0].compile() > 0
+    assert subjects[1].compile() is None
     for subject in subjects:
-        subject.run(1)
-        subject.run(2)
-        assert subject.peak() > 10_000_000
-    plain = np.asarray(subjects[0]._params["digit"]["W"]) - before
-    moved = subjects[1]._model.W.detach().numpy() - before
+        subject.run(0, 1)
+        subject.run(1, 3)
+        assert subject.device_peak() == 0
+    plain = np.asarray(subjects[0].params["class_capsules"]["W"]) - before
+    moved = subjects[1].net.W.detach().numpy() - before
+    if phase == "inference":
+        assert not plain.any()
+        assert not moved.any()
+        return
     assert np.median(np.abs(plain)) > workload.settings["train.learning_rate"]
     assert np.linalg.norm(moved - plain) <= 1e-2 * np.linalg.norm(plain)
-    resting = pytorch.build(at(iterations=2, weights=workload.weights, phase="inference"))
-    resting.run(2)
-    np.testing.assert_array_equal(resting._model.W.detach().numpy(), before)
 
 
-def test_plain_jax_takes_adams_step(tmp_path):
+def test_plain_jax_takes_adams_step():
     """Its first moves a parameter by the learning rate against its gradient, but for the smallest gradients."""
-    workload = at(iterations=2, weights=str(tmp_path / "w.npz"))
-    save_weights(workload, workload.weights)
-    tree = load_weights(workload.weights)
+    workload = at(iterations=2)
+    tree = small.random_weights(workload)
     images, labels = (array[: workload.batch] for array in workload.images())
-    gradient = differentiate(workload)(tree, images / np.float32(255), labels)[1]["digit"]["W"]
-    subject = plain_jax.build(workload)
-    subject.prepare()
-    subject.run(1)
-    moved = np.asarray(subject._params["digit"]["W"]) - tree["digit"]["W"]
+    gradient = differentiate(workload)(tree, images / np.float32(255), labels)[1]["class_capsules"]["W"]
+    subject = plain_jax.build(workload, tree)
+    subject.compile()
+    subject.run(0, 1)
+    moved = np.asarray(subject.params["class_capsules"]["W"]) - tree["class_capsules"]["W"]
     step = workload.settings["train.learning_rate"] * np.sign(gradient)
     assert np.mean(np.isclose(moved, -step, rtol=1e-2)) > 0.95

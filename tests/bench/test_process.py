@@ -1,70 +1,117 @@
+"""Real processes, with subjects that only pretend."""
+
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from capsnet_jax.bench.process import Process, WorkerError
+from capsnet_jax.bench import process
+from capsnet_jax.bench.process import Process
 from capsnet_jax.sweeps.interrupt import Interrupted
+from tests import tiny
+from tests.bench import fake, small
 
 
-def never():
-    return None
+@pytest.fixture
+def failures():
+    return []
 
 
-def start(folder: Path, stop=never) -> Process:
-    return Process("some worker", folder, stop)
+@pytest.fixture
+def start(tmp_path, failures):
+    return lambda stop=lambda: None: Process("some subject", stop, str(tmp_path), failures)
 
 
-def processor_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def gone(pid):
+    return not Path(f"/proc/{pid}").exists() or "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
 
 
-def test_errors_are_one_line_with_the_workers_name(tmp_path):
-    with start(tmp_path) as process:
-        with pytest.raises(WorkerError, match=r"^some worker: RuntimeError: no workload is open$"):
-            process.ask("run", steps=1)
-        with pytest.raises(WorkerError, match="a worker cannot 'dance'"):
-            process.ask("dance")
+def test_a_subject_compiles_and_steps_and_tells_its_peak(start, failures):
+    with start() as subject:
+        assert subject.ask(fake.open_subject, small.workload(), None) is None
+        assert subject.ask(process.compile_subject) == 1.5
+        assert subject.ask(process.run_steps, 20) >= 0.02
+        assert subject.ask(process.run_steps, 3) < 0.02
+        assert subject.ask(fake.calls) == [(0, 20), (20, 23)]
+        assert 5e6 < subject.ask(process.peak_memory) < 1e9
+    assert failures == []
 
 
-def test_a_worker_that_died_is_one_line(tmp_path):
-    with start(tmp_path) as process:
-        with pytest.raises(WorkerError):
-            process.ask("prepare")
-        os.kill(process.pid, signal.SIGKILL)
-        with pytest.raises(WorkerError, match=r"^some worker: .* \(killed by SIGKILL\): it said nothing$"):
-            process.ask("prepare")
+def test_a_process_has_its_own_caches_and_imports_no_framework(start, tmp_path):
+    with start() as subject:
+        names = ("JAX_COMPILATION_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "XLA_PYTHON_CLIENT_PREALLOCATE")
+        found, has_jax = subject.ask(fake.inherited, *names)
+    assert found == [str(tmp_path), f"{tmp_path}/inductor", "false"]
+    assert not has_jax
+    assert os.environ.get("JAX_COMPILATION_CACHE_DIR") != str(tmp_path)
 
 
-def test_the_last_words_of_a_worker_are_told(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    (tmp_path / "sitecustomize.py").write_text("import sys; sys.exit('no\\nmemory left')")
-    with start(tmp_path) as process, pytest.raises(WorkerError, match=r"\(exit code 1\): memory left$"):
-        process.ask("prepare")
+@pytest.mark.parametrize(("subject", "framework"), [("capsnet_jax", "flax"), ("plain_jax", "optax")])
+def test_a_subject_brings_nothing_whose_memory_would_count_for_it(start, subject, framework):
+    """TensorboardX imports torch where that is installed."""
+    with start() as process:
+        found = process.ask(fake.imported, subject)
+    assert framework in found
+    assert not found & {"torch", "pandas", "tensorboardX", "matplotlib", "orbax"}
 
 
-def test_an_idle_worker_sleeps_and_ends_with_its_context(tmp_path):
-    with start(tmp_path) as process:
-        with pytest.raises(WorkerError):
-            process.ask("prepare")
-        time.sleep(0.5)  # what the failure left to do
-        before = processor_seconds(process.pid)
-        time.sleep(1)  # of which a worker that polls would take all
-        assert processor_seconds(process.pid) - before <= 0.1
-    assert not Path(f"/proc/{process.pid}").exists()
+def test_an_error_is_one_line_with_the_subjects_name(start, failures, capsys):
+    with start() as subject:
+        assert subject.ask(fake.fail) is None
+        assert subject.ask(fake.sleep, 0) is None  # it answers no more
+    assert failures == ["some subject: ValueError: two lines"]
+    assert capsys.readouterr().out == "some subject: ValueError: two lines\n"
 
 
-def test_a_request_to_stop_ends_the_waiting(tmp_path):
-    with start(tmp_path, lambda: signal.SIGTERM) as process, pytest.raises(Interrupted) as stopped:
-        process.ask("prepare")
+def test_a_process_that_dies_is_one_line(start, failures):
+    with start() as subject:
+        assert subject.ask(fake.die) is None
+        assert subject.ask(process.run_steps, 1) is None
+    assert failures == ["some subject: the process died (out of memory?)"]
+
+
+def test_a_process_that_dies_between_two_requests_is_one_line(start, failures):
+    with start() as subject:
+        os.kill(subject.ask(os.getpid), signal.SIGKILL)
+        time.sleep(0.5)
+        assert subject.ask(process.run_steps, 1) is None
+    assert failures == ["some subject: the process died (out of memory?)"]
+
+
+def test_a_request_to_stop_ends_the_waiting_and_the_process(start):
+    stop = []
+
+    def wait():
+        with start(lambda: stop[1] if len(stop) > 1 else None) as subject:
+            stop.extend([subject.ask(os.getpid), signal.SIGTERM])
+            subject.ask(fake.sleep, 60)
+
+    with pytest.raises(Interrupted) as stopped:
+        wait()
     assert stopped.value.exit_code == 143
-    assert not Path(f"/proc/{process.pid}").exists()
+    assert gone(stop[0])
 
 
-def test_a_worker_ends_when_nobody_asks_any_more(tmp_path):
-    with start(tmp_path) as process:
-        process._process.stdin.close()
-        assert process._process.wait(timeout=30) == 0
+ORPHAN = """
+import os, signal, sys
+from capsnet_jax.bench.process import Process
+if __name__ == "__main__":
+    print(Process("child", lambda: None, sys.argv[1], []).ask(os.getpid), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_process_ends_with_its_parent(tmp_path):
+    command = [sys.executable, "-c", ORPHAN, str(tmp_path)]
+    done = subprocess.run(command, cwd=tiny.ROOT, capture_output=True, text=True, timeout=60, check=False)
+    pid = int(done.stdout)
+    for _ in range(100):
+        if gone(pid):
+            return
+        time.sleep(0.1)
+    os.kill(pid, signal.SIGKILL)
+    pytest.fail("it lives on")

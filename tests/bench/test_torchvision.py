@@ -1,9 +1,6 @@
 """The subject with a torchvision of our own, whose networks are small enough to be computed by hand."""
 
-import importlib
 import importlib.util
-import io
-import json
 import sys
 from collections import namedtuple
 from types import SimpleNamespace
@@ -11,8 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from capsnet_jax import config
-from capsnet_jax.bench import worker
+from capsnet_jax import overrides
 from capsnet_jax.bench.workload import Workload
 
 needs_torch = pytest.mark.skipif(
@@ -54,14 +50,14 @@ def fake_models():
 @pytest.fixture
 def subject(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace(models=fake_models()))
-    monkeypatch.delitem(sys.modules, "capsnet_jax.bench.torchvision", raising=False)
-    yield importlib.import_module("capsnet_jax.bench.torchvision")
-    sys.modules.pop("capsnet_jax.bench.torchvision")  # it holds the fake
+    from capsnet_jax.bench import pytorch
+
+    return SimpleNamespace(build=lambda given: pytorch.build(given, None))
 
 
 def workload(name="resnet18", subject="torchvision", phase="training") -> Workload:
-    settings = config.flatten(config.override(config.Config(), {"model.name": name, "train.batch_size": 2}))
-    return Workload(subject, phase, settings, classes=4, side=5, channels=3, count=6)
+    settings = overrides.flatten(overrides.build({"model.name": name, "train.batch_size": 2}))
+    return Workload(subject, phase, settings, classes=4, side=5, channels=3, num_images=6)
 
 
 def logits_by_hand(model, images):
@@ -78,8 +74,8 @@ def cross_entropy(logits, labels):
 def test_the_loss_counts_auxiliary_classifiers_by_three_tenths(subject, name):
     built = subject.build(workload(name))
     images, labels = workload(name).images()
-    found = built._loss(built._model, built._images.float() / 255, built._labels, {})
-    logits = logits_by_hand(built._model, images)
+    found = built.loss(built.net, built.images.float() / 255, built.labels, {})
+    logits = logits_by_hand(built.net, images)
     expected = cross_entropy(logits, labels)
     if name == "googlenet_bn":
         expected += 0.3 * (cross_entropy(2 * logits, labels) + cross_entropy(3 * logits, labels))
@@ -93,44 +89,27 @@ def test_images_and_weights_lie_in_memory_as_the_subject_says(subject, name):
     built = subject.build(workload(subject=name))
     layout = torch.channels_last if name.endswith("last") else torch.contiguous_format
     other = torch.contiguous_format if name.endswith("last") else torch.channels_last
-    built.run(2)
-    assert built._model.seen.is_contiguous(memory_format=layout)
-    assert not built._model.seen.is_contiguous(memory_format=other)
+    built.run(0, 2)
+    assert built.net.seen.is_contiguous(memory_format=layout)
+    assert not built.net.seen.is_contiguous(memory_format=other)
     # The second batch, pixel by pixel.
     images = workload().images()[0][2:4].transpose(0, 3, 1, 2)
-    np.testing.assert_allclose(built._model.seen.numpy(), images / np.float32(255), rtol=1e-6)
+    np.testing.assert_allclose(built.net.seen.numpy(), images / np.float32(255), rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_training_takes_adams_step_and_inference_none(subject, name):
     """Adam's first step moves every weight by the learning rate."""
     built = subject.build(workload("googlenet_bn", name))
-    before = built._model.conv.weight.detach().clone()
-    assert built.prepare() is None
-    built.run(1)
-    moved = (built._model.conv.weight.detach() - before).abs().numpy()
+    before = built.net.conv.weight.detach().clone()
+    assert built.compile() is None
+    built.run(0, 1)
+    moved = (built.net.conv.weight.detach() - before).abs().numpy()
     np.testing.assert_allclose(moved, workload().settings["train.learning_rate"], rtol=1e-3)
-    assert built.peak() > 10_000_000
+    assert built.device_peak() == 0
 
     resting = subject.build(workload("googlenet_bn", name, "inference"))
-    before = resting._model.conv.weight.detach().clone()
-    resting.run(2)
-    assert (resting._model.conv.weight == before).all()
-    assert not resting._model.training
-
-
-def test_a_worker_opens_it_by_its_name(subject):
-    import dataclasses
-
-    asked = [{"do": "open", "workload": dataclasses.asdict(workload())}, {"do": "prepare"}, {"do": "run", "steps": 2}]
-    answers = io.StringIO()
-    worker.serve(io.StringIO("".join(json.dumps(request) + "\n" for request in asked)), answers)
-    opened, prepared, ran = map(json.loads, answers.getvalue().splitlines())
-    assert (opened, prepared, list(ran)) == ({}, {"seconds": None}, ["seconds"])
-
-
-def test_a_torchvision_that_cannot_be_used_is_one_line(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchvision", None)
-    told = worker.answer(worker.Worker(), '{"do": "about_torchvision"}')["error"]
-    assert "torchvision" in told
-    assert "\n" not in told
+    before = resting.net.conv.weight.detach().clone()
+    resting.run(0, 2)
+    assert (resting.net.conv.weight == before).all()
+    assert not resting.net.training

@@ -34,8 +34,8 @@ def test_setting_label():
 
 
 def test_setting_label_passes_over_what_makes_no_difference_or_a_setting_does_not_have():
-    assert setting_label(["model.name", "routing.iterations"], ["resnet8", 3]) == "resnet8"
-    assert setting_label(["routing.name", "routing.iterations"], ["learned", 3]) == "learned routing"
+    assert setting_label(["model.name", "routing.iterations"], ["resnet8", None]) == "resnet8"
+    assert setting_label(["routing.name", "routing.iterations"], ["learned", None]) == "learned routing"
     assert setting_label(["routing.iterations", "model.name"], [None, "capsnet"]) == "capsnet"
     assert setting_label([], []) == "all runs"
 
@@ -61,9 +61,9 @@ def test_interval_label():
     ("setting", "text"),
     [
         (("dynamic", 3, "full", "none"), "dynamic routing, r = 3, full gradient"),
-        (("dynamic", 1, "full", "none"), "dynamic routing, r = 1"),  # no inner iteration, no gradient through it
-        (("learned", 3, "full", "none"), "learned routing"),  # takes neither
-        (("dynamic", 3, "full", "digit"), "dynamic routing, r = 3, full gradient, W frozen at random"),
+        (("dynamic", 1, None, "none"), "dynamic routing, r = 1"),
+        (("learned", None, None, "none"), "learned routing"),
+        (("dynamic", 3, "full", "class_capsules"), "dynamic routing, r = 3, full gradient, W frozen at random"),
         (("dynamic", 3, "full", "conv1"), "dynamic routing, r = 3, full gradient, frozen conv1"),
     ],
 )

@@ -3,6 +3,7 @@ import pytest
 
 from capsnet_jax.figures import throughput_by_subject, throughput_scaling
 from tests.bench import rows
+from tests.bench.rows import frame
 
 
 def panels(figure):
@@ -17,13 +18,15 @@ def lines(axes):
 
 def test_every_subject_has_its_line_its_rounds_and_its_ratio():
     found = rows.comparison()
-    drawn = panels(throughput_by_subject(found))
+    drawn = panels(throughput_by_subject(frame(found)))
     training = drawn["training [images / s]"]
     names = [label.get_text() for label in training.get_yticklabels()]
     assert names == ["capsnet_jax", "PyTorch, compiled", "PyTorch, eager", "plain JAX"]
-    for place, subject in enumerate(("capsnet_jax", "pytorch_compiled", "pytorch", "plain_jax")):
-        own = [r.value for r in found if (r.subject, r.quantity, r.preset) == (subject, "training", "paper")]
-        at = [x for x, y in lines(training) if np.all(y == place)]
+    for line, subject in enumerate(("capsnet_jax", "pytorch_compiled", "pytorch", "plain_jax")):
+        own = [
+            r["value"] for r in found if (r["subject"], r["quantity"], r["preset"]) == (subject, "training", "paper")
+        ]
+        at = [x for x, y in lines(training) if np.all(y == line)]
         assert any(x.tolist() == own for x in at)
         assert any(x.tolist() == [min(own), max(own)] for x in at)
         assert any(x.tolist() == [np.median(own)] for x in at)
@@ -37,14 +40,16 @@ def test_every_subject_has_its_line_its_rounds_and_its_ratio():
 
 
 def test_a_quantity_or_a_subject_that_was_not_measured_is_not_drawn():
-    found = [row for row in rows.comparison() if row.quantity == "inference" and not row.subject.startswith("pytorch")]
-    figure = throughput_by_subject(found)
+    found = [
+        row for row in rows.comparison() if row["quantity"] == "inference" and not row["subject"].startswith("pytorch")
+    ]
+    figure = throughput_by_subject(frame(found))
     assert list(panels(figure)) == ["inference [images / s]"]
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["capsnet_jax", "plain JAX"]
 
 
 def test_curves_go_through_the_medians():
-    drawn = panels(throughput_scaling(rows.curves()))
+    drawn = panels(throughput_scaling(frame(rows.curves())))
     assert set(drawn) == {
         *("routing iterations r", "batch [images]", "classes", "image side [pixels]", "runs in one program"),
     }
@@ -60,20 +65,22 @@ def test_curves_go_through_the_medians():
 def test_bars_reach_from_least_to_greatest():
     found = [rows.row(value=value, group="batch", batch=16, round=k) for k, value in enumerate((10.0, 30.0, 40.0))]
     found += [rows.row(value=50.0, group="batch", batch=32, round=k) for k in range(3)]
-    [axes] = throughput_scaling(found).axes
+    [axes] = throughput_scaling(frame(found)).axes
     [bars] = [c for c in axes.collections if hasattr(c, "get_segments")]
     assert [segment[:, 1].tolist() for segment in bars.get_segments()] == [[10.0, 40.0], [50.0, 50.0]]
 
 
 def test_captions_tell_the_rounds():
-    by_subject, scaling = throughput_by_subject(rows.comparison()), throughput_scaling(rows.curves())
+    by_subject, scaling = throughput_by_subject(frame(rows.comparison())), throughput_scaling(frame(rows.curves()))
     first, second = (figure.get_supxlabel().replace("\n", " ") for figure in (by_subject, scaling))
-    assert first.startswith("paper: batch 128, r = 3; subjects in turns, median of n = 2 to 3 rounds")
-    assert second.startswith("paper: batch 128, r = 3 but where it is the axis; subjects in turns, median of n = 2 ")
+    assert first.startswith("paper, here: batch 128, r = 3; subjects in turns, median of n = 2 to 3 rounds")
+    assert second.startswith(
+        "paper, here: batch 128, r = 3 but where it is the axis; subjects in turns, median of n = 2 "
+    )
 
 
 def test_nothing_to_draw():
     for draw, found in ((throughput_by_subject, rows.curves()), (throughput_scaling, rows.comparison())):
         for given in (found, []):
-            with pytest.raises(ValueError, match="no row"):
-                draw(given)
+            with pytest.raises(ValueError, match="no measurement"):
+                draw(frame(given))

@@ -2,6 +2,13 @@
 
 import numpy as np
 
+from capsnet_jax.routing import Routing
+
+
+def parts(routing: Routing) -> tuple:
+    """What `loop_routing` returns too."""
+    return routing.capsules, routing.couplings, routing.logits
+
 
 def softmax(logits) -> np.ndarray:
     """Of one vector."""

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from capsnet_jax.routing import dynamic_routing, uniform_routing
-from tests.routing.loops import couple, loop_routing
+from capsnet_jax.routing import ROUTERS
+from capsnet_jax.routing.dynamic import dynamic_routing
+from tests.routing.loops import couple, loop_routing, parts
 
 SHAPE = (6, 4, 3)  # inputs, outputs, dim
 
@@ -15,6 +16,7 @@ def make_votes(*shape: int, seed: int = 0, scale: float = 1.0) -> jax.Array:
     return jnp.asarray(scale * np.random.default_rng(seed).standard_normal(shape or SHAPE), jnp.float32)
 
 
+uniform_routing = ROUTERS["uniform"]
 WEIGHTS = np.arange(1.0, 13).reshape(SHAPE[1:])  # no two components of the capsules with the same
 
 
@@ -46,7 +48,7 @@ def slope(iterations=3, gradient="full"):
 def test_is_procedure_1(iterations, temperature, gradient):
     votes = make_votes()
     routing = compiled(iterations, gradient)(votes, temperature)
-    for got, expected in zip(routing, loop_routing(votes, iterations, temperature), strict=True):
+    for got, expected in zip(parts(routing), loop_routing(votes, iterations, temperature), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)  # float32, a few sums of ten terms
 
 
@@ -54,21 +56,20 @@ def test_is_procedure_1(iterations, temperature, gradient):
 def test_the_softmax_can_be_taken_over_the_inputs_as_some_do(iterations):
     votes = make_votes()
     routing = jax.jit(lambda v: dynamic_routing(v, iterations=iterations, softmax_over="inputs"))(votes)
-    for got, expected in zip(routing, loop_routing(votes, iterations, softmax_over="inputs"), strict=True):
+    for got, expected in zip(parts(routing), loop_routing(votes, iterations, softmax_over="inputs"), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(jnp.sum(routing.couplings, axis=0), np.ones(4), atol=1e-6)
 
 
 def test_without_jit_and_with_defaults_it_is_three_iterations():
     votes = make_votes()
-    for got, expected in zip(dynamic_routing(votes), loop_routing(votes, 3), strict=True):
+    for got, expected in zip(parts(dynamic_routing(votes)), loop_routing(votes, 3), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_one_iteration_is_uniform_routing():
     votes = make_votes()
-    for got, expected in zip(compiled(1)(votes), jax.jit(uniform_routing)(votes), strict=True):
-        np.testing.assert_array_equal(got, expected)
+    jax.tree.map(np.testing.assert_array_equal, compiled(1)(votes), jax.jit(uniform_routing)(votes))
     weights = jnp.asarray(WEIGHTS, jnp.float32)
     expected = jax.jit(jax.grad(lambda v: jnp.sum(weights * uniform_routing(v).capsules)))(votes)
     assert float(jnp.abs(expected).max()) > 0.1
@@ -101,7 +102,7 @@ def test_examples_of_a_batch_do_not_see_each_other():
     together = jax.jit(jax.vmap(dynamic_routing))(batch)
     alone = compiled()
     for index, votes in enumerate(batch):
-        for got, expected in zip(together, alone(votes), strict=True):
+        for got, expected in zip(parts(together), parts(alone(votes)), strict=True):
             np.testing.assert_allclose(got[index], expected, atol=1e-6)
 
 
@@ -182,6 +183,16 @@ def test_a_traced_temperature_varies_in_one_program():
     for index, temperature in enumerate([0.5, 1.0, 4.0]):
         expected = loop_routing(votes, 3, temperature)[1]
         np.testing.assert_allclose(routing.couplings[index], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_trace_is_what_the_loops_say_of_every_iteration():
+    votes = make_votes()
+    trace = jax.jit(lambda v: dynamic_routing(v, iterations=4, trace=True))(votes).trace
+    for t in range(4):
+        step = jax.tree.map(lambda leaf, t=t: leaf[t], trace)
+        for got, expected in zip(parts(step), loop_routing(votes, t + 1), strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(step.activations, np.linalg.norm(step.capsules, axis=1), rtol=1e-6)
 
 
 def test_a_batch_is_not_one_examples_votes():

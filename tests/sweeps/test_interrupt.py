@@ -99,17 +99,17 @@ def test_everything_is_put_back():
 
 
 def test_off_the_main_thread_nothing_is_caught():
-    seen = []
+    caught = []
 
     def run():
         with stop_requested() as stop:
-            seen.extend([stop(), signal.getsignal(signal.SIGINT)])
+            caught.extend([stop(), signal.getsignal(signal.SIGINT)])
 
     handler = signal.getsignal(signal.SIGINT)
     thread = threading.Thread(target=run)
     thread.start()
     thread.join()
-    assert seen == [None, handler]
+    assert caught == [None, handler]
 
 
 def test_exit_code_and_message():

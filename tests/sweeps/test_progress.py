@@ -1,4 +1,9 @@
+import contextlib
+import itertools
+import math
+import re
 import sys
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -34,48 +39,168 @@ def test_durations(seconds, text):
     assert duration(seconds) == text
 
 
-def test_time_left_is_what_is_left_at_the_speed_so_far(clock, capsys):
-    shown = Progress(1000)
+@pytest.fixture
+def terminal(monkeypatch):
+    """Standard output as a terminal of 100 columns without colours."""
+    monkeypatch.setattr(progress, "sys", SimpleNamespace(stdout=SimpleNamespace(isatty=lambda: True)))
+    for name, value in {"TERM": "xterm", "COLUMNS": "100", "LINES": "20", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+
+
+CONTROL = re.compile(r"\x1b\[[?0-9;]*[A-Za-z]|\r")
+
+
+def lines(text: str) -> list[str]:
+    """All lines that were ever drawn, without their bars, with single spaces."""
+    return [re.sub("[━╸╺ ]+", " ", line).strip() for line in CONTROL.sub("\n", text).split("\n") if line.strip()]
+
+
+def test_time_left_is_what_is_left_at_a_steady_speed(clock, capsys):
+    display = Progress(1000)
+    for text in "abcd":
+        clock.now += 10
+        display.advance(100, text, keep=True)
+    assert capsys.readouterr().out == (
+        "a · 1 min 30 s left\nb · 1 min 20 s left\nc · 1 min 10 s left\nd · 1 min 00 s left\n"
+    )
+
+
+def seconds_left(line: str) -> float:
+    hours, minutes, seconds = re.search(r"(?:(\d+) h )?(?:(\d+) min)?(?: ?(\d+) s)? left", line).groups()
+    return 3600 * int(hours or 0) + 60 * int(minutes or 0) + int(seconds or 0)
+
+
+def test_time_left_follows_the_speed_of_the_last_minute_smoothly(clock, capsys):
+    display = Progress(10**6)
+    for second in range(1, 1001):  # 100 images a second, from second 600 on 200
+        clock.now += 1
+        display.advance(100 if second <= 600 else 200, f"{second}", keep=True)
+    left = [seconds_left(line) for line in capsys.readouterr().out.splitlines()]
+    assert left[599] == pytest.approx((10**6 - 60_000) / 100, rel=0.01)
+    assert left[600] > 0.9 * left[599]  # one fast chunk says little yet
+    assert left[659] == pytest.approx((10**6 - 72_000) / (200 - 100 / math.e), rel=0.02)
+    assert left[999] == pytest.approx((10**6 - 140_000) / 200, rel=0.01)
+    assert all(after <= before for before, after in itertools.pairwise(left[599:]))
+
+
+def test_noise_of_single_chunks_is_smoothed(clock, capsys):
+    display = Progress(10**6)
+    for step in range(200):  # chunks of 100 images take 0.5 and 1.5 s in turn
+        clock.now += 0.5 + step % 2
+        display.advance(100, f"{step}", keep=True)
+    left = [seconds_left(line) for line in capsys.readouterr().out.splitlines()]
+    assert left[-1] == pytest.approx(10**4, rel=0.03)
+    assert left[-2] == pytest.approx(10**4, rel=0.03)
+
+
+def test_compilation_is_no_training(clock, capsys):
+    display = Progress(1000)
+    clock.now += 500  # reading data
+    display.begin(1000, "compiling")
+    clock.now += 40 + 10
+    display.advance(100, "a", keep=True, compiling=40)
     clock.now += 10
-    shown.advance(100, "a", keep=True)  # 100 in 10 s, 900 left
-    clock.now += 10
-    shown.advance(300, "b", keep=True)  # 400 in 20 s, 600 left
-    clock.now += 30
-    shown.advance(600, "c", keep=True)
-    assert capsys.readouterr().out == "a · 1 min 30 s left\nb · 30 s left\nc · 0 s left\n"
+    display.advance(100, "b", keep=True)
+    assert capsys.readouterr().out == "a · 1 min 30 s left\nb · 1 min 20 s left\n"
 
 
 def test_skipped_images_count_neither_as_done_nor_as_left(clock, capsys):
-    shown = Progress(1000)
-    shown.skip(500)
+    display = Progress(1000)
+    display.skip(500)
     clock.now += 10
-    shown.advance(100, "a", keep=True)
-    assert capsys.readouterr().out == "a · 40 s left\n"
+    display.advance(100, "a", keep=True)
+    display.skip(400)
+    clock.now += 10
+    display.advance(0, "b", keep=True)
+    assert capsys.readouterr().out == "a · 40 s left\nb · 0 s left\n"
 
 
 def test_a_log_gets_kept_lines_and_otherwise_two_a_minute(clock, capsys):
-    shown = Progress(10_000)
+    display = Progress(10_000)
+    display.begin(10_000, "compiling")
     for second in range(1, 101):
         clock.now += 1
-        shown.advance(100, f"at {second}", keep=second == 35)
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split(" · ")[0] for line in lines] == ["at 30", "at 35", "at 65", "at 95"]
-    assert "\x1b" not in "".join(lines)
+        display.advance(100, f"at {second}", keep=second == 35)
+    display.close()
+    text = capsys.readouterr().out
+    assert [line.split(" · ")[0] for line in text.splitlines()] == ["at 30", "at 35", "at 65", "at 95"]
+    assert "\x1b" not in text
 
 
-def test_on_a_terminal_passing_lines_replace_each_other(clock, capsys, monkeypatch):
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    shown = Progress(300)
-    for text, keep in (("a", False), ("b", False), ("c", True)):
+def test_a_dumb_terminal_is_a_log(clock, capsys, terminal, monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    with Progress(100) as display:
+        display.begin(100, "compiling")
+        clock.now += 1
+        display.advance(50, "a")
+        display.say("[b] say")
+    assert capsys.readouterr().out == "[b] say\n"
+
+
+def test_on_a_terminal_bars_are_renewed_and_lines_kept(clock, capsys, terminal):
+    with Progress(400) as display:
+        display.say("1 of 3 runs are finished already")
+        display.begin(200, "[1/2] r=1: compiling")
+        assert lines(capsys.readouterr().out) == [
+            "1 of 3 runs are finished already",
+            "0 % all runs",
+            "0 % [1/2] r=1: compiling",
+        ]
         clock.now += 10
-        shown.advance(100, text, keep=keep)
-    shown.say("end")
-    clear = "\r\x1b[K"
-    assert capsys.readouterr().out == (f"{clear}a · 20 s left{clear}b · 10 s left{clear}c · 0 s left\n{clear}end\n")
+        display.advance(100, "[1/2] r=1 · epoch 1/2")
+        assert lines(capsys.readouterr().out) == ["25 % 30 s left all runs", "50 % 10 s left [1/2] r=1 · epoch 1/2"]
+        clock.now += 10
+        display.advance(100, "[1/2] r=1 · epoch 2/2", keep=True)
+        renewed = lines(capsys.readouterr().out)
+        assert renewed[0] == "[1/2] r=1 · epoch 2/2 · 20 s left"
+        assert renewed[-2:] == ["50 % 20 s left all runs", "100 % 0 s left [1/2] r=1 · epoch 2/2"]
+        display.begin(200, "[2/2] r=2: compiling")
+        assert lines(capsys.readouterr().out)[-1] == "0 % 20 s left [2/2] r=2: compiling"
+        display.skip(200)
+        assert lines(capsys.readouterr().out)[-2] == "100 % 0 s left all runs"
+    display.say("end")
+    end = capsys.readouterr().out
+    assert end.endswith("\x1b[1A\x1b[2Kend\n")  # the bars are gone
+
+
+def test_long_lines_are_cut_in_the_bar_and_whole_when_kept(clock, capsys, terminal):
+    text = "[1/1] " + "long " * 40
+    with Progress(100) as display:
+        clock.now += 1
+        display.advance(50, text)
+        drawn = CONTROL.sub("", capsys.readouterr().out)
+        assert len(drawn) <= 100
+        assert drawn.rstrip().endswith("…")
+        clock.now += 1
+        display.advance(50, text, keep=True)
+        assert f"{text} · 0 s left" in CONTROL.sub("\n", capsys.readouterr().out).split("\n")
+
+
+def test_the_terminal_is_given_back_whatever_happens(clock, capsys, terminal):
+    output, error = sys.stdout, sys.stderr
+    threads = threading.active_count()
+    with contextlib.suppress(ZeroDivisionError), Progress(100) as display:
+        display.begin(100, "compiling")
+        assert threading.active_count() == threads
+        shows, hides = (capsys.readouterr().out.rfind(f"\x1b[?25{letter}") for letter in "hl")
+        assert shows > hides  # the cursor, also when the process is killed
+        raise ZeroDivisionError
+    assert (sys.stdout, sys.stderr) == (output, error)
+    with Progress(100) as second:  # two after each other
+        second.begin(100, "compiling")
+    second.close()
 
 
 def test_nothing_done_yet_is_no_error(clock, capsys):
-    shown = Progress(100)
+    display = Progress(100)
     clock.now += 1
-    shown.advance(0, "a", keep=True)
-    assert capsys.readouterr().out.startswith("a · ")
+    display.advance(0, "a", keep=True)
+    with Progress(0) as empty:
+        empty.advance(0, "b", keep=True)
+    assert capsys.readouterr().out == "a\nb · 0 s left\n"
+
+
+def test_nothing_to_do_is_no_error_on_a_terminal(clock, capsys, terminal):
+    with Progress(0) as display:
+        display.begin(0, "nothing")
+    assert "100 % 0 s left all runs" in lines(capsys.readouterr().out)

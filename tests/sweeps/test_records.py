@@ -161,6 +161,7 @@ def finished(run: Run, workdir: Path, **result) -> Record:
         environment={"git_revision": "0123456789", "git_changes": False},
         code={"routing/dynamic.py": "abc"},
         observed={"max_routing_iterations": 2},
+        recorded="2026-01-02T03:04:05+00:00",
         wrong=wrong,
     )
 

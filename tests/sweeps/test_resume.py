@@ -1,6 +1,6 @@
 """Runs that are stopped, killed or refused at the level of the command, compared with one that was not."""
 
-import os
+import dataclasses
 import re
 import shutil
 import signal
@@ -11,52 +11,59 @@ import jax
 import numpy as np
 import pytest
 
-from capsnet_jax import config
-from capsnet_jax.sweeps import checkpoint, lock, records
-from capsnet_jax.sweeps import run as sweep
-from capsnet_jax.training import step as train
+from capsnet_jax import overrides
+from capsnet_jax.sweeps import checkpoint, plan, records
+from capsnet_jax.training.fit import abstract_states
 from tests import tiny
 
 
-def unhurt(iterations: int | None = None) -> dict[str, tiny.CellFiles]:
-    """The study's cells, all of them or those of one iteration count."""
-    cells = tiny.cells(tiny.study().folder)
-    return {n: c for n, c in cells.items() if iterations in (None, c.record["config"]["routing.iterations"])}
+def uninterrupted(iterations: int | None = None) -> dict[str, tiny.RunFiles]:
+    """The study's runs, all of them or those of one iteration count."""
+    runs = tiny.runs(tiny.study().folder)
+    return {n: r for n, r in runs.items() if iterations in (None, r.settings["routing.iterations"])}
 
 
-def assert_same(workdir: Path, wanted: dict[str, tiny.CellFiles]) -> None:
+def assert_same(workdir: Path, wanted: dict[str, tiny.RunFiles]) -> None:
     """Parameters to the bit, and every number of every record but speeds."""
-    found = tiny.cells(workdir)
-    assert found.keys() == wanted.keys()
-    for name, cell in wanted.items():
-        assert cell.params
-        assert found[name].params == cell.params
-        assert found[name].result == cell.result
-        assert found[name].rows == cell.rows
-        assert found[name].events == cell.events
+    runs = tiny.runs(workdir)
+    assert runs.keys() == wanted.keys()
+    for name, run in wanted.items():
+        assert run.params
+        assert runs[name].params == run.params
+        assert runs[name].result == run.result
+        assert runs[name].rows == run.rows
+        assert runs[name].events == run.events
+
+
+def checkpoints(workdir: Path) -> list[Path]:
+    return sorted(path for path in workdir.glob("programs/*/*/*") if path.suffix == ".safetensors")
 
 
 def test_the_study_itself_is_whole():
-    cells = unhurt()
-    assert len(cells) == 4
-    assert len({tuple(cell.params.items()) for cell in cells.values()}) == 4
-    for cell in cells.values():
-        assert [row["epoch"] for row in cell.rows] == [1, 2, 3]
-        names = [name for name in cell.rows[0] if name != "epoch"]
-        assert sorted(cell.events) == sorted(
-            (name.replace("_", "/", 1), row["epoch"], pytest.approx(row[name])) for row in cell.rows for name in names
+    runs = uninterrupted()
+    assert len(runs) == 4
+    assert len({tuple(run.params.items()) for run in runs.values()}) == 4
+    for run in runs.values():
+        assert [row["epoch"] for row in run.rows] == [1, 2, 3]
+        names = [name for name in run.rows[0] if name != "epoch"]
+        assert sorted(run.events) == sorted(
+            (name.replace("_", "/", 1), row["epoch"], pytest.approx(row[name])) for row in run.rows for name in names
         )
-        assert {n: v for n, v in cell.result.items() if n in cell.rows[2]} == {
-            n: v for n, v in cell.rows[2].items() if "_at_" not in n
+        assert {n: v for n, v in run.result.items() if n in run.rows[2]} == {
+            n: v for n, v in run.rows[2].items() if "_at_" not in n
         }
-        assert {"test_error_at_1", "test_error_at_2"} <= set(cell.result)
-        assert cell.result["diverged_step"] == -1
+        assert {"test_error_at_1", "test_error_at_2"} <= set(run.result)
+        assert run.result["diverged_step"] == -1
     assert tiny.visible(tiny.study().folder) == [
-        "cells",
+        "experiments.jsonl",
         "figures",
+        "programs",
+        "programs.jsonl",
         "routing_iterations.csv",
-        "routing_iterations.json",
+        "runs",
+        "runs.jsonl",
     ]
+    assert not checkpoints(tiny.study().folder)
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:
@@ -77,48 +84,63 @@ def test_stopped_by_signals_and_continued(tmp_path):
         "stopping after the current steps and saving; again to leave at once\n"
         "stopped by SIGTERM; the same command continues\n"
     )
-    assert not tiny.cells(tmp_path)
-    [program] = (tmp_path / "programs").iterdir()
-    [at] = tiny.visible(program)
+    assert not tiny.runs(tmp_path)
+    [saved] = checkpoints(tmp_path)
+    at = saved.stem
     assert 0 < int(at) < tiny.STEPS
 
     # The sixth row of metrics is the second run's third epoch: all steps are done, no result is written.
-    done = tiny.run(*tiny.STUDY, f"--workdir={tmp_path}", fault="capsnet_jax.sweeps.run.CellWriter.epoch:6:SIGINT")
+    done = tiny.run(*tiny.STUDY, f"--workdir={tmp_path}", fault="capsnet_jax.sweeps.run.EventWriter.epoch:6:SIGINT")
     assert done.returncode == 128 + signal.SIGINT
     assert done.stderr.endswith("stopped by SIGINT; the same command continues\n")
     assert f"going on from step {at}" in done.stdout
-    assert not tiny.cells(tmp_path)
+    assert not tiny.runs(tmp_path)
 
     printed = tiny.succeed(*tiny.STUDY, f"--workdir={tmp_path}")
     assert f"going on from step {tiny.STEPS}" in printed
-    assert_same(tmp_path, unhurt())
-    assert not list((tmp_path / "programs").glob("*"))
+    assert_same(tmp_path, uninterrupted())
+    assert not checkpoints(tmp_path)
 
 
 def test_killed_at_many_moments_and_continued(tmp_path):
-    """SIGKILL while a checkpoint is written, between two runs' metrics, after training, and between two results."""
+    """SIGKILL while a checkpoint is written, between two runs' metrics, after training, and before the records."""
     tiny.study()
     moments = [
-        "capsnet_jax.sweeps.checkpoint._digests:2:SIGKILL",  # the second save is written, and not yet renamed
-        "capsnet_jax.sweeps.run.CellWriter.epoch:4:SIGKILL",
-        "capsnet_jax.sweeps.checkpoint.save_params:1:SIGKILL",
-        "capsnet_jax.sweeps.records.write_result:2:SIGKILL",
+        "os.replace:3:SIGKILL",  # the third file is written, and not yet renamed
+        "capsnet_jax.sweeps.run.EventWriter.epoch:4:SIGKILL",
+        "capsnet_jax.sweeps.checkpoint.save_params:2:SIGKILL",
+        "capsnet_jax.sweeps.records.append:1:SIGKILL",
     ]
     left = []
     for moment in moments:
         done = tiny.run(*tiny.FIRST, f"--workdir={tmp_path}", fault=moment)
         assert done.returncode == -signal.SIGKILL, done.stderr
-        left.append([path.name for path in tmp_path.glob("programs/*/.*.partial*")])
+        left.append([path.name for path in tmp_path.glob("programs/*/*/.*.partial")])
     assert left[0], "the first kill came too early or too late to interrupt a save"
-    assert len(tiny.cells(tmp_path)) == 1
+    assert not tiny.runs(tmp_path)
     tiny.succeed(*tiny.FIRST, f"--workdir={tmp_path}")
-    assert_same(tmp_path, unhurt(iterations=1))
-    assert not list((tmp_path / "programs").glob("*")), "checkpoints that nothing will ever use again are left"
+    assert_same(tmp_path, uninterrupted(iterations=1))
+    assert not checkpoints(tmp_path), "checkpoints that nothing will ever use again are left"
     assert (tmp_path / "routing_iterations.csv").exists()
 
 
+def test_what_began_with_fewer_seeds_goes_on_when_more_are_asked_for(tmp_path):
+    """The cut group continues from its checkpoint as it was, and the new seeds make another."""
+    tiny.study()
+    done = tiny.run(*tiny.FIRST, f"--workdir={tmp_path}", fault="capsnet_jax.sweeps.run.EventWriter.epoch:4:SIGKILL")
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    printed = tiny.succeed(*tiny.FIRST, "--seeds=3", f"--workdir={tmp_path}")
+    assert "going on from step" in printed
+    names = uninterrupted(iterations=1)
+    runs = tiny.runs(tmp_path)
+    assert len(runs) == 3
+    for name, run in names.items():
+        assert runs[name].params == run.params
+    assert not checkpoints(tmp_path)
+
+
 def times(workdir: Path) -> dict[str, int]:
-    return {str(p.relative_to(workdir)): p.stat().st_mtime_ns for p in workdir.glob("cells/*/*") if p.is_file()}
+    return {str(p.relative_to(workdir)): p.stat().st_mtime_ns for p in workdir.glob("runs/*/*") if p.is_file()}
 
 
 @pytest.mark.parametrize(
@@ -143,8 +165,8 @@ def test_only_what_is_new_is_run(arguments, settings, new, tmp_path):
     assert "2 of 4 runs are finished already" in printed
     assert f"[1/1] {new}: compiling\n" in printed
     assert "2 runs in 1 compiled training programs" in printed
-    cells = [c.record for n, c in tiny.cells(folder).items() if c.record["config"]["routing.iterations"] == 1]
-    assert sorted((c["config"]["train.learning_rate"], c["seed"]) for c in cells) == settings
+    runs = [run for run in tiny.runs(folder).values() if run.settings["routing.iterations"] == 1]
+    assert sorted((run.settings["train.learning_rate"], run.seed) for run in runs) == settings
     assert (folder / "routing_iterations.csv").read_text().count("\n") == 1 + 4 + 2  # all the workdir knows
 
 
@@ -153,19 +175,11 @@ def test_a_finished_command_trains_nothing(tmp_path):
     shutil.copytree(tiny.study().folder, folder)
     before, table = times(folder), (folder / "routing_iterations.csv").read_bytes()
     printed = tiny.succeed(*tiny.STUDY, f"--workdir={folder}")
-    assert printed.startswith("4 of 4 runs are finished already\n")
+    assert printed.startswith("4 of 4 runs are finished already (code of revision ")
     assert "compil" not in printed
     assert times(folder) == before
     assert (folder / "routing_iterations.csv").read_bytes() == table
     assert re.search(r"mnist_5k +3 +2 .*\(n = 2\)", printed)
-
-
-def test_a_second_process_is_refused(tmp_path):
-    with lock.exclusive(tmp_path):
-        done = tiny.run(*tiny.FIRST, f"--workdir={tmp_path}")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"{tmp_path} is in use by process {os.getpid()}: wait for it, or use another workdir\n"
-    assert tiny.visible(tmp_path) == []
 
 
 @pytest.fixture(scope="module")
@@ -176,9 +190,9 @@ def diverged(tmp_path_factory):
     return folder, tiny.run(*tiny.FIRST, "--sweep=train.learning_rate=0.01,1e30", "--seeds=1", f"--workdir={folder}")
 
 
-def split(folder: Path) -> tuple[tuple[str, tiny.CellFiles], tuple[str, tiny.CellFiles]]:
+def split(folder: Path) -> tuple[tuple[str, tiny.RunFiles], tuple[str, tiny.RunFiles]]:
     """The run that was fine and the one that was not."""
-    fine, bad = sorted(tiny.cells(folder).items(), key=lambda item: item[1].record["config"]["train.learning_rate"])
+    fine, bad = sorted(tiny.runs(folder).items(), key=lambda item: item[1].settings["train.learning_rate"])
     return fine, bad
 
 
@@ -201,22 +215,23 @@ def test_a_run_beside_it_is_as_ever(diverged):
     folder, _ = diverged
     (name, fine), _ = split(folder)
     assert fine.params
-    assert fine == unhurt()[name]
+    assert dataclasses.replace(fine, command="") == dataclasses.replace(uninterrupted()[name], command="")
 
 
 def test_the_last_good_state_is_left(diverged):
     folder, done = diverged
     (fine, _), (bad, files) = split(folder)
-    [program] = (folder / "programs").iterdir()
-    assert str(program) in done.stderr
-    cells = [records.load_cell(folder / "cells" / name) for name in (fine, bad)]
-    configs, seeds = [config.unflatten(cell.settings) for cell in cells], [cell.seed for cell in cells]
-    dataset = sweep.load_data(configs[0].data)
-    restored = checkpoint.restore(program, train.abstract_states(configs, seeds, dataset))
+    saved = {path.parent for path in checkpoints(folder)}
+    [group] = saved
+    assert str(group) in done.stderr
+    loaded = records.load_all(folder)
+    configs = [overrides.build(loaded[name].settings) for name in (fine, bad)]
+    dataset = plan.load_data(configs[0].data)
+    restored = checkpoint.restore(group, abstract_states(configs, [loaded[n].seed for n in (fine, bad)], dataset))
     assert restored.state.diverged.tolist() == [-1, files.result["diverged_step"]]
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves((restored.state.params, restored.state.opt_state)))
-    kept = jax.tree.map(lambda leaf: leaf[0], restored.state.params)
-    assert jax.tree.all(jax.tree.map(np.array_equal, kept, tiny.params(folder / "cells" / fine)))
+    params = jax.tree.map(lambda leaf: leaf[0], restored.state.params)
+    assert jax.tree.all(jax.tree.map(np.array_equal, params, tiny.params(folder, fine)))
 
 
 def test_metrics_of_steps_that_were_not_made_are_no_numbers(diverged):
@@ -225,8 +240,8 @@ def test_metrics_of_steps_that_were_not_made_are_no_numbers(diverged):
     _, (_, bad) = split(folder)
     assert [row["epoch"] for row in bad.rows] == [1, 2, 3]
     for row in (*bad.rows, bad.result):
-        kept = ("epoch", "parameters", "diverged_step")
-        assert {value for name, value in row.items() if name not in kept} == {None}
+        others = ("epoch", "parameters", "diverged_step")
+        assert {value for name, value in row.items() if name not in others} == {None}
     assert bad.events == []
 
 
