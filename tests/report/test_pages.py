@@ -9,8 +9,7 @@ from capsnet_jax.config import ConfigError
 from capsnet_jax.report import pages
 from capsnet_jax.report.docstrings import question_and_prose
 from capsnet_jax.sweeps import records
-from capsnet_jax.sweeps.files import RecordError
-from tests.report.test_tables import run
+from tests.report.finished import run
 
 DOC = """Do more iterations help?
 
@@ -65,7 +64,8 @@ def test_a_page_tells_question_claim_commands_tables_and_runs(workdir):
     facts = ["4 runs, seeds 0 to 1", "code of revision 0123456 (4 runs)"]
     facts.append("machines: cpu, 2 cores, Linux x86_64, JAX 0.10.2 (4 runs)")
     assert "\n".join(f"- {fact}" for fact in facts) in text
-    assert "csv" not in text
+    assert "\n- each run's results: [study.csv](study.csv)\n" in text
+    assert (workdir / "study.csv").read_text().count("\nmnist_5k,small,") == 4
     assert "| [study](study.md) | Do more iterations help? | 4 runs |\n" in readme.read_text()
     assert "other" not in readme.read_text()
     assert not (workdir / "other.md").exists()
@@ -111,7 +111,7 @@ def test_findings_survive_to_the_byte(workdir, name, findings):
 @pytest.mark.parametrize("text", ["by hand", "<!-- findings -->\nno end", "<!-- /findings --><!-- findings -->"])
 def test_a_page_without_markers_is_not_replaced(workdir, text):
     (workdir / "README.md").write_text(text)
-    with pytest.raises(RecordError, match=r"README\.md would be replaced"):
+    with pytest.raises(ConfigError, match=r"README\.md would be replaced"):
         pages.write(workdir, {"study": experiment()})
     assert (workdir / "README.md").read_text() == text
     assert not (workdir / "study.md").exists()
@@ -136,14 +136,12 @@ def test_counts_and_a_baseline_are_the_experiments_own(workdir):
     assert "| mnist_5k | 1 | -2.00" in text
 
 
-def test_a_csv_file_and_a_command_of_the_experiments_own_are_named(workdir):
-    (workdir / "study.csv").write_text("")
+def test_a_command_of_the_experiments_own_is_named(workdir):
     first, second, *_ = records.load_all(workdir).values()
     commands = [f"python launch.py --experiment={name} --seeds=1" for name in ("study_too", "study")]
     records.append([dataclasses.replace(r, command=c) for r, c in zip((first, second), commands, strict=True)], workdir)
     pages.write(workdir, {"study": experiment()})
     text = (workdir / "study.md").read_text()
-    assert "[study.csv](study.csv)" in text
     assert f"for example:\n\n```bash\n{commands[1]}\n```" in text
     assert commands[0] not in text
 
