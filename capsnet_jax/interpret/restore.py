@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Num, PyTree
 
 from capsnet_jax import models
 from capsnet_jax.config import Config, ConfigError
 from capsnet_jax.data import Dataset
+from capsnet_jax.data.augment import to_float
+from capsnet_jax.models.summary import Outline, outline
 from capsnet_jax.overrides import build
 from capsnet_jax.sweeps import records
 from capsnet_jax.sweeps.checkpoint import load_params
@@ -27,7 +29,16 @@ _apply = jax.jit(models.apply, static_argnums=0)
 
 
 class Network(NamedTuple):
-    """A trained network with what it was trained by and on."""
+    """A trained network with what it was trained by and on.
+
+    Attributes:
+        config: the settings of its run.
+        model: the Flax module.
+        params: its parameters.
+        stats: its batch norms' running statistics; {} in a model without.
+        data: the data set, split as in the run.
+        record: of the run.
+    """
 
     config: Config
     model: nn.Module
@@ -36,9 +47,29 @@ class Network(NamedTuple):
     data: Dataset
     record: Record
 
-    def outputs(self, images: Float[Array, "batch height width channels"]) -> dict[str, Any]:
-        """Return the model's outputs as in evaluation, compiled; images are pixels in [0, 1]."""
-        return _apply(self.model, self.params, self.stats, jnp.asarray(images))
+    def outputs(self, images: Num[Array | np.ndarray, "batch height width channels"]) -> dict[str, Any]:
+        """Return all outputs of the model, layer by layer, as in evaluation.
+
+        Args:
+            images: pixels in [0, 1], or bytes as in the data set.
+        """
+        pixels = to_float(jnp.asarray(images)) if images.dtype == np.uint8 else jnp.asarray(images)
+        return _apply(self.model, self.params, self.stats, pixels)
+
+    def couplings(self, images: Num[Array | np.ndarray, "batch height width channels"]) -> Array:
+        """Return the couplings after the last routing iteration: float[batch, inputs, classes].
+
+        Raises:
+            ConfigError: the network does not route.
+        """
+        out = self.outputs(images)
+        if "couplings" not in out:
+            raise ConfigError(f"{self.config.model.name} does not route, so it has no couplings")
+        return out["couplings"]
+
+    def outline(self) -> Outline:
+        """Return its layers, parameters and FLOPs for one image."""
+        return outline(self.config, self.data.image_shape, self.data.classes)
 
 
 def restore(workdir: Path | str, name: str | None = None) -> Network:
@@ -72,19 +103,29 @@ def restore_record(record: Record) -> Network:
     data = load_data(config.data)
     model = models.build(config, data.classes)
     like = jax.eval_shape(lambda: models.init(model, jax.random.key(0), data.image_shape))
-    params, stats = load_params(record.folder / "params.safetensors", *like)
+    params, stats = load_params(_params_path(record), *like)
     return Network(config, model, params, stats, data, record)
 
 
 def has_params(record: Record) -> bool:
     """Whether the run's parameters are there; a table's records may have come without."""
-    return (record.folder / "params.safetensors").exists()
+    return _params_path(record).exists()
 
 
 def save_observation(record: Record, name: str, observe: Callable[[Network], Observation]) -> None:
-    """Save what `observe` sees in a finished run's network in its folder, unless it is there already."""
+    """Save what `observe` sees in a finished run's network in its folder, unless it is there already.
+
+    What was seen before the run was trained anew is replaced.
+
+    Args:
+        record: of the run; one without parameters is passed over.
+        name: of the file, without its suffix.
+        observe: a value of OBSERVATIONS, or another function of a network.
+    """
     path = record.folder / f"{name}.npz"
-    if path.exists() or not has_params(record):
+    if not has_params(record):
+        return
+    if path.exists() and path.stat().st_mtime_ns >= _params_path(record).stat().st_mtime_ns:
         return
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **observe(restore_record(record)))
@@ -98,6 +139,10 @@ def load_observation(record: Record, name: str) -> Observation | None:
         return None
     with np.load(path) as arrays:
         return dict(arrays)
+
+
+def _params_path(record: Record) -> Path:
+    return record.folder / "params.safetensors"
 
 
 def _validation_error(record: Record) -> float:

@@ -44,9 +44,10 @@ def local_response_norm(
     [0.25, 0.25, 0.0]
     """
     reach = size // 2
-    squares = jnp.pad(x * x, ((0, 0), (0, 0), (0, 0), (reach, reach)))
-    neighbours = sum(lax.slice_in_dim(squares, i, i + x.shape[3], axis=3) for i in range(size))
-    return x * (k + alpha * neighbours) ** -beta
+    with jax.named_scope("local_response_norm"):  # `models.summary` reads this name
+        squares = jnp.pad(x * x, ((0, 0), (0, 0), (0, 0), (reach, reach)))
+        neighbours = sum(lax.slice_in_dim(squares, i, i + x.shape[3], axis=3) for i in range(size))
+        return x * (k + alpha * neighbours) ** -beta
 
 
 @jax.custom_vjp

@@ -2,7 +2,8 @@
 
 A k×k window is read as k² shifted views of the whole image, which every platform fuses into one pass. Gradients are
 gathered by views too, where a native window reduction would scatter. All are differentiated in reverse only, any
-number of times.
+number of times. Each names itself and its sizes in the program, as `max_pool_3_2_1`: window, strides, padding. Profiles
+show these names, and `models.summary` reads them.
 """
 
 import functools
@@ -48,7 +49,8 @@ def max_pool(
     """
     strides = strides or window
     pads, _ = _layout(x, window, strides, padding, ceil)
-    return _max(_pad(x, pads, -jnp.inf), window, strides)
+    with jax.named_scope(f"max_pool_{window}_{strides}_{padding}"):
+        return _max(_pad(x, pads, -jnp.inf), window, strides)
 
 
 def average_pool(
@@ -79,12 +81,13 @@ def average_pool(
     """
     strides = strides or window
     pads, out = _layout(x, window, strides, padding, ceil)
-    total = _sum(_pad(x, pads, 0.0), window, strides)
     counts = [
         _overlaps(positions, size, window, strides, padding, padding if count_padding else 0)
         for positions, size in zip(out, x.shape[1:3], strict=True)
     ]
-    return total / jnp.asarray(np.outer(*counts), x.dtype)[None, :, :, None]
+    with jax.named_scope(f"average_pool_{window}_{strides}_{padding}"):
+        total = _sum(_pad(x, pads, 0.0), window, strides)
+        return total / jnp.asarray(np.outer(*counts), x.dtype)[None, :, :, None]
 
 
 def adaptive_average_pool(
@@ -98,12 +101,14 @@ def adaptive_average_pool(
     if x.shape[1:3] == (side, side):
         return x
     rows, columns = (jnp.asarray(_shares(size, side), x.dtype) for size in x.shape[1:3])
-    return jnp.einsum("ih,bhwc,jw->bijc", rows, x, columns, precision=lax.Precision.HIGHEST)
+    with jax.named_scope("adaptive_average_pool"):
+        return jnp.einsum("ih,bhwc,jw->bijc", rows, x, columns, precision=lax.Precision.HIGHEST)
 
 
 def global_average(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch channels"]:
     """Return the mean of every channel over all positions."""
-    return jnp.mean(x, axis=(1, 2))
+    with jax.named_scope("global_average"):
+        return jnp.mean(x, axis=(1, 2))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))

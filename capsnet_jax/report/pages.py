@@ -45,7 +45,7 @@ def write(workdir: Path, experiments: Mapping[str, ModuleType]) -> list[Path]:
 
     Raises:
         ConfigError: the workdir has no results.
-        DamagedFileError: an existing file lacks the markers, so that text of a person's would be lost. No file is changed.
+        DamagedFileError: an existing file lacks the markers, so hand-written text would be lost. No file is changed.
     """
     texts: dict[Path, str] = {}
     rows = []

@@ -3,18 +3,16 @@
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, UnidentifiedImageError
 
-from capsnet_jax import data, figures
-from capsnet_jax.data.augment import to_float
-from capsnet_jax.interpret import restore as trained
-from capsnet_jax.sweeps import records
+from capsnet_jax import figures
+from capsnet_jax.config import ConfigError
+from capsnet_jax.interpret.restore import Network, restore
 
 
-class PredictError(Exception):
+class PredictError(ConfigError):
     """Nothing to predict with or from; the message is one line with the remedy."""
 
 
@@ -30,26 +28,20 @@ def predict(image_path: Path, workdir: Path, *, invert: bool = False) -> tuple[s
         What to print (class, each class's capsule length or probability), and the path of the figure drawn.
 
     Raises:
-        PredictError: no finished run, or no readable picture.
+        ConfigError: no finished run, or no readable picture.
     """
-    finished = [r for r in records.load_all(workdir) if trained.has_params(r)]
-    if not finished:
-        raise PredictError(f"no finished run in {workdir}; train one first, or name its --workdir")
-    best = min(finished, key=lambda r: np.nan_to_num(r.result.get("validation_error", np.nan), nan=np.inf))
-    net = trained.load(best)
-    dataset = net.data
-    image = read_image(image_path, dataset.image_shape, invert=invert)
-    out = net.outputs(to_float(jnp.asarray(image[None])))
-
+    net = restore(workdir)
+    image = read_image(image_path, net.data.image_shape, invert=invert)
+    out = net.outputs(image[None])
     scores = np.asarray(out["lengths"] if "lengths" in out else jax.nn.softmax(out["logits"]))[0]
     drawing = np.asarray(out["reconstruction"])[0] if "reconstruction" in out else None
-    figure = figures.prediction(image / 255, drawing, scores, dataset.label_names, note=best.folder.name)
+    figure = figures.prediction(image / 255, drawing, scores, net.data.label_names, note=net.record.name)
     path = figures.save(figure, workdir / "figures" / f"prediction-{image_path.stem}.png")
-    return _describe(image_path, best, dataset, scores), path
+    return _describe(image_path, net, scores), path
 
 
 def read_image(path: Path, shape: tuple[int, int, int], *, invert: bool) -> UInt8[np.ndarray, "height width channels"]:
-    """A picture file in a data set's shape.
+    """Read a picture file in a data set's shape.
 
     Raises:
         PredictError: there is no such file, it is no picture, or the data set is neither grey nor RGB.
@@ -69,8 +61,9 @@ def read_image(path: Path, shape: tuple[int, int, int], *, invert: bool) -> UInt
     return 255 - pixels if invert else pixels
 
 
-def _describe(path: Path, best: records.Record, dataset: data.Dataset, scores: Float[np.ndarray, "classes"]) -> str:
-    order = np.argsort(-scores)
-    lines = [f"{path.name}: {dataset.label_names[order[0]]}", f"  by {best.folder.name}"]
-    lines += [f"  {dataset.label_names[i]:<12} {scores[i]:.3f} {'█' * round(40 * scores[i])}" for i in order]
+def _describe(path: Path, net: Network, scores: Float[np.ndarray, "classes"]) -> str:
+    """Return the class, the run that says so, and the score of every class."""
+    names, order = net.data.label_names, np.argsort(-scores)
+    lines = [f"{path.name}: {names[order[0]]}", f"  by {net.record.name}"]
+    lines += [f"  {names[i]:<12} {scores[i]:.3f} {'█' * round(40 * scores[i])}" for i in order]
     return "\n".join(lines)

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from capsnet_jax import models
 from capsnet_jax.models import pretrained
 from capsnet_jax.models.convnets.googlenet import INCEPTIONS
-from capsnet_jax.models.pretrained import TransferError, imagenet_normalized, load_torchvision
+from capsnet_jax.models.pretrained import PretrainedError, imagenet_normalized, load_torchvision
 
 RNG = np.random.default_rng(0)
 
@@ -46,13 +46,13 @@ def googlenet(classes=3, heads=True):
 
     state = unit("conv1", 64, 3, 7) | unit("conv2", 64, 64, 1) | unit("conv3", 192, 64, 3)
     width = 192
-    for place, (one, reduce3, three, reduce5, five, pool) in INCEPTIONS.items():
-        if heads and place in ("4b", "4e"):
-            aux = "aux1" if place == "4b" else "aux2"
+    for module, (one, reduce3, three, reduce5, five, pool) in INCEPTIONS.items():
+        if heads and module in ("4b", "4e"):
+            aux = "aux1" if module == "4b" else "aux2"
             state |= unit(f"{aux}.conv", 128, width, 1)
             state |= {f"{aux}.fc1.weight": array(1024, 2048), f"{aux}.fc1.bias": array(1024)}
             state |= {f"{aux}.fc2.weight": array(classes, 1024), f"{aux}.fc2.bias": array(classes)}
-        at = f"inception{place}"
+        at = f"inception{module}"
         state |= unit(f"{at}.branch1", one, width, 1)
         state |= unit(f"{at}.branch2.0", reduce3, width, 1) | unit(f"{at}.branch2.1", three, reduce3, 3)
         state |= unit(f"{at}.branch3.0", reduce5, width, 1) | unit(f"{at}.branch3.1", five, reduce5, 3)
@@ -105,7 +105,8 @@ def test_a_layer_that_flattens_sees_pixels_before_channels(heads, tmp_path):
     np.testing.assert_array_equal(project[0, 0], state["inception4c.branch4.1.conv.weight"][:, :, 0, 0].T)
 
 
-# By hand from the papers' tables: places of convolutions among torchvision's features, with poolings and ReLUs between.
+# By hand from the papers' tables: positions of convolutions among torchvision's features; between them are poolings
+# and ReLUs.
 VGG = {
     ("vgg_a", False): ((0,), (3,), (6, 8), (11, 13), (16, 18)),
     ("vgg_a_bn", True): ((0,), (4,), (8, 11), (15, 18), (22, 25)),
@@ -119,25 +120,25 @@ def test_vgg_is_told_by_the_gaps_between_its_convolutions(name, normed):
     """Names and shapes only: broadcast arrays take no memory."""
     blank = partial(np.broadcast_to, np.float32(0))
     state = {f"classifier.{n}.weight": blank((1, 1)) for n in (0, 3, 6)}
-    for place in (place for stage in VGG[name, normed] for place in stage):
-        state[f"features.{place}.weight"] = blank((1, 1, 3, 3))
+    for position in (position for stage in VGG[name, normed] for position in stage):
+        state[f"features.{position}.weight"] = blank((1, 1, 3, 3))
         if normed:
-            state |= {key.replace("x", f"features.{place + 1}"): blank((1,)) for key in norm("x", 1)}
+            state |= {key.replace("x", f"features.{position + 1}"): blank((1,)) for key in norm("x", 1)}
     assert pretrained._recognize(state) == name
     rules = pretrained._rules(name, state)
-    for stage, places in enumerate(VGG[name, normed], 1):
-        for number, place in enumerate(places, 1):
-            leaf = (f"stage{stage}", f"conv{number}", "kernel")
-            assert pretrained._torch_name(leaf, rules) == f"features.{place}.weight"
+    for stage, positions in enumerate(VGG[name, normed], 1):
+        for index, position in enumerate(positions, 1):
+            leaf = (f"stage{stage}", f"conv{index}", "kernel")
+            assert pretrained._torch_name(leaf, rules) == f"features.{position}.weight"
             if normed:
-                leaf = (f"stage{stage}", f"norm{number}", "var")
-                assert pretrained._torch_name(leaf, rules) == f"features.{place + 1}.running_var"
+                leaf = (f"stage{stage}", f"norm{index}", "var")
+                assert pretrained._torch_name(leaf, rules) == f"features.{position + 1}.running_var"
 
 
 def test_alexnet_and_densenet_have_torchvisions_names():
     alexnet = pretrained._rules("alexnet_single", {})
     names = [pretrained._torch_name((f"conv{n}", "bias"), alexnet) for n in range(1, 6)]
-    assert names == [f"features.{place}.bias" for place in (0, 3, 6, 8, 10)]
+    assert names == [f"features.{position}.bias" for position in (0, 3, 6, 8, 10)]
     layers = [pretrained._torch_name((layer, "kernel"), alexnet) for layer in ("fc1", "fc2", "classes")]
     assert layers == ["classifier.1.weight", "classifier.4.weight", "classifier.6.weight"]
     net = models.MODELS["densenet121"]()
@@ -172,23 +173,23 @@ def broken(state, **changes):
 def test_other_arrays_are_named(change, message, residual, tmp_path):
     path = tmp_path / "net.safetensors"
     save_file(broken(residual[0], **change), path)
-    with pytest.raises(TransferError, match=message) as raised:
+    with pytest.raises(PretrainedError, match=message) as raised:
         load_torchvision(path)
     assert str(raised.value).startswith(str(path))
     assert "\n" not in str(raised.value)
 
 
 def test_files_that_are_none(residual, tmp_path, monkeypatch):
-    with pytest.raises(TransferError, match=r"^there is no file .*missing\.safetensors; name a state dictionary"):
+    with pytest.raises(PretrainedError, match=r"^there is no file .*missing\.safetensors; name a state dictionary"):
         load_torchvision(tmp_path / "missing.safetensors")
     cut = tmp_path / "cut.safetensors"
     for data in (residual[1].read_bytes()[:-1000], b"not weights at all"):
         cut.write_bytes(data)
-        with pytest.raises(TransferError, match=r"cut\.safetensors is no whole safetensors file \(.*\); download"):
+        with pytest.raises(PretrainedError, match=r"cut\.safetensors is no whole safetensors file \(.*\); download"):
             load_torchvision(cut)
     (tmp_path / "net.pth").write_bytes(b"pickled")
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(TransferError, match=r"net\.pth can be read where PyTorch is installed; install it, or save"):
+    with pytest.raises(PretrainedError, match=r"net\.pth can be read where PyTorch is installed; install it, or save"):
         load_torchvision(tmp_path / "net.pth")
 
 
@@ -207,7 +208,7 @@ def test_a_pth_file_is_read_by_pytorchs_safe_loader(residual, tmp_path):
     for got, expected in zip(loaded, jax.tree.leaves(load_torchvision(residual[1]).params), strict=True):
         np.testing.assert_array_equal(got, expected)
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(TransferError, match=r"resnet18\.pth is no state dictionary \(.*\); save a module's"):
+    with pytest.raises(PretrainedError, match=r"resnet18\.pth is no state dictionary \(.*\); save a module's"):
         load_torchvision(path)
 
 
