@@ -21,67 +21,23 @@ import capsnet_jax.figures.style as style
 from capsnet_jax.figures.grouping import DATASET, Record
 from capsnet_jax.figures.images import reconstructions, show
 from capsnet_jax.figures.labels import dataset_label, dataset_slug
-from capsnet_jax.interpret.restore import Trained, observed
+from capsnet_jax.interpret import OBSERVATIONS
+from capsnet_jax.interpret.restore import load_observation
 
-CONFIG: dict[str, object] = {"eval.max_routing_iterations": 7}
+CONFIG: dict[str, object] = {}
 
 SWEEP: list[dict[str, object]] = [{"routing.iterations": 3}]
 
-STEPS = 11  # from −0.25 to 0.25
-GREATEST = 0.25
-SHOWN = 2  # reconstructions of each class
 GAP = 2  # white pixels between the images of a grid
 
-
-def observe(trained: Trained) -> dict[str, np.ndarray]:
-    """Reconstructions, and one image of each class with every dimension of its capsule moved.
-
-    Returns:
-        Bytes for pixels, as in the data set: "images" and "reconstructions" [shown, height, width, channels], "labels"
-        and "predictions" [shown]; "moved" [classes, dims, STEPS, height, width, channels], "offsets" [STEPS],
-        and the classes' "names".
-    """
-    import jax
-    import jax.numpy as jnp
-
-    from capsnet_jax.data.augment import to_float
-    from capsnet_jax.models.capsnet import decode
-
-    held, shape = trained.data.validation, trained.data.image_shape
-    places = np.array([np.flatnonzero(held.labels == c)[i] for i in range(SHOWN) for c in range(trained.data.classes)])
-    out = trained.outputs(to_float(jnp.asarray(held.images[places])))
-    offsets = np.linspace(-GREATEST, GREATEST, STEPS, dtype=np.float32)
-
-    def moved(capsules: jax.Array, shown: jax.Array) -> jax.Array:
-        """[dims, STEPS, pixels] of one image's capsules [classes, dims]."""
-        dims = capsules.shape[1]
-        steps = jnp.eye(dims)[:, None] * jnp.asarray(offsets)[None, :, None]
-        changed = jnp.broadcast_to(capsules, (dims, STEPS, *capsules.shape)).at[:, :, shown].add(steps)
-        changed = changed.reshape(-1, *capsules.shape)
-        return decode(trained.model, trained.params, changed, jnp.full(len(changed), shown)).reshape(dims, STEPS, -1)
-
-    classes = jnp.arange(trained.data.classes)
-    grid = np.stack([moved(capsules, c) for capsules, c in zip(out["capsules"], classes, strict=False)])
-
-    def to_bytes(pixels: np.ndarray | jax.Array) -> np.ndarray:
-        return np.round(255 * np.asarray(pixels)).astype(np.uint8)
-
-    return {
-        "images": np.asarray(held.images)[places],
-        "labels": np.asarray(held.labels)[places],
-        "reconstructions": to_bytes(out["reconstruction"]),
-        "predictions": np.asarray(jnp.argmax(out["lengths"], axis=-1)),
-        "moved": to_bytes(grid.reshape(*grid.shape[:3], *shape)),
-        "offsets": offsets,
-        "names": np.array(trained.data.label_names),
-    }
+observe = OBSERVATIONS["capsule_dimensions"]
 
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
-    """Of each data set: reconstructions, the dimension of each class that changes most, and one class's dimensions."""
+    """Draw reconstructions, the dimension of each class that changes most, and one class's dimensions."""
     drawn = {}
     for record in sorted(records, key=lambda record: -record.seed):  # the least seed comes last, and stays
-        arrays = observed(record, "capsule_dimensions")
+        arrays = load_observation(record, "capsule_dimensions")
         if arrays is None:
             continue
         dataset, preset = record.settings[DATASET], record.settings["preset"]
@@ -92,7 +48,7 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
 
 
 def _draw(arrays: dict[str, np.ndarray], note: str) -> dict[str, Figure]:
-    """The figures of one run, from what `observe` returned."""
+    """Draw the figures of one run, from what `observe` returned."""
     names, offsets = arrays["names"].tolist(), arrays["offsets"]
     pixels = {name: array / 255 for name, array in arrays.items() if array.dtype == np.uint8}
     # How far each dimension moves the picture: the mean distance of its steps from where it started.

@@ -22,14 +22,14 @@ for densenet22_k44, 6.50, 3.25, 3.75 for resnet8, 18.25, 5.25, 3.00 for densenet
 coarse choice:
 
     python launch.py --experiment=conv_baselines --seeds=1 --set train.epochs=3 --set train.batch_size=32 \
-        --set routing.iterations=3 --sweep train.learning_rate=0.001,0.003,0.01 --workdir=runs/rates \
+        --sweep train.learning_rate=0.001,0.003,0.01 --workdir=runs/rates \
         --sweep model.name=cnn_small,resnet8_w56,densenet22_k44,resnet8,densenet_bc22_k7
 
 In the workdir of `routing_iterations` its CapsNets are found and not trained again. The paper's CNN (35.4 M, 3.9 GFLOP)
 trains at 13 images/s on 2 cores, 11 hours for 10 epochs of MNIST, so it is left to who has an accelerator:
 
     python launch.py --experiment=conv_baselines --dataset=mnist --seeds=5 --set model.name=sabour_cnn \
-        --set routing.iterations=3 --set train.learning_rate=0.001
+        --set train.learning_rate=0.001
 
 Its rate is untested. Parameters and FLOPs include CapsNet's decoder, which classifying would not need (0.6 M and 1
 MFLOP); FLOPs are of matrix products and convolutions, routing's among them.
@@ -39,69 +39,56 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
+from capsnet_jax import data
+from capsnet_jax.config import Config
 from capsnet_jax.figures.cost import error_by_cost
 from capsnet_jax.figures.curves import learning_curves
 from capsnet_jax.figures.grouping import Record, compared_paths
 from capsnet_jax.figures.labels import ITERATIONS, MODEL
+from capsnet_jax.models.summary import work
+from capsnet_jax.overrides import build
 
-if TYPE_CHECKING:
-    from capsnet_jax.config import Config
+CONFIG: dict[str, object] = {}
 
-CONFIG: dict[str, object] = {"eval.max_routing_iterations": 7}
-
-
-def _capsnet(iterations: int) -> dict[str, object]:
-    return {"model.name": "capsnet_small", "routing.iterations": iterations, "train.learning_rate": 3e-3}
-
-
-def _conv_net(name: str, rate: float = 3e-3) -> dict[str, object]:
-    return {"model.name": name, "routing.iterations": 3, "train.learning_rate": rate}  # it does not route
-
+BASELINE: dict[str, object] = {"model.name": "capsnet_small", "routing.iterations": 3}
 
 SWEEP: list[dict[str, object]] = [
-    _capsnet(3),
-    _capsnet(1),
-    _conv_net("cnn_small"),
-    _conv_net("resnet8_w56"),
-    _conv_net("densenet22_k44", 1e-2),
-    _conv_net("resnet8"),
-    _conv_net("densenet_bc22_k7", 1e-2),
+    {"model.name": "capsnet_small", "routing.iterations": 3, "train.learning_rate": 3e-3},
+    {"model.name": "capsnet_small", "routing.iterations": 1, "train.learning_rate": 3e-3},
+    {"model.name": "cnn_small", "train.learning_rate": 3e-3},
+    {"model.name": "resnet8_w56", "train.learning_rate": 3e-3},
+    {"model.name": "densenet22_k44", "train.learning_rate": 1e-2},
+    {"model.name": "resnet8", "train.learning_rate": 3e-3},
+    {"model.name": "densenet_bc22_k7", "train.learning_rate": 1e-2},
 ]
 
 
 def count(record: Record) -> dict[str, float]:
-    """FLOPs of a run's network for one image; none where its data set does not say how large images are."""
-    from capsnet_jax import config, data
-
-    settings = config.unflatten(record.settings)
+    """Count the FLOPs of a run's network for one image; none where its data set does not say how large images are."""
+    config = build(record.settings)
     try:
-        shape, classes = data.dimensions(settings.data.dataset, label_key=settings.data.label or None)
+        shape, classes = data.dimensions(config.data.dataset, label_key=config.data.label or None)
     except data.DataError:
         return {}
-    # What is not of the network makes no other number, and would only have it counted again.
-    alike = config.Config(model=settings.model, routing=settings.routing, loss=settings.loss)
-    return {"flops": _work(alike, shape, classes)}
+    # Runs of the same network share a count.
+    network = {name: getattr(config, name) for name in ("model", "routing", "reconstruction")}
+    return {"flops": _work(Config(**network), shape, classes)}
 
 
-@functools.cache
-def _work(settings: Config, image_shape: tuple[int, int, int], classes: int) -> int:
-    from capsnet_jax.models.summary import work
-
-    return work(settings, image_shape, classes)
+_work = functools.cache(work)
 
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
-    """Test error against parameters and FLOPs, and learning curves."""
+    """Draw test error against parameters and FLOPs, and learning curves."""
     by = _paths(records)
     return {"error_against_cost": error_by_cost(records, by), "learning_curves": learning_curves(records, by)}
 
 
 def _paths(records: Sequence[Record]) -> list[str]:
-    """The model, and whatever was varied with one model; that each has its own learning rate says nothing."""
+    """Return the model, and whatever was varied with one model. That each has its own learning rate says nothing."""
     models: dict[str, list[Record]] = {}
     for record in records:
         models.setdefault(record.settings[MODEL], []).append(record)

@@ -9,17 +9,23 @@ Takes 20 seconds: every network is traced, none is run.
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import capsnet_jax.figures.style as style
-
-if TYPE_CHECKING:
-    from capsnet_jax.config import Config
+from capsnet_jax.config import Config
+from capsnet_jax.models.summary import outline
+from capsnet_jax.overrides import build
+from capsnet_jax.report.render import align
+from capsnet_jax.sweeps.files import write_json, write_text
+from capsnet_jax.sweeps.interrupt import Interrupted
 
 CONFIG: dict[str, object] = {}
 
@@ -61,36 +67,23 @@ HUMAN = 5.1
 FAMILIES = ("AlexNet", "VGG", "GoogLeNet", "ResNet", "DenseNet")
 
 
-def measure(settings: Sequence[Config], workdir: Path, stop: Callable[[], int | None]) -> None:
+def measure(configs: Sequence[Config], workdir: Path, stop: Callable[[], int | None]) -> None:
     """Count what the workdir does not yet hold."""
-    import json
-
-    from capsnet_jax.models.summary import outline
-    from capsnet_jax.sweeps.files import write_json
-    from capsnet_jax.sweeps.interrupt import Interrupted
-
     path = _counts(workdir)
-    found = json.loads(path.read_text()) if path.exists() else {}
+    counts = json.loads(path.read_text()) if path.exists() else {}
     for name, error in TOP5.items():
-        if name in found:
+        if name in counts:
             continue
         if signum := stop():
             raise Interrupted(signum)
-        counted = outline(name)
-        found[name] = {"top5_error": error, "parameters": counted.parameters, "flops": counted.flops}
-        write_json(path, found)
+        counted = outline(build({"model.name": name}))
+        counts[name] = {"top5_error": error, "parameters": counted.parameters, "flops": counted.flops}
+        write_json(path, counts)
         print(f"{name}: {counted.parameters:,} parameters, {counted.flops / 1e9:.2f} GFLOP for one image", flush=True)
 
 
 def report(workdir: Path) -> tuple[str, list[dict[str, Any]]]:
-    """The table for the terminal, and its rows; writes ilsvrc_evolution.csv."""
-    import csv
-    import io
-    import json
-
-    from capsnet_jax.report.render import align
-    from capsnet_jax.sweeps.files import write_text
-
+    """Return the table for the terminal, and its rows; write ilsvrc_evolution.csv."""
     if not _counts(workdir).exists():
         return "", []
     rows = [{"model": name} | counts for name, counts in json.loads(_counts(workdir).read_text()).items()]
@@ -108,7 +101,7 @@ def report(workdir: Path) -> tuple[str, list[dict[str, Any]]]:
 
 
 def figures(records: Sequence[dict[str, Any]]) -> dict[str, Figure]:
-    """The challenge's winners by year and depth, and error against parameters and FLOPs."""
+    """Draw the challenge's winners by year and depth, and error against parameters and FLOPs."""
     return {"winners": winners(), "cost": error_against_cost(records)}
 
 

@@ -19,8 +19,7 @@ from capsnet_jax.figures.error_against import error_against
 from capsnet_jax.figures.forest import error_by_setting
 from capsnet_jax.figures.grouping import Record, compared_paths
 
-CONFIG: dict[str, object] = {"eval.max_routing_iterations": 7, "routing.iterations": 3}
-
+CONFIG: dict[str, object] = {"routing.iterations": 3}
 
 LOSS = ["loss.form", "loss.reconstruction_weight"]
 SOFTMAX, SCALE = "routing.softmax_over", "model.weight_scale"
@@ -46,7 +45,7 @@ SWEEP = [
 
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
-    """Test error of the forms of the loss, and of each softmax against the scale of W."""
+    """Draw test error of the forms of the loss, and of each softmax against the scale of W."""
     drawn = {}
     forms = _like_the_first(records, [SOFTMAX, SCALE])
     if len({tuple(record.settings.get(path) for path in LOSS) for record in forms}) > 1:

@@ -37,16 +37,13 @@ from capsnet_jax.figures.labels import (
     seeds_label,
     setting_label,
 )
-from capsnet_jax.interpret.restore import Trained, observed
+from capsnet_jax.interpret import OBSERVATIONS
+from capsnet_jax.interpret.restore import load_observation
 from capsnet_jax.overrides import grid
 
 CONFIG: dict[str, object] = {"eval.max_routing_iterations": 7}
 
 SWEEP: list[dict[str, object]] = grid({"routing.iterations": (1, 3, 7)})
-
-SHOWN = 3  # images, the first of the validation split of as many classes
-COUPLED = (1, 2, 3)  # iterations whose couplings are drawn
-
 
 CLASSES = 3  # columns of `couplings_over_image`: the classes whose capsules are longest
 
@@ -60,49 +57,11 @@ QUANTITIES = {
 }
 
 
-def observe(trained: Trained) -> dict[str, np.ndarray]:
-    """Where single images' votes go.
-
-    Returns:
-        "images" uint8[SHOWN, height, width, channels], "labels" [SHOWN], "shares" float32[SHOWN, iterations, rows,
-        columns, classes]: the lengths of coupled votes |c_io û_io|, summed over the types of each position; "lengths"
-        [SHOWN, iterations, classes] of the class capsules, "receptive" (stride, side) of a position, in pixels, and
-        the classes' "names".
-    """
-    import dataclasses
-
-    import jax.numpy as jnp
-
-    from capsnet_jax.data.augment import to_float
-    from capsnet_jax.models.capsnet import reroute
-    from capsnet_jax.ops.squash import length
-
-    held, model = trained.data.validation, trained.model
-    places = np.array([np.flatnonzero(np.asarray(held.labels) == c)[0] for c in range(SHOWN)])
-    images = np.asarray(held.images)[places]
-    out = trained.outputs(to_float(jnp.asarray(images)))
-    votes = length(jnp.einsum("bik,iokd->biod", out["primary"], trained.params["class_capsules"]["W"]))
-    kernel = model.kernel
-    rows, columns = ((side - 2 * kernel + 1) // 2 + 1 for side in images.shape[1:3])
-    shares, lengths = [], []
-    for t in COUPLED:
-        settings = dataclasses.replace(trained.settings.routing, iterations=t)
-        routed = reroute(trained.params, out["primary"], settings)
-        coupled = (routed.couplings * votes).reshape(SHOWN, rows, columns, model.types, -1)
-        shares.append(np.asarray(coupled.sum(axis=3)))
-        lengths.append(np.asarray(length(routed.capsules)))
-    return {
-        "images": images,
-        "labels": np.asarray(held.labels)[places],
-        "shares": np.stack(shares, axis=1).astype(np.float32),
-        "lengths": np.stack(lengths, axis=1),
-        "receptive": np.array([2, kernel + kernel - 1]),
-        "names": np.array(trained.data.label_names),
-    }
+observe = OBSERVATIONS["couplings"]
 
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
-    """Every quantity through training, and single images' couplings."""
+    """Draw every quantity through training, and single images' couplings."""
     drawn = {}
     by = compared_paths(records, [ITERATIONS])
     for dataset, members in by_dataset(records).items():
@@ -110,7 +69,7 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
         drawn[f"through_training-{slug}"] = through_training(members, by)
         least_seed = min(record.seed for record in members)
         for record in members:
-            arrays = observed(record, "routing_diagnostics")
+            arrays = load_observation(record, "routing_diagnostics")
             if arrays is None or record.seed != least_seed:
                 continue
             names, receptive = arrays["names"].tolist(), tuple(arrays["receptive"])
@@ -135,7 +94,7 @@ def through_training(records: Sequence[Record], by: Sequence[str], *, level: flo
     """
     recorded = [record for record in records if "validation_error_at_1" in record.metrics]
     if not recorded:
-        raise ValueError("no run was probed; train with routing.probe=7")
+        raise ValueError("no run was recorded; train with eval.max_routing_iterations=7")
     dataset, groups = single_dataset(recorded, by)
     figure = style.new_figure(1.2 + 1.75 * len(groups))
     panels = figure.subplots(len(groups), len(QUANTITIES), squeeze=False, sharex=True, sharey="col")

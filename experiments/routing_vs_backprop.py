@@ -38,25 +38,22 @@ from capsnet_jax.figures.labels import GRADIENT, dataset_label, dataset_slug, in
 CONFIG: dict[str, object] = {"eval.max_routing_iterations": 7}
 
 
-def _arm(name: str = "dynamic", iterations: int = 3, gradient: str = "full", frozen: str = "none") -> dict[str, object]:
-    return {
-        "routing.name": name,
-        "routing.iterations": iterations,
-        "routing.gradient": gradient,
-        "train.frozen": frozen,
-    }
+BASELINE: dict[str, object] = {
+    "routing.name": "dynamic",
+    "routing.iterations": 3,
+    "routing.gradient": "full",
+    "train.frozen": "none",
+}
 
-
-SWEEP = [
-    _arm(),
-    _arm(gradient="stop"),
-    _arm(iterations=1),
-    _arm("learned"),
-    _arm("random"),
-    _arm(frozen="class_capsules"),
-    _arm(frozen="conv1+primary+class_capsules"),
+SWEEP: list[dict[str, object]] = [
+    BASELINE,
+    BASELINE | {"routing.gradient": "stop"},
+    {"routing.name": "dynamic", "routing.iterations": 1, "train.frozen": "none"},
+    {"routing.name": "learned", "train.frozen": "none"},
+    {"routing.name": "random", "train.frozen": "none"},
+    BASELINE | {"train.frozen": "class_capsules"},
+    BASELINE | {"train.frozen": "conv1+primary+class_capsules"},
 ]
-
 
 Points = Mapping[str, Sequence[tuple[int, float]]]
 
@@ -98,15 +95,15 @@ GRADIENTS = {
 
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
-    """Test error of each arm, learning curves, and the slide's figure where both of its arms were run."""
-    by = compared_paths(records, list(SWEEP[0]))
+    """Draw the test error of each arm, learning curves, and the slide's figure where both of its arms were run."""
+    by = compared_paths(records, list(BASELINE))
     drawn = {
         "error_by_arm": error_by_setting(records, by),
         "learning_curves": learning_curves(records, by),
     }
     if len({record.seed for record in records}) < len(records):
-        drawn["paired"] = paired_differences(records, by, baseline=SWEEP[0])
-    of_the_slide = {path: value for path, value in SWEEP[0].items() if path != GRADIENT}
+        drawn["paired"] = paired_differences(records, by, baseline=BASELINE)
+    of_the_slide = {path: value for path, value in BASELINE.items() if path != GRADIENT}
     routed = [r for r in records if all(r.settings.get(path) == value for path, value in of_the_slide.items())]
     paths = [path for path in varying_paths(routed) if path != GRADIENT]
     # The slide's two columns are two settings that differ in the gradient alone.

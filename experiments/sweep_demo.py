@@ -45,7 +45,7 @@ SWEEP = [
 
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
-    """The grid of learning rate and temperature as a map, and each other setting against the validation error."""
+    """Draw the grid of learning rate and temperature as a map, and each other setting against the validation error."""
     paths = compared_paths(records)
     default = {path: max(values := [r.settings.get(path) for r in records], key=values.count) for path in paths}
 

@@ -35,7 +35,7 @@ CONFIG: dict[str, object] = {
 }
 
 STRATEGIES: dict[str, dict[str, object]] = {
-    "from scratch": {"finetune.source": "none", "finetune.lr_multiplier": 1.0, "train.frozen": "none"},
+    "from scratch": {"finetune.source": "none", "train.frozen": "none"},
     "fine-tune all": {"finetune.source": "mnist", "finetune.lr_multiplier": 0.1, "train.frozen": "none"},
     "freeze the first two": {"finetune.source": "mnist", "finetune.lr_multiplier": 1.0, "train.frozen": "conv1+conv2"},
     "output layer alone": {
@@ -54,7 +54,9 @@ SWEEP: list[dict[str, object]] = [
     for strategy in STRATEGIES.values()
 ]
 
-Place = tuple[str, str, int]  # data set, its transform, number of training images
+Position = tuple[str, str, int]  # data set, its transform, number of training images
+
+BASELINE: dict[str, object] = STRATEGIES["from scratch"]
 
 # (alike, much) → what the slides advise
 ADVICE = {
@@ -66,7 +68,7 @@ ADVICE = {
 
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
-    """Every way of moving for each target and size, the slides' advice marked at the least and the greatest size."""
+    """Draw all strategies for each target and size, with the slides' advice at the least and the greatest size."""
     sizes = {int(record.settings[SIZE]) for record in records}
     advice = {
         (dataset, transform, size): ADVICE[dataset == "mnist", size == max(sizes)]
@@ -80,7 +82,7 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
 def transfer_grid(
     records: Sequence[Record],
     strategies: Mapping[str, Mapping[str, object]],
-    advice: Mapping[Place, str],
+    advice: Mapping[Position, str],
     *,
     quantity: str = "test_error",
     level: float = 0.95,
@@ -97,8 +99,8 @@ def transfer_grid(
     Raises:
         ValueError: there are no records, or none has the quantity.
     """
-    paths = list(next(iter(strategies.values())))
-    names = {tuple(strategy[path] for path in paths): name for name, strategy in strategies.items()}
+    paths = list(dict.fromkeys(path for strategy in strategies.values() for path in strategy))
+    names = {tuple(strategy.get(path) for path in paths): name for name, strategy in strategies.items()}
     groups = group(records, [DATASET, TRANSFORM, SIZE, *paths])
     targets = list(dict.fromkeys(setting[:2] for setting in groups))
     sizes = sorted({int(str(setting[2])) for setting in groups})
