@@ -114,5 +114,10 @@ def test_nothing_of_a_net_that_does_not_route():
     assert observed(build({"model.name": "cnn_small"})) == {}
 
 
+def test_nothing_of_a_net_that_routes_under_other_names():
+    renamed = {name.replace("class_capsules", "capsules"): leaves for name, leaves in net()[1].items()}
+    assert diagnostics.observe_routing(T)(SETTINGS, renamed, {}, jax.device_put(EXAMPLES), CLASSES) == {}
+
+
 def test_nothing_of_no_examples():
     assert observed(examples=make_examples(0, 0)) == {}
