@@ -20,6 +20,7 @@ from typing import Any, TypeVar, dataclass_transform
 import jax
 
 T = TypeVar("T")
+UNIONS = (types.UnionType, typing.Union)
 
 
 class ConfigError(Exception):
@@ -75,8 +76,11 @@ def static(
 def pytree_dataclass(cls: type[T]) -> type[T]:
     """Make a class a frozen dataclass and a pytree: traced fields and inner dataclasses are children."""
     cls = dataclasses.dataclass(frozen=True)(cls)
+    hints = typing.get_type_hints(cls)  # types may be text, as under `from __future__ import annotations`
     cls.__no_type_check__ = True  # type: ignore[attr-defined]  # JAX puts arrays, shapes and tracers in place of numbers
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    for field in fields:
+        field.type = hints.get(field.name, field.type)
     children = [f.name for f in fields if f.metadata.get("traced", True)]
     structure = [f.name for f in fields if f.name not in children]
     return jax.tree_util.register_dataclass(cls, data_fields=children, meta_fields=structure)
@@ -292,7 +296,8 @@ def makes_difference(settings: Any, field: dataclasses.Field) -> bool:
 
 def types_of(field: dataclasses.Field) -> tuple[Any, ...]:
     """Return the types that a field takes, None last where it may be None."""
-    return typing.get_args(field.type) if isinstance(field.type, types.UnionType) else (field.type,)
+    kinds = typing.get_args(field.type) if typing.get_origin(field.type) in UNIONS else (field.type,)
+    return tuple(sorted(kinds, key=lambda kind: kind is type(None)))
 
 
 def _read_text(kind: Any, text: str) -> Any:

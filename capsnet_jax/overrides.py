@@ -202,19 +202,18 @@ def describe_settings(config: Config, observed: Eval) -> str:
 
 
 @functools.cache
-def _paths_of(_registered: tuple[str, ...]) -> tuple[str, ...]:
-    settings: list[tuple[str, Any]] = [("data", Data()), ("train", Train()), ("finetune", Finetune()), ("eval", Eval())]
-    settings += [("loss", Reconstruction())]
-    for group, registry in (("model", MODELS), ("routing", ROUTERS), ("loss", LOSSES)):
-        settings += [(group, entry.settings) for entry in registry.values()]
+def _paths_of(own: tuple[tuple[str, type], ...]) -> tuple[str, ...]:
+    parts = [("data", Data), ("train", Train), ("finetune", Finetune), ("eval", Eval), ("loss", Reconstruction), *own]
     paths = ["preset", "model.name", "routing.name", "loss.name"]
-    paths += [f"{group}.{f.name}" for group, own in settings for f in dataclasses.fields(own) if "doc" in f.metadata]
+    paths += [f"{group}.{f.name}" for group, cls in parts for f in dataclasses.fields(cls) if "doc" in f.metadata]
     return tuple(dict.fromkeys(paths))
 
 
 def all_paths() -> tuple[str, ...]:
-    """Return every path that some model, router or loss has."""
-    return _paths_of((*MODELS, *ROUTERS, *LOSSES))  # asked anew when a guest is added
+    """Return every path that some model, router or loss has; guests' paths too, from when they are registered."""
+    registries: dict[str, Mapping[str, Any]] = {"model": MODELS, "routing": ROUTERS, "loss": LOSSES}
+    own = [(group, type(entry.settings)) for group, registry in registries.items() for entry in registry.values()]
+    return _paths_of(tuple(dict.fromkeys(own)))
 
 
 def full_path(path: str) -> str:

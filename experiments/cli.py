@@ -170,6 +170,7 @@ def _run(options: flags.FlagValues) -> None:
 def _draw(name: str, workdir: Path, baseline: dict[str, Any]) -> None:
     """Print the table and save the figures of the workdir's records."""
     from capsnet_jax import figures
+    from capsnet_jax.figures.grouping import studies
 
     experiment = _load(name)
     if hasattr(experiment, "report"):
@@ -179,8 +180,10 @@ def _draw(name: str, workdir: Path, baseline: dict[str, Any]) -> None:
     if not text:
         raise ConfigError(f"no finished run of {name} in {workdir}; run it first, or name its --workdir")
     print(f"\n{text}")
-    for title, figure in (experiment.figures(results) if results else {}).items():
-        print(figures.save(figure, workdir / "figures" / f"{name}-{title}.png"))
+    for study, members in ({"": results} if hasattr(experiment, "report") else studies(results)).items():
+        for title, figure in (experiment.figures(members) if members else {}).items():
+            file = "-".join(word for word in (name, title, study) if word)
+            print(figures.save(figure, workdir / "figures" / f"{file}.png"))
 
 
 def _tables(name: str, experiment: ModuleType, workdir: Path, baseline: dict[str, Any]) -> tuple[str, list[Any]]:

@@ -66,8 +66,8 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
         return drawn
     drawn["error_against_iterations"] = error_against(routed, ITERATIONS, by=varied)
     # What is drawn below compares iterations alone.
-    first = routed[0].settings
-    alike = [r for r in routed if all(r.settings.get(path) == first.get(path) for path in varied)]
+    first = max(routed, key=lambda record: len(record.settings)).settings  # one iteration has fewer settings
+    alike = [r for r in routed if all(r.settings.get(path, first.get(path)) == first.get(path) for path in varied)]
     one_and_three = [record for record in alike if record.settings[ITERATIONS] in (1, 3)]
     if len({record.settings[ITERATIONS] for record in one_and_three}) == 2:
         drawn["training_loss"] = learning_curves(one_and_three, by, metrics=("train_loss",), among=records)

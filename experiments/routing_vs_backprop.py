@@ -23,7 +23,16 @@ from matplotlib.figure import Figure
 import capsnet_jax.figures.style as style
 from capsnet_jax.figures.curves import caveats, draw_curve, learning_curves
 from capsnet_jax.figures.forest import error_by_setting, paired_differences
-from capsnet_jax.figures.grouping import Curve, Record, by_dataset, compared_paths, group_by_dataset, mean_curve
+from capsnet_jax.figures.grouping import (
+    DATASET,
+    Curve,
+    Record,
+    compared_paths,
+    group,
+    group_by_dataset,
+    mean_curve,
+    varying_paths,
+)
 from capsnet_jax.figures.labels import GRADIENT, dataset_label, dataset_slug, interval_label, label, seeds_label
 
 CONFIG: dict[str, object] = {"eval.max_routing_iterations": 7}
@@ -96,12 +105,16 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
         drawn["paired"] = paired_differences(records, by, baseline=BASELINE)
     of_the_slide = {path: value for path, value in BASELINE.items() if path != GRADIENT}
     routed = [r for r in records if all(r.settings.get(path) == value for path, value in of_the_slide.items())]
-    for dataset, members in by_dataset(routed).items():
-        # The slide's two columns are two settings; where a sweep compares more, they would mix.
-        if set(compared_paths(members)) == {GRADIENT}:
-            without, with_ = ([r for r in members if r.settings[GRADIENT] == g] for g in ("stop", "full"))
+    paths = [path for path in varying_paths(routed) if path != GRADIENT]
+    # The slide's two columns are two settings that differ in the gradient alone.
+    columns: dict[tuple[object, ...], dict[object, list[Record]]] = {}
+    for (*setting, gradient), members in (group(routed, [DATASET, *paths, GRADIENT]) if routed else {}).items():
+        columns.setdefault(tuple(setting), {})[gradient] = members
+    for (dataset, *_), pair in columns.items():
+        if set(pair) == {"stop", "full"}:
             reference = SLIDE_POINTS if dataset == "fashion_mnist" else None
-            drawn[f"with_and_without-{dataset_slug(dataset)}"] = routing_vs_backprop(without, with_, reference)
+            title = f"with_and_without-{dataset_slug(dataset)}"
+            drawn[title] = routing_vs_backprop(pair["stop"], pair["full"], reference)
     return drawn
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import typing
 
 import jax
 import jax.numpy as jnp
@@ -155,15 +156,29 @@ def test_text_that_cannot_be_read_says_what_the_path_takes(path, text):
     assert "\n" not in str(error.value)
 
 
-def test_a_field_may_be_none_where_its_type_says_so():
+@pytest.mark.parametrize("kind", [int | None, None | int, typing.Optional[int], "int | None"], ids=str)  # noqa: UP045
+def test_a_field_may_be_none_where_its_type_says_so(kind):
     @pytree_dataclass
     class Own:
-        width: int | None = static(None, low=1, doc="hidden units")
+        width: kind = static(None, low=1, doc="hidden units")
 
     (field,) = dataclasses.fields(Own)
     assert [check_value("own.width", field, value) for value in (None, "none", "None", 5, "5")] == [None] * 3 + [5, 5]
     with pytest.raises(ConfigError, match=r"^own\.width takes a whole number of at least 1, or none, not 0$"):
         check_value("own.width", field, 0)
+
+
+def test_types_may_be_written_as_text():
+    """As they are in a file that begins with `from __future__ import annotations`."""
+
+    @pytree_dataclass
+    class Own:
+        width: "int" = static(3, doc="hidden units")
+        sizes: "tuple[int, ...]" = static((3,), doc="hidden units")
+        rate: "float" = traced(0.5, doc="of learning")
+
+    fields = dataclasses.fields(Own)
+    assert [check_value("own", f, text) for f, text in zip(fields, ("5", "5x6", "5"), strict=True)] == [5, (5, 6), 5.0]
 
 
 def test_choices_may_be_a_registry_that_grows():

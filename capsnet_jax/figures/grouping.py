@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from capsnet_jax.statistics import mean_interval
-from capsnet_jax.sweeps.records import Record, by_dataset, compared_paths
+from capsnet_jax.sweeps.records import Record, by_dataset, compared_paths, varying_paths
 
 __all__ = [
     "Curve",
@@ -30,7 +30,9 @@ __all__ = [
     "recorded_iterations",
     "results",
     "single_dataset",
+    "studies",
     "summarize",
+    "varying_paths",
 ]
 
 DATASET = "data.dataset"
@@ -72,6 +74,23 @@ def group(records: Sequence[Record], by: Sequence[str]) -> Groups:
     ranks = [_ranks(column) for column in zip(*groups, strict=True)]
     order = sorted(groups, key=lambda setting: [rank[value] for rank, value in zip(ranks, setting, strict=True)])
     return {setting: groups[setting] for setting in order}
+
+
+def studies(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """Split records into studies that a figure can show together: one preset and one optimizer each.
+
+    Returns:
+        For each study its records. Its name is "" for the preset that most runs are of, trained by Adam, else the
+        preset, the optimizer or both, as `paper-muon`.
+    """
+    presets = [str(record.settings["preset"]) for record in records]
+    most = max(dict.fromkeys(presets), key=presets.count, default="")
+    split: dict[str, list[Record]] = defaultdict(list)
+    for record, preset in zip(records, presets, strict=True):
+        optimizer = str(record.settings["train.optimizer"])
+        name = "-".join(word for word in (preset, optimizer) if word not in (most, "adam"))
+        split[name].append(record)
+    return dict(split)
 
 
 def group_by_dataset(records: Sequence[Record], by: Sequence[str]) -> dict[str, Groups]:

@@ -46,12 +46,12 @@ def routing_diagnostics(
         whose class does), "logit_change_at_t" (mean |b_t − b_{t−1}|), "logit_drift_at_t" (mean b_t − b_{t−1}, with its
         sign), "coupling_change_at_t" (mean |c_t − c_{t−1}|), "capsule_change_at_t" (mean length of v_t − v_{t−1}).
         And "dead_capsules", the percentage of primary capsules never longer than 0.1 in any image. Nothing where
-        there are no examples, or the router does not iterate.
+        there are no examples, the router does not iterate, or the network is no CapsNet.
 
     Source: mean change of the logits, Sabour et al. 2017, figure A.1; flips, Paik et al. 2019 (arXiv:1907.13327).
     """
     count = examples.labels.shape[0]
-    if not count or config.routing is None or not iterates(config.routing):
+    if not count or config.routing is None or not iterates(config.routing) or "class_capsules" not in params:
         return {}
     model = models.build(config, classes)
     choice = with_iterations(config.routing, max_iterations)

@@ -107,7 +107,8 @@ def title(group: Sequence[Run], runs: Sequence[Run]) -> str:
     apart = [
         f"{path}={own[path]}"
         for path in own
-        if any(flat.get(path) != own[path] for flat in flats) and all(flat.get(path) == own[path] for flat in members)
+        if any(flat.get(path, own[path]) != own[path] for flat in flats)
+        and all(flat[path] == own[path] for flat in members)
     ]
     text = f"{len(group)} runs"
     return f"{' '.join(apart)} × {text}" if apart else text

@@ -46,7 +46,7 @@ def random_weights(given: Workload) -> dict:
     Votes are larger than at the start of training, so that couplings are not all but uniform.
     """
     model = models.build(overrides.build(given.settings), given.classes)
-    shapes = jax.eval_shape(lambda: models.init(model, jax.random.key(0), (given.side, given.side, 1)))
+    shapes, _ = jax.eval_shape(lambda: models.init(model, jax.random.key(0), (given.side, given.side, 1)))
     rng = np.random.default_rng(1)
     weights = jax.tree.map(lambda leaf: 0.2 * rng.standard_normal(leaf.shape, np.float32), shapes)
     weights["class_capsules"]["W"] *= 3

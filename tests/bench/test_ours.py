@@ -52,15 +52,15 @@ def test_steps_are_those_of_the_training_loop_epoch_by_epoch(counted):
 def test_a_fit_is_train_fit_of_those_seeds(monkeypatch):
     calls = []
 
-    def fit(configs, seeds, data, *, across):
-        calls.append((configs, seeds, data, across))
+    def fit(configs, seeds, data, *, parallel):
+        calls.append((configs, seeds, data, parallel))
         for _ in range(2):
-            yield train.Progress(0, 0, (), [], 0.0, 0.0)
+            yield train.FitProgress(0, 0, (), [], 0.0, 0.0)
 
     monkeypatch.setattr(train, "fit", fit)
     assert ours.fit(small.workload(runs=3, parallel="vmap", num_images=5000), [4, 5, 6]) >= 0
-    [(configs, seeds, data, across)] = calls
-    assert (configs, seeds, across) == ([small.settings()] * 3, [4, 5, 6], "vmap")
+    [(configs, seeds, data, parallel)] = calls
+    assert (configs, seeds, parallel) == ([small.settings()] * 3, [4, 5, 6], "vmap")
     assert [split.labels.shape[0] for split in (data.train, data.validation)] == [4500, 500]
 
 

@@ -22,5 +22,5 @@ def random_variables(model, image_shape: tuple[int, ...]) -> tuple[dict, dict]:
         scale = 0.3 if path[-1].key == "W" else np.prod(leaf.shape[:-1]) ** -0.5 if leaf.ndim > 1 else 0.05
         return jnp.asarray(scale * generator.standard_normal(leaf.shape, np.float32))
 
-    shapes = jax.eval_shape(lambda: models.init_all(model, jax.random.key(0), image_shape))
+    shapes = jax.eval_shape(lambda: models.init(model, jax.random.key(0), image_shape))
     return jax.tree_util.tree_map_with_path(draw, shapes)

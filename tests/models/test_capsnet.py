@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from capsnet_jax import config, models
+from capsnet_jax import models, overrides
 from capsnet_jax.models.capsnet import ClassCapsules
 from capsnet_jax.routing import ROUTERS
 from tests.models.random_params import random_params
@@ -15,9 +15,9 @@ TINY = {
     "model.name": "capsnet",
     "model.channels": 4,
     "model.kernel": 3,
-    "model.types": 2,
+    "model.capsule_types": 2,
     "model.primary_dim": 4,
-    "model.digit_dim": 5,
+    "model.class_dim": 5,
     "model.decoder": (6,),
 }
 IMAGE = (10, 9, 1)
@@ -25,36 +25,36 @@ IMAGES = jax.random.uniform(jax.random.key(1), (4, *IMAGE))
 
 
 def build(changes=None):
-    return models.build(config.override(config.Config(), TINY | (changes or {})), 3)
+    return models.build(overrides.build(TINY | (changes or {})), 3)
 
 
 @cache
 def tiny():
     model = build()
     params = random_params(model, IMAGE)
-    return params, jax.jit(lambda images, labels=None: model.apply({"params": params}, images, labels))
+    return params, jax.jit(lambda images, targets=None: model.apply({"params": params}, images, targets))
 
 
 def test_parts_are_counted_as_published():
-    model = models.build(config.override(config.Config(), {"model.name": "capsnet"}), 10)
-    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), (28, 28, 1)))
+    model = models.build(overrides.build({"model.name": "capsnet"}), 10)
+    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), (28, 28, 1)))[0]
     counts = {name: models.count_parameters(part) for name, part in params.items()}
-    assert counts == {"conv1": 20_992, "primary": 5_308_672, "digit": 1_474_560, "decoder": 1_411_344}
+    assert counts == {"conv1": 20_992, "primary": 5_308_672, "class_capsules": 1_474_560, "decoder": 1_411_344}
     assert sum(counts.values()) - counts["decoder"] == 6_804_224
-    assert params["digit"]["W"].shape == (1152, 10, 8, 16)
+    assert params["class_capsules"]["W"].shape == (1152, 10, 8, 16)
 
 
 def test_class_capsules_are_the_loops():
     """From the primary capsules on: votes, three iterations of routing, lengths."""
     params, apply = tiny()
     out = apply(IMAGES)
-    weights = np.float64(params["digit"]["W"])
+    weights = np.float64(params["class_capsules"]["W"])
     for example, primary in enumerate(np.float64(out["primary"])):
         votes = np.array([[primary[i] @ weights[i, o] for o in range(3)] for i in range(len(primary))])
         capsules, couplings, logits = loop_routing(votes, 3)
         np.testing.assert_allclose(out["capsules"][example], capsules, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(out["couplings"][example], couplings, rtol=1e-4)
-        np.testing.assert_allclose(out["logits_b"][example], logits, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(out["routing_logits"][example], logits, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(out["lengths"][example], np.linalg.norm(capsules, axis=1), rtol=1e-4)
 
 
@@ -75,24 +75,25 @@ def test_a_primary_capsule_is_one_type_at_one_position():
     np.testing.assert_allclose(out["primary"][0], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_the_decoder_sees_the_label_or_else_the_longest_capsule():
+def test_the_decoder_sees_the_target_or_else_the_longest_capsule():
     _, apply = tiny()
     free = apply(IMAGES)
-    longest = jnp.argmax(free["lengths"], axis=1).astype(jnp.int32)
-    np.testing.assert_allclose(apply(IMAGES, longest)["reconstruction"], free["reconstruction"], atol=1e-6)
-    others = apply(IMAGES, (longest + 1) % 3)
+    longest = jnp.argmax(free["lengths"], axis=1)
+    np.testing.assert_allclose(apply(IMAGES, jnp.eye(3)[longest])["reconstruction"], free["reconstruction"], atol=1e-6)
+    others = apply(IMAGES, jnp.eye(3)[(longest + 1) % 3])
     assert float(jnp.abs(others["reconstruction"] - free["reconstruction"]).max()) > 1e-4
-    np.testing.assert_allclose(others["lengths"], free["lengths"], atol=1e-6)  # labels go nowhere else
+    np.testing.assert_allclose(others["lengths"], free["lengths"], atol=1e-6)  # targets go nowhere else
 
 
-def test_the_reconstruction_is_made_of_the_shown_capsule_alone():
+def test_the_reconstruction_is_made_of_the_targets_capsules_alone():
     params, apply = tiny()
-    labels = jnp.array([0, 1, 2, 1], jnp.int32)
-    out = apply(IMAGES, labels)
+    targets = np.array([[1, 0, 0], [0, 1, 0], [1, 0, 1], [0, 0, 0]])  # the last two: two classes, and none
+    out = apply(IMAGES, jnp.asarray(targets, jnp.float32))
     layers = jax.tree.map(np.float64, params["decoder"])
-    for example, label in enumerate(labels):
+    for example, present in enumerate(targets):
         x = np.zeros((3, 5))
-        x[label] = out["capsules"][example, label]
+        for label in np.flatnonzero(present):
+            x[label] = out["capsules"][example, label]
         hidden = np.maximum(0, x.reshape(-1) @ layers["hidden1"]["kernel"] + layers["hidden1"]["bias"])
         pixels = 1 / (1 + np.exp(-(hidden @ layers["pixels"]["kernel"] + layers["pixels"]["bias"])))
         np.testing.assert_allclose(out["reconstruction"][example], pixels.reshape(IMAGE), rtol=1e-5)
@@ -100,8 +101,8 @@ def test_the_reconstruction_is_made_of_the_shown_capsule_alone():
 
 def test_without_reconstruction_there_is_no_decoder():
     model = build({"loss.reconstruction": False})
-    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), IMAGE))
-    assert set(params) == {"conv1", "primary", "digit"}
+    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), IMAGE))[0]
+    assert set(params) == {"conv1", "primary", "class_capsules"}
     out = jax.eval_shape(lambda p: model.apply({"params": p}, IMAGES), params)
     assert "reconstruction" not in out
 
@@ -109,16 +110,17 @@ def test_without_reconstruction_there_is_no_decoder():
 @pytest.mark.parametrize("name", ROUTERS)
 def test_every_router_has_the_parameters_it_asks_for(name):
     model = build({"routing.name": name, "loss.reconstruction": False})
-    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), IMAGE))
-    priors = {"learned", "random"}
-    assert set(params["digit"]) == ({"W", "prior"} if name in priors else {"W"})
-    if name in priors:
-        assert params["digit"]["prior"].shape == params["digit"]["W"].shape[:2]
+    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), IMAGE))[0]
+    own, learns = params["class_capsules"], ROUTERS[name].parameters is not None
+    assert learns == (name in {"learned", "random"})
+    assert set(own) == ({"W", "routing"} if learns else {"W"})
+    if learns:
+        assert {key: leaf.shape for key, leaf in own["routing"].items()} == {"prior": own["W"].shape[:2]}
 
 
 def test_weight_scale_scales_w_exactly():
     def weights(scale):
-        layer = ClassCapsules(3, 5, scale, config.Routing(name="uniform"))
+        layer = ClassCapsules(3, 5, scale, overrides.build({"routing.name": "uniform"}).routing)
         return layer.init(jax.random.key(0), jnp.zeros((1, 50, 4)))["params"]["W"]
 
     unit, double, none = np.asarray(jax.jit(jax.vmap(weights))(jnp.array([0.1, 0.2, 0.0])))  # traced, as in a sweep

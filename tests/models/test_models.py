@@ -1,5 +1,6 @@
 """One suite for every model of the registry; what is particular to one is in the file of its name."""
 
+import dataclasses
 from functools import cache, partial
 from types import SimpleNamespace
 
@@ -8,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from capsnet_jax import config, models
+from capsnet_jax import config, models, overrides
 from capsnet_jax.losses import total_loss
-from capsnet_jax.models import CIFAR, IMAGENET, MODELS
+from capsnet_jax.models import MODELS
 from tests.models.random_params import random_variables
 
 COUNTS = {
@@ -47,7 +48,7 @@ COUNTS = {
 
 # Sizes at which the arithmetic of a large model is still tested in a second.
 REDUCED = {
-    "capsnet": {"model.channels": 8, "model.types": 2, "model.kernel": 3, "model.decoder": (16,)},
+    "capsnet": {"model.channels": 8, "model.capsule_types": 2, "model.kernel": 3, "model.decoder": (16,)},
     "capsnet_small": {"model.channels": 8, "model.kernel": 5, "model.decoder": (16,)},
 }
 
@@ -59,34 +60,36 @@ CUT = {
     "resnet50": {"depths": (1, 1)},
     "densenet121": {"depths": (2, 2), "growth": 8},
 }
-TESTED = [name for name in MODELS if name not in IMAGENET | CIFAR or name in CUT]
+CONV_NETS = [name for name, entry in MODELS.items() if entry.image_shape != (28, 28, 1)]
+TESTED = [name for name in MODELS if name not in CONV_NETS or name in CUT]
 
 IMAGE = (18, 21, 3)
 CLASSES = 7
+TARGETS = jnp.eye(CLASSES)[jnp.array([0, CLASSES - 1])]
 
 
 def settings(name: str, **changes) -> config.Config:
-    return config.override(config.Config(), {"model.name": name, **changes})
+    return overrides.build({"model.name": name, **changes})
 
 
 def shapes(name: str, image_shape, classes: int):
     """Shapes of a model's parameters and of its outputs for two images; nothing is computed."""
     model = models.build(settings(name), classes).clone(**CUT.get(name, {}))
-    params, stats = jax.eval_shape(lambda: models.init_all(model, jax.random.key(0), image_shape))
+    params, stats = jax.eval_shape(lambda: models.init(model, jax.random.key(0), image_shape))
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
     return params, jax.eval_shape(partial(models.apply, model), params, stats, images)
 
 
 @cache
 def small(name: str) -> SimpleNamespace:
-    """A model at a reduced size: (params, images, labels) → outputs, and the loss's gradient."""
+    """A model at a reduced size: (params, images, targets) → outputs, and the loss's gradient."""
     chosen = settings(name, **REDUCED.get(name, {}))
     model = models.build(chosen, CLASSES).clone(**CUT.get(name, {}))
     params, stats = random_variables(model, IMAGE)
 
-    def loss(params, images, labels):
-        out, _ = models.apply_in_training(model, params, stats, images, labels, dropout=jax.random.key(1))
-        return total_loss(out, images, labels, chosen.loss)[0]
+    def loss(params, images, targets):
+        out, _ = models.apply_in_training(model, params, stats, images, targets, dropout=jax.random.key(1))
+        return total_loss(out, images, targets, chosen)[0]
 
     return SimpleNamespace(
         model=model,
@@ -107,8 +110,8 @@ def images() -> jax.Array:
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_parameters_are_counted_as_published(name):
-    model = models.build(settings(name), models.paper_images(name)[1])
-    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), models.paper_images(name)[0]))
+    model = models.build(settings(name), MODELS[name].classes)
+    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), MODELS[name].image_shape))[0]
     assert models.count_parameters(params) == COUNTS[name]
 
 
@@ -134,10 +137,10 @@ def test_an_images_scores_do_not_depend_on_its_batch(name, images):
 @pytest.mark.parametrize("name", TESTED)
 def test_black_images_have_finite_outputs_and_gradients(name):
     net = small(name)
-    black, labels = jnp.zeros((2, *IMAGE)), jnp.array([0, CLASSES - 1], jnp.int32)
+    black = jnp.zeros((2, *IMAGE))
     for leaf in jax.tree.leaves(net.apply(net.params, black)):
         assert jnp.isfinite(leaf).all()
-    loss, gradients = net.gradient(net.params, black, labels)
+    loss, gradients = net.gradient(net.params, black, TARGETS)
     for leaf in jax.tree.leaves((loss, gradients)):
         assert jnp.isfinite(leaf).all()
 
@@ -145,7 +148,7 @@ def test_black_images_have_finite_outputs_and_gradients(name):
 @pytest.mark.parametrize("name", TESTED)
 def test_the_loss_reaches_every_parameter(name, images):
     net = small(name)
-    _, (gradients, _) = net.gradient(net.params, images[:2], jnp.array([0, CLASSES - 1], jnp.int32))
+    _, (gradients, _) = net.gradient(net.params, images[:2], TARGETS)
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
         assert jnp.abs(leaf).max() > 0, jax.tree_util.keystr(path)
 
@@ -162,14 +165,14 @@ def test_too_small_an_image_is_an_error_that_names_the_sizes(name, image):
 
 def test_the_smallest_image():
     model = models.build(settings("capsnet"), 10)
-    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), (17, 17, 1)))
-    assert params["digit"]["W"].shape == (32, 10, 8, 16)  # one position
+    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), (17, 17, 1)))[0]
+    assert params["class_capsules"]["W"].shape == (32, 10, 8, 16)  # one position
     with pytest.raises(ValueError, match="too small"):
         jax.eval_shape(lambda: models.init(model, jax.random.key(0), (16, 17, 1)))
 
 
 def test_build_passes_every_setting_on():
-    sizes = {"channels": 4, "kernel": 3, "types": 2, "primary_dim": 5, "digit_dim": 6, "decoder": (7, 8)}
+    sizes = {"channels": 4, "kernel": 3, "capsule_types": 2, "primary_dim": 5, "class_dim": 6, "decoder": (7, 8)}
     changes = {f"model.{name}": value for name, value in sizes.items()}
     chosen = settings("capsnet", **changes, **{"loss.reconstruction": False, "routing.name": "random"})
     model = models.build(chosen, 3)
@@ -177,14 +180,43 @@ def test_build_passes_every_setting_on():
     assert (model.classes, model.reconstruction, model.routing) == (3, False, chosen.routing)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_every_entry_is_built_with_its_own_settings(name):
+    entry = MODELS[name]
+    model = models.build(settings(name), 3)
+    assert model.classes == 3
+    assert {key: getattr(model, key) for key in vars(entry.settings)} == vars(entry.settings)
+    coarse = models.build(settings(name, **{"model.precision": "bfloat16"}), 3)
+    assert coarse == model.clone(precision="bfloat16")
+    assert entry(classes=3) == model
+    assert (entry.routes, entry.decodes) == ((True, True) if name.startswith("capsnet") else (False, False))
+
+
+@pytest.mark.parametrize("name", TESTED)
+def test_an_entry_names_the_layers_that_know_how_many_classes_there_are(name):
+    few, many = (shapes(name, (32, 32, 3), classes)[0] for classes in (3, 5))
+    models.check_head(name, few)
+    heads = {layer for layer in few if jax.tree.map(jnp.shape, few[layer]) != jax.tree.map(jnp.shape, many[layer])}
+    assert heads - {"decoder"} == set(MODELS[name].head_layers) & set(few)  # a decoder sees every class's capsule
+
+
 def test_every_conv_net_is_built_with_its_form():
-    for name in IMAGENET | CIFAR:
+    for name in CONV_NETS:
         model = models.build(settings(name, **{"model.stem": "small", "model.precision": "bfloat16"}), 3)
         assert (model.classes, model.stem, model.precision) == (3, "small", "bfloat16")
-    with pytest.raises(config.ConfigError, match=r"^capsnet has no model\.stem; leave it at none$"):
-        models.build(settings("capsnet", **{"model.stem": "small"}), 10)
 
 
-def test_a_size_that_the_model_does_not_have():
-    with pytest.raises(config.ConfigError, match=r"^sabour_cnn has no model\.kernel; leave it at none$"):
-        models.build(settings("sabour_cnn", **{"model.kernel": 5}), 10)
+@pytest.mark.parametrize(("name", "path"), [("capsnet", "model.stem"), ("sabour_cnn", "model.kernel")])
+def test_a_size_that_the_model_does_not_have(name, path):
+    with pytest.raises(config.ConfigError, match=rf"^{name} has no {path}; it has model\.name, "):
+        settings(name, **{path: 5})
+
+
+def test_a_model_without_the_head_that_it_names_is_a_mistake(monkeypatch):
+    monkeypatch.setitem(MODELS, "mine", dataclasses.replace(MODELS["cnn_small"], head_layers=("readout", "aux")))
+    with pytest.raises(config.ConfigError) as error:
+        models.check_head("mine", ["conv1", "classes"])
+    assert str(error.value) == (
+        "mine says that readout+aux tells the classes, but has no such layer;"
+        " name its head_layers in MODELS from conv1, classes"
+    )

@@ -34,7 +34,7 @@ from safetensors.torch import save_file
 
 from capsnet_jax import models
 from capsnet_jax.bench import workload
-from capsnet_jax.models import pretrained as transfer
+from capsnet_jax.models import pretrained
 
 # torchvision's name → ours, and the side of the images.
 NETS = {
@@ -94,8 +94,10 @@ def _of_theirs(net: torch.nn.Module, images: torch.Tensor, weights: Mapping[str,
     return {"evaluation": evaluation, "training": heads, "statistics": after.stats, "gradients": after.params}
 
 
-def _of_ours(start: transfer.Weights, images: np.ndarray, weights: Mapping[str, torch.Tensor], precision: str) -> Found:
-    model = models.IMAGENET[start.model](classes=CLASSES, precision=precision)
+def _of_ours(
+    start: pretrained.Weights, images: np.ndarray, weights: Mapping[str, torch.Tensor], precision: str
+) -> Found:
+    model = models.MODELS[start.model](classes=CLASSES, precision=precision)
     params, stats, pixels = jax.tree.map(
         lambda leaf: jnp.asarray(leaf, precision), (start.params, start.stats, images.transpose(0, 2, 3, 1))
     )
@@ -139,12 +141,12 @@ def _rounded_anew(net: torch.nn.Module, generator: torch.Generator) -> torch.nn.
     return made
 
 
-def _ours(state: Mapping[str, torch.Tensor]) -> transfer.Weights:
+def _ours(state: Mapping[str, torch.Tensor]) -> pretrained.Weights:
     """A state dictionary by way of a file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.safetensors"
         save_file({key: leaf.detach().contiguous() for key, leaf in state.items()}, path)
-        return transfer.load_torchvision(path)
+        return pretrained.load_torchvision(path)
 
 
 def _heads(out: Any) -> dict[str, torch.Tensor]:

@@ -4,8 +4,8 @@ import sys
 
 PROGRAM = """
 import sys, jax
-from capsnet_jax.training.compile import keep_compiled
-keep_compiled()
+from capsnet_jax.training.compile import enable_compilation_cache
+enable_compilation_cache()
 hits = []
 jax.monitoring.register_event_listener(lambda event, **_: hits.append(event))
 print(float(jax.jit(lambda x: (x * x).sum())(jax.numpy.arange(4.0))))

@@ -2,9 +2,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from capsnet_jax import config
-from capsnet_jax.config import Config, override
-from capsnet_jax.training.schedule import averaging_weight, learning_rate
+from capsnet_jax import config, overrides
+from capsnet_jax.training.schedule import ema_weight, learning_rate
 
 
 def rates(steps, total=1000, **settings) -> list[float]:
@@ -13,17 +12,17 @@ def rates(steps, total=1000, **settings) -> list[float]:
 
 
 def test_exponential_schedule():
-    # 0.96 every 2000 steps, smoothly between, and the floor of 1e-6 from step 338,000 on (log 1e-3 / log 0.96).
+    # 0.96 every 2000 steps, smoothly between, and the least rate of 1e-6 from step 338,000 on (log 1e-3 / log 0.96).
     got = rates([0, 1000, 2000, 20_000, 300_000, 340_000, 10**6])
     wanted = [1e-3 * 0.96**power for power in (0, 0.5, 1, 10, 150)] + [1e-6, 1e-6]
     np.testing.assert_allclose(got, wanted, rtol=1e-4)
 
 
 def test_cosine_schedule():
-    got = rates([0, 250, 500, 750, 1000, 2000], schedule="cosine", learning_rate=0.5, floor=0.0)
+    got = rates([0, 250, 500, 750, 1000, 2000], schedule="cosine", learning_rate=0.5, min_learning_rate=0.0)
     high, low = 0.25 * (1 + 0.5**0.5), 0.25 * (1 - 0.5**0.5)  # at a quarter and three quarters
     np.testing.assert_allclose(got, [0.5, high, 0.25, low, 0, 0], atol=1e-7)
-    assert rates([1000], schedule="cosine", floor=1e-4)[0] == pytest.approx(1e-4)
+    assert rates([1000], schedule="cosine", min_learning_rate=1e-4)[0] == pytest.approx(1e-4)
 
 
 @pytest.mark.parametrize("schedule", ["exponential", "cosine"])
@@ -38,7 +37,7 @@ def test_warm_up_is_linear_from_the_first_step(schedule):
 @pytest.mark.parametrize("total", [1, 3, 10])
 def test_short_runs_learn_at_a_finite_positive_rate(total):
     for preset in config.PRESETS.values():
-        chosen = override(Config(), preset).train
+        chosen = overrides.build(preset).train
         got = [float(learning_rate(chosen, jnp.int32(step), total)) for step in range(total)]
         assert np.isfinite(got).all()
         assert max(got) >= chosen.learning_rate / 2
@@ -46,6 +45,6 @@ def test_short_runs_learn_at_a_finite_positive_rate(total):
 
 @pytest.mark.parametrize(("epochs", "span"), [(0.05, 1), (0.5, 4), (9, 72)])
 def test_weights_are_of_a_mean_at_first_and_exponential_after_its_span(epochs, span):
-    chosen = config.Train(average=epochs, epochs=2)
-    got = [float(averaging_weight(chosen, jnp.int32(step), 16)) for step in range(16)]
+    chosen = config.Train(ema_epochs=epochs, epochs=2)
+    got = [float(ema_weight(chosen, jnp.int32(step), 16)) for step in range(16)]
     np.testing.assert_allclose(got, [1 / min(step + 1, span) for step in range(16)], rtol=1e-6)

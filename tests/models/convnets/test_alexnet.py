@@ -12,7 +12,7 @@ from tests.models.random_params import random_params
 def outputs(side: int, **form):
     """Shapes of parameters and outputs at 1000 classes."""
     model = AlexNet(**form)
-    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), (side, side, 3)))
+    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), (side, side, 3)))[0]
     images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     return params, jax.eval_shape(lambda p, x: models.apply(model, p, {}, x), params, images)
 

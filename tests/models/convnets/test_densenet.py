@@ -23,7 +23,7 @@ def counted_by_hand(depths: tuple[int, ...], growth: int = 32, classes: int = 10
 def test_parameters_are_counted_by_hand():
     """Published for 121; for 264 this is what the suite over all models compares with."""
     assert counted_by_hand((6, 12, 24, 16)) == 7_978_856
-    assert models.IMAGENET["densenet264"]().depths == (6, 12, 64, 48)
+    assert models.MODELS["densenet264"]().depths == (6, 12, 64, 48)
     assert counted_by_hand((6, 12, 64, 48)) == 33_337_704
 
 
@@ -43,9 +43,9 @@ def for_cifar(depths: tuple[int, ...], growth: int) -> int:
     ],
 )
 def test_the_nets_for_cifar_are_counted_by_hand_and_as_published(name, depths, growth, count):
-    model = models.CIFAR[name](classes=10)
+    model = models.MODELS[name](classes=10)
     assert (model.depths, model.growth) == (depths, growth)
-    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), models.paper_images(name)[0]))
+    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), models.MODELS[name].image_shape))[0]
     assert models.count_parameters(params) == for_cifar(depths, growth)
     assert count in (None, for_cifar(depths, growth))
 
@@ -81,7 +81,7 @@ def test_sizes_of_table_1_and_of_the_small_form():
     for side, sides in {224: (56, 28, 14, 7), 32: (32, 16, 8, 4)}.items():
         model = DenseNet(10, (1, 1, 1, 1))
         shape = (side, side, 3)
-        params, stats = jax.eval_shape(lambda m=model, s=shape: models.init_all(m, jax.random.key(0), s))
+        params, stats = jax.eval_shape(lambda m=model, s=shape: models.init(m, jax.random.key(0), s))
         images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
         out = jax.eval_shape(lambda p, s, x, m=model: models.apply(m, p, s, x), params, stats, images)
         assert tuple(out[f"block{i}"].shape[1] for i in range(1, 5)) == sides

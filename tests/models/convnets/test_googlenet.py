@@ -3,15 +3,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from capsnet_jax import config, models
+from capsnet_jax import models, overrides
 from capsnet_jax.losses import total_loss
 from capsnet_jax.models.convnets.googlenet import GoogLeNet, Inception
 from tests.models.random_params import random_params
 
 
 def counts(name: str) -> dict[str, int]:
-    model = models.build(config.override(config.Config(), {"model.name": name}), 1000)
-    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), (224, 224, 3)))
+    model = models.build(overrides.build({"model.name": name}), 1000)
+    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), (224, 224, 3)))[0]
     return {layer: models.count_parameters(part) for layer, part in params.items()}
 
 
@@ -27,7 +27,7 @@ def test_parameters_without_auxiliary_classifiers(name, without):
 def test_table_1():
     """Output sizes, row by row, and which outputs there are in training."""
     model = GoogLeNet()
-    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), (224, 224, 3)))
+    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), (224, 224, 3)))[0]
     images = jax.ShapeDtypeStruct((2, 224, 224, 3), jnp.float32)
     out = jax.eval_shape(lambda p, x: models.apply(model, p, {}, x), params, images)
     rows = {
@@ -46,16 +46,16 @@ def test_table_1():
     }
     assert {name: (out[name].shape[1], out[name].shape[3]) for name in rows} == rows
     assert "aux1_logits" not in out
-    labels, key = jnp.zeros(2, jnp.int32), jax.random.key(0)
+    targets, key = jnp.eye(1000)[:2], jax.random.key(0)
     trained, _ = jax.eval_shape(
-        lambda p, x: models.apply_in_training(model, p, {}, x, labels, dropout=key), params, images
+        lambda p, x: models.apply_in_training(model, p, {}, x, targets, dropout=key), params, images
     )
     assert trained["aux1_logits"].shape == trained["aux2_logits"].shape == (2, 1000)
 
 
 def test_the_small_form():
     model = GoogLeNet(10)
-    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), (32, 32, 3)))
+    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), (32, 32, 3)))[0]
     images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     out = jax.eval_shape(lambda p, x: models.apply(model, p, {}, x), params, images)
     sides = {"conv1": 32, "pool2": 16, "pool3": 8, "pool4": 4, "inception5b": 4}
@@ -102,14 +102,14 @@ def test_auxiliary_classifiers_learn():
     """Their gradient is 0.3 of what a classifier of its own would have; no image of the others' goes to them."""
     model = GoogLeNet(3, modules=("3a", "4a"), dropout=0.0)
     images = jax.random.uniform(jax.random.key(0), (2, 12, 12, 1))
-    labels = jnp.array([0, 2], jnp.int32)
+    targets, settings = jnp.eye(3)[jnp.array([0, 2])], overrides.build({"model.name": "googlenet"})
     params = random_params(model, (12, 12, 1))
 
     def loss(bias):
         changed = params | {"aux1": params["aux1"] | {"classes": params["aux1"]["classes"] | {"bias": bias}}}
-        out, _ = models.apply_in_training(model, changed, {}, images, labels, dropout=jax.random.key(1))
-        return total_loss(out, images, labels, config.Loss())[0], out["aux1_logits"]
+        out, _ = models.apply_in_training(model, changed, {}, images, targets, dropout=jax.random.key(1))
+        return total_loss(out, images, targets, settings)[0], out["aux1_logits"]
 
     gradient, logits = jax.jit(jax.grad(loss, has_aux=True))(params["aux1"]["classes"]["bias"])
-    wrong = np.asarray(jax.nn.softmax(logits)) - np.eye(3)[np.asarray(labels)]
+    wrong = np.asarray(jax.nn.softmax(logits)) - np.asarray(targets)
     np.testing.assert_allclose(gradient, 0.3 * wrong.mean(axis=0), rtol=1e-4, atol=1e-7)

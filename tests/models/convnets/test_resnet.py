@@ -80,17 +80,18 @@ def counted_by_hand(n: int) -> int:
 # Layers → millions of parameters, table 6 of the paper.
 @pytest.mark.parametrize(("layers", "millions"), [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85), (110, 1.7)])
 def test_the_nets_for_cifar_have_the_published_parameters(layers, millions):
-    model = models.CIFAR[f"resnet{layers}"](classes=10)
+    entry = models.MODELS[f"resnet{layers}"]
+    model = entry(classes=10)
     assert model.depths == ((layers - 2) // 6,) * 3
-    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), models.paper_images(f"resnet{layers}")[0]))
+    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), entry.image_shape))[0]
     count = models.count_parameters(params)
     assert count == counted_by_hand((layers - 2) // 6)
     assert round(count / 1e6, 1 if layers == 110 else 2) == millions
 
 
 def test_the_nets_for_cifar_halve_odd_images_too():
-    model = models.CIFAR["resnet20"](classes=10).clone(depths=(1, 1, 1))
-    params, stats = jax.eval_shape(lambda: models.init_all(model, jax.random.key(0), (27, 25, 1)))
+    model = models.MODELS["resnet20"](classes=10).clone(depths=(1, 1, 1))
+    params, stats = jax.eval_shape(lambda: models.init(model, jax.random.key(0), (27, 25, 1)))
     images = jax.ShapeDtypeStruct((1, 27, 25, 1), jnp.float32)
     out = jax.eval_shape(lambda p, s, x: models.apply(model, p, s, x), params, stats, images)
     assert [out[f"stage{i}.block1"].shape[1:] for i in (1, 2, 3)] == [(27, 25, 16), (14, 13, 32), (7, 7, 64)]
@@ -112,7 +113,7 @@ def test_the_bottlenecks_stride_is_in_its_3x3():
 @pytest.mark.parametrize("bottleneck", [False, True])
 def test_zero_init_starts_every_block_as_its_shortcut(bottleneck):
     model = ResNet(3, (1, 1), bottleneck=bottleneck, zero_init=True)
-    params = jax.jit(lambda key: models.init(model, key, (8, 8, 1)))(jax.random.key(0))
+    params = jax.jit(lambda key: models.init(model, key, (8, 8, 1)))(jax.random.key(0))[0]
     last = "norm3" if bottleneck else "norm2"
     for stage in ("stage1", "stage2"):
         block = params[stage]["block1"]
@@ -128,7 +129,7 @@ def test_sizes_of_table_1_and_of_the_small_form():
     for side, expected in sides.items():
         model = ResNet(10, (1, 1, 1, 1))
         shape = (side, side, 3)
-        params, stats = jax.eval_shape(lambda m=model, s=shape: models.init_all(m, jax.random.key(0), s))
+        params, stats = jax.eval_shape(lambda m=model, s=shape: models.init(m, jax.random.key(0), s))
         images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
         out = jax.eval_shape(lambda p, s, x, m=model: models.apply(m, p, s, x), params, stats, images)
         assert {name: out[name].shape[1] for name in expected} == expected

@@ -10,7 +10,7 @@ from tests.models.random_params import random_params, random_variables
 
 
 def outputs(model, *image_shape):
-    params, stats = jax.eval_shape(lambda: models.init_all(model, jax.random.key(0), image_shape))
+    params, stats = jax.eval_shape(lambda: models.init(model, jax.random.key(0), image_shape))
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     return params, jax.eval_shape(lambda p, s, x: models.apply(model, p, s, x), params, stats, images)
 
@@ -57,12 +57,12 @@ def test_batch_norms_differ_in_training_and_evaluation():
     """In training an image's outputs depend on its batch, and the statistics move; otherwise neither."""
     model = VGG(3, depths=(1, 1), widths=(4, 4), norm=True, hidden=8, dropout=0.0)
     images = jax.random.uniform(jax.random.key(0), (4, 8, 8, 1))
-    labels = jnp.zeros(2, jnp.int32)
+    targets = jnp.eye(3)[:2]
     params, stats = random_variables(model, (8, 8, 1))
 
     @jax.jit
     def run(images):
-        out, moved = models.apply_in_training(model, params, stats, images, labels, dropout=jax.random.key(1))
+        out, moved = models.apply_in_training(model, params, stats, images, targets, dropout=jax.random.key(1))
         return out, moved, models.apply(model, params, stats, images)
 
     (first, moved, plain), (second, _, again) = run(images[:2]), run(images[jnp.array([0, 3])])
@@ -82,13 +82,13 @@ def test_batch_norms_differ_in_training_and_evaluation():
 
 def test_a_frozen_layers_batch_norms_stand_still():
     model = VGG(3, depths=(1, 1), widths=(4, 4), norm=True, hidden=8, dropout=0.0)
-    images, labels = jax.random.uniform(jax.random.key(0), (2, 8, 8, 1)), jnp.zeros(2, jnp.int32)
+    images, targets = jax.random.uniform(jax.random.key(0), (2, 8, 8, 1)), jnp.eye(3)[:2]
     params, stats = random_variables(model, (8, 8, 1))
 
     @jax.jit
     def run():
         key = jax.random.key(1)
-        out, moved = models.apply_in_training(model, params, stats, images, labels, dropout=key, frozen=["stage1"])
+        out, moved = models.apply_in_training(model, params, stats, images, targets, dropout=key, frozen=["stage1"])
         return out, moved, models.apply(model, params, stats, images)
 
     out, moved, plain = run()
@@ -112,13 +112,13 @@ def test_the_gradient_through_norms_and_poolings_is_the_slope():
             dropout=0.0,
             precision="float64",
         )
-        params, stats = models.init_all(net, jax.random.key(0), (12, 12, 3))
+        params, stats = models.init(net, jax.random.key(0), (12, 12, 3))
         params = jax.tree.map(lambda leaf: leaf.astype(float), params)
         images = jax.random.uniform(jax.random.key(1), (2, 12, 12, 3))
-        labels, key = jnp.zeros(2, int), jax.random.key(0)
+        targets, key = jnp.eye(3)[:2], jax.random.key(0)
 
         def objective(params):
-            out, _ = models.apply_in_training(net, params, stats, images, labels, dropout=key)
+            out, _ = models.apply_in_training(net, params, stats, images, targets, dropout=key)
             return jnp.sum(out["logits"] @ jnp.arange(3.0))
 
         gradient = jax.jit(jax.grad(objective), compiler_options=optimised)(params)
