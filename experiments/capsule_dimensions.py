@@ -32,6 +32,12 @@ GAP = 2  # white pixels between the images of a grid
 
 observe = OBSERVATIONS["capsule_dimensions"]
 
+CAPTIONS = {
+    "reconstructions": "figure 3 of the paper: images above, what the decoder makes of them below",
+    "dimensions": "figure 4 of the paper: of each class the dimension that changes its picture most",
+    "all_dimensions": "every dimension of the class whose pictures change most",
+}
+
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Draw reconstructions, the dimension of each class that changes most, and one class's dimensions."""

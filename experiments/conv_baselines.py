@@ -80,6 +80,11 @@ def count(record: Record) -> dict[str, float]:
 
 _work = functools.cache(work)
 
+CAPTIONS = {
+    "error_against_cost": "test error against parameters, and against computing",
+    "learning_curves": "each metric by epoch, a line for each net",
+}
+
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Draw test error against parameters and FLOPs, and learning curves."""

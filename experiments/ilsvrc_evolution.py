@@ -66,6 +66,11 @@ HUMAN = 5.1
 
 FAMILIES = ("AlexNet", "VGG", "GoogLeNet", "ResNet", "DenseNet")
 
+CAPTIONS = {
+    "winners": "the best entry of each year",
+    "cost": "published errors against parameters and computing, as counted here",
+}
+
 
 def measure(configs: Sequence[Config], workdir: Path, stop: Callable[[], int | None]) -> None:
     """Count what the workdir does not yet hold."""

@@ -43,6 +43,10 @@ UNITS = {
 
 observe = OBSERVATIONS["distortions"]
 
+CAPTIONS = {
+    "curves": "error, change of the features, and how well the amount is read off them, for each distortion",
+}
+
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Draw error, change of the features and what can be read off them, against each distortion."""

@@ -43,6 +43,11 @@ SWEEP = [
     *(_arm(over="inputs", scale=scale) for scale in (0.01, 0.1, 1.0)),
 ]
 
+CAPTIONS = {
+    "loss_forms": "the paper's loss, the released code's, and the paper's with its balance",
+    "softmax_and_scale": "each softmax against the scale that W starts from",
+}
+
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Draw test error of the forms of the loss, and of each softmax against the scale of W."""

@@ -59,6 +59,11 @@ QUANTITIES = {
 
 observe = OBSERVATIONS["couplings"]
 
+CAPTIONS = {
+    "through_training": "what each iteration does, by epoch; a row for each number of iterations trained with",
+    "couplings": "where one image's votes go: a row an iteration, a column a class",
+}
+
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Draw every quantity through training, and single images' couplings."""

@@ -55,6 +55,14 @@ PAPER_CHANGES = {2: 0.007, 5: 1e-5}
 
 MOST_EPOCHS = 5  # curves in a panel of `changes_by_iteration`
 
+CAPTIONS = {
+    "learning_curves": "each metric by epoch, a line for each number of iterations",
+    "error_against_iterations": "test error of nets trained with so many iterations",
+    "training_loss": "figure A.2 of the paper: one and three iterations",
+    "changes": "figure A.1 of the paper: how much each iteration still changes",
+    "train_test_grid": "trained with r, tested with r′ iterations",
+}
+
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Draw learning curves, test error against iterations, and the paper's figures A.1 and A.2."""

@@ -93,6 +93,13 @@ GRADIENTS = {
     "full": "gradient through all iterations",
 }
 
+CAPTIONS = {
+    "error_by_arm": "test error of each arm",
+    "paired": "difference from full routing with three iterations, seed by seed",
+    "with_and_without": "the slide's figure, with its points as circles",
+    "learning_curves": "each metric by epoch, a line for each arm",
+}
+
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Draw the test error of each arm, learning curves, and the slide's figure where both of its arms were run."""

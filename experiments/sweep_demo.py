@@ -43,6 +43,10 @@ SWEEP = [
     ]
 ]
 
+CAPTIONS = {
+    "rate_and_temperature": "mean validation error over learning rate and temperature",
+}
+
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Draw the grid of learning rate and temperature as a map, and each other setting against the validation error."""

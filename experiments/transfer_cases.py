@@ -66,6 +66,10 @@ ADVICE = {
     (False, True): "from scratch",
 }
 
+CAPTIONS = {
+    "transfer_grid": "four strategies for each target and number of images; the ring is what the slides advise",
+}
+
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Draw all strategies for each target and size, with the slides' advice at the least and the greatest size."""

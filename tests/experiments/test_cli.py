@@ -2,6 +2,7 @@ import ast
 import importlib
 import inspect
 import shlex
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from capsnet_jax.config import ConfigError, Eval
 from experiments import EXPERIMENTS, cli, conv_baselines, routing_iterations, routing_vs_backprop
 from tests import tiny
 
+FIGURES = Path(cli.__file__).parent / "results" / "figures"
 MODULES = {name: importlib.import_module(path) for name, path in EXPERIMENTS.items()}
 
 
@@ -195,3 +197,9 @@ def test_imports_stand_at_the_top(experiment):
     tree = ast.parse(inspect.getsource(MODULES[experiment]))
     inside = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
     assert all(node in tree.body for node in inside)
+
+
+@pytest.mark.parametrize("experiment", [name for name, module in MODULES.items() if hasattr(module, "CAPTIONS")])
+def test_every_caption_is_of_a_figure(experiment):
+    titles = [path.stem.removeprefix(f"{experiment}-") for path in FIGURES.glob(f"{experiment}-*.png")]
+    assert [key for key in MODULES[experiment].CAPTIONS if not any(f"{t}-".startswith(f"{key}-") for t in titles)] == []
