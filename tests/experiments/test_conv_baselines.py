@@ -107,7 +107,7 @@ def test_the_table_has_what_is_counted(tmp_path, capsys):
     code, printed, error = tiny.call(capsys, "--experiment=conv_baselines", f"--workdir={tmp_path}", "--figures_only")
     assert (code, error) == (0, "")
     table = printed.split("\n\n")[0].strip().splitlines()
-    assert ["parameters", "MFLOP/image"] == [word for word in table[0].split() if word in ("parameters", "MFLOP/image")]
+    assert [word for word in table[0].split() if word in ("parameters", "MFLOP/image")] == ["parameters", "MFLOP/image"]
     megaflops = {"capsnet_small 3": "16.1", "capsnet_small 1": "15.9", "cnn_small": "16.5", "resnet8_w56": "17.9"}
     for words, (setting, wanted) in zip(map(str.split, table[2:6]), megaflops.items(), strict=True):
         assert " ".join(words).partition(setting)[1], words

@@ -35,4 +35,4 @@ def test_every_block_of_the_page_runs(workdir, tmp_path, monkeypatch, capsys):
 
 def test_every_file_of_the_room_is_on_the_page():
     files = {path.name for path in PAGE.parent.glob("*.py")} - {"__init__.py"}
-    assert {name for name in re.findall(r"`(\w+\.py)`", PAGE.read_text())} - {"__init__.py"} == files
+    assert set(re.findall(r"`(\w+\.py)`", PAGE.read_text())) - {"__init__.py"} == files
