@@ -52,7 +52,7 @@ def _draw(arrays: dict[str, np.ndarray], note: str) -> dict[str, Figure]:
     names, offsets = arrays["names"].tolist(), arrays["offsets"]
     pixels = {name: array / 255 for name, array in arrays.items() if array.dtype == np.uint8}
     # How far each dimension moves the picture: the mean distance of its steps from where it started.
-    change = np.abs(pixels["moved"] - pixels["moved"][:, :, STEPS // 2, None]).mean(axis=(2, 3, 4, 5))
+    change = np.abs(pixels["moved"] - pixels["moved"][:, :, len(offsets) // 2, None]).mean(axis=(2, 3, 4, 5))
     most = change.argmax(axis=1)
     chosen = int(change.sum(axis=1).argmax())
     return {

@@ -65,9 +65,11 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
     if not routed:
         return drawn
     drawn["error_against_iterations"] = error_against(routed, ITERATIONS, by=varied)
-    # What is drawn below compares iterations alone.
-    first = max(routed, key=lambda record: len(record.settings)).settings  # one iteration has fewer settings
-    alike = [r for r in routed if all(r.settings.get(path, first.get(path)) == first.get(path) for path in varied)]
+    # What is drawn below compares iterations alone, at the setting that most runs have.
+    settings = [{path: r.settings.get(path) for path in varied} for r in routed if r.settings[ITERATIONS] > 1]
+    most = max(settings, key=settings.count, default={})
+    # A run of one iteration has fewer settings.
+    alike = [r for r in routed if all(r.settings.get(path, value) == value for path, value in most.items())]
     one_and_three = [record for record in alike if record.settings[ITERATIONS] in (1, 3)]
     if len({record.settings[ITERATIONS] for record in one_and_three}) == 2:
         drawn["training_loss"] = learning_curves(one_and_three, by, metrics=("train_loss",), among=records)

@@ -1,5 +1,7 @@
 """What each dimension of a class capsule stands for: move one, and decode the capsule again."""
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -48,7 +50,7 @@ def move_dimensions(
     net: Network,
     capsules: Float[Array, "classes dims"],
     decoded_class: int,
-    offsets: Float[Array | np.ndarray, "steps"],
+    offsets: Sequence[float] | Float[Array | np.ndarray, "steps"],
 ) -> Float[Array, "dims steps height width channels"]:
     """Decode one image's capsules with one dimension of the decoded class's capsule moved.
 

@@ -37,6 +37,6 @@ def of_each_class(
     return np.asarray(data.validation.images)[order], np.tile(np.arange(len(names)), count)
 
 
-def to_bytes(pixels: Float[Array, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
+def to_bytes(pixels: Float[Array | np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
     """Round pixels in [0, 1] to bytes."""
     return np.round(255 * np.asarray(pixels)).astype(np.uint8)

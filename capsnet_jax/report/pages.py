@@ -13,9 +13,9 @@ from urllib.parse import quote
 from capsnet_jax.config import ConfigError
 from capsnet_jax.report.docstrings import code_block, question_and_prose
 from capsnet_jax.report.render import Table, to_markdown
-from capsnet_jax.report.tables import all_tables, count_runs, describe_revisions, with_counts
+from capsnet_jax.report.tables import all_tables, count_runs, describe_revisions, with_counts, write_csv
 from capsnet_jax.sweeps import records
-from capsnet_jax.sweeps.files import DamagedFileError, write_text
+from capsnet_jax.sweeps.files import write_text
 from capsnet_jax.sweeps.records import Record
 
 BEGIN, END = "<!-- findings -->", "<!-- /findings -->"
@@ -33,7 +33,9 @@ python launch.py --report --workdir=DIR
 
 
 def write(workdir: Path, experiments: Mapping[str, ModuleType]) -> list[Path]:
-    """Write a page for each experiment that a workdir has results of, and README.md. No figure is drawn.
+    """Write a page for each experiment that a workdir has results of, and README.md.
+
+    Each experiment's CSV file is written too. No figure is drawn.
 
     Args:
         workdir: holds records, and figures as `--figures_only` draws them.
@@ -41,11 +43,11 @@ def write(workdir: Path, experiments: Mapping[str, ModuleType]) -> list[Path]:
           {path: value} and CAPTIONS {figure's title, or its beginning: caption} are optional.
 
     Returns:
-        The files, README.md first.
+        The pages, README.md first.
 
     Raises:
-        ConfigError: the workdir has no results.
-        DamagedFileError: an existing file lacks the markers, so hand-written text would be lost. No file is changed.
+        ConfigError: the workdir has no results; or an existing file lacks the markers, so that text of a person's
+          would be lost. No page is changed.
     """
     texts: dict[Path, str] = {}
     rows = []
@@ -83,25 +85,27 @@ def _findings(path: Path) -> str:
     start, end = text.find(BEGIN), text.rfind(END)
     if start < 0 or end < start:
         remedy = f"put {BEGIN} and {END} around what is to be kept, or move the file away"
-        raise DamagedFileError(f"{path} would be replaced, but has no markers: {remedy}")
+        raise ConfigError(f"{path} would be replaced, but has no markers: {remedy}")
     return text[start + len(BEGIN) : end]
 
 
 def _trained(workdir: Path, name: str, module: ModuleType) -> tuple[str, list[str]]:
-    """Return how many runs there are, and the parts of a page that tell of them; [] without runs."""
+    """Write the CSV file; return how many runs there are, and a page's parts that tell of them; [] without runs."""
     found, swept = records.load(workdir, name)
     if not found:
         return "", []
-    tables = all_tables(with_counts(found, module), swept, getattr(module, "BASELINE", {}))
+    found = with_counts(found, module)
+    write_csv(workdir / f"{name}.csv", found, swept)
+    tables = all_tables(found, swept, getattr(module, "BASELINE", {}))
     facts = [
         f"{count_runs(len(found))}, seeds {_ranges(record.seed for record in found)}",
         f"code of revision {describe_revisions(found)}",
         f"machines: {_tally(_machine(record) for record in found)}",
+        f"each run's results: [{name}.csv]({name}.csv)",
     ]
-    if (workdir / f"{name}.csv").exists():
-        facts.append(f"each run's results: [{name}.csv]({name}.csv)")
-    commands = [record.command for record in found if record.command]
-    alone = ["Each run has its own command in `runs.jsonl`. This is the first:", code_block(commands[:1])]
+    # Runs that another experiment trained are used too; a command of this one's own says more.
+    commands = sorted((r.command for r in found if r.command), key=lambda c: f"--experiment={name} " not in c)
+    alone = ["`runs.jsonl` holds the command that trains a run alone, for example:", code_block(commands[:1])]
     parts = ["## Results", *map(to_markdown, tables), "## Runs", "\n".join(f"- {fact}" for fact in facts)]
     return count_runs(len(found)), [*parts, *(alone if commands else [])]
 

@@ -159,7 +159,7 @@ def _describe(setting: Setting, paths: Sequence[str]) -> str:
 
 def _difference_text(found: PairedDifference) -> str:
     interval = "" if math.isnan(found.half_width) else f" ± {found.half_width:.2f}"
-    return f"{found.mean:+.2f}{interval} (n = {found.n})" if found.n else "no finite value (n = 0)"
+    return f"{found.mean:+z.2f}{interval} (n = {found.n})" if found.n else "no finite value (n = 0)"
 
 
 def _p_text(p: float) -> str:

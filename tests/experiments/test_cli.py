@@ -1,66 +1,81 @@
-import dataclasses
+import ast
+import importlib
+import inspect
 import shlex
 from types import SimpleNamespace
 
 import pytest
 
-from capsnet_jax import config
-from capsnet_jax.config import Config, ConfigError
-from experiments import EXPERIMENTS, command, routing_iterations, routing_vs_backprop
+from capsnet_jax import overrides
+from capsnet_jax.config import ConfigError, Eval
+from experiments import EXPERIMENTS, cli, conv_baselines, routing_iterations, routing_vs_backprop
+from tests import tiny
+
+MODULES = {name: importlib.import_module(path) for name, path in EXPERIMENTS.items()}
 
 
-def options(preset="small", dataset=None, set=(), sweep=()):
-    return SimpleNamespace(preset=preset, dataset=dataset, set=list(set), sweep=list(sweep))
+def options(preset="small", dataset=None, set=(), sweep=(), baseline=()):
+    return SimpleNamespace(preset=preset, dataset=dataset, set=list(set), sweep=list(sweep), baseline=list(baseline))
+
+
+def asked(experiment, **given):
+    return cli.resolve_flags(experiment, options(**given))
 
 
 def compared(experiment, **given):
-    """The swept paths and each setting's values of them."""
-    settings, swept = command.settings_of(experiment, options(**given))
-    return swept, [tuple(config.flatten(setting)[path] for path in swept) for setting in settings]
+    """The swept paths and each config's values of them."""
+    configs, swept, *_ = asked(experiment, **given)
+    return swept, [tuple(overrides.flatten(config).get(path) for path in swept) for config in configs]
 
 
 def test_the_experiments_own_sweep():
-    assert compared(routing_iterations) == (["routing.iterations"], [(1,), (2,), (3,), (5,), (7,)])
+    assert compared(routing_iterations) == (["routing.iterations"], [(1,), (3,), (5,)])
 
 
 def test_the_preset_comes_before_set():
-    [small, *_], _ = command.settings_of(routing_iterations, options())
-    [paper, *_], _ = command.settings_of(routing_iterations, options(preset="paper"))
-    [changed, *_], _ = command.settings_of(routing_iterations, options(preset="paper", set=["train.epochs=7"]))
-    own = {"preset": "small", "routing.iterations": 1, "routing.probe": 7}
-    assert small == config.override(Config(), config.PRESETS["small"] | own)
-    assert (paper.preset, paper.model.name, paper.train.epochs) == ("paper", "capsnet", 15)
-    assert changed == config.override(paper, {"train.epochs": 7})
+    small = asked(routing_iterations)
+    paper = asked(routing_iterations, preset="paper")
+    changed = asked(routing_iterations, preset="paper", set=["train.epochs=7"])
+    assert small.configs[0] == overrides.from_preset("small", {"routing.iterations": 1, "train.epochs": 5})
+    assert small.observed == Eval(max_routing_iterations=7)
+    assert (paper.configs[0].preset, paper.configs[0].model.name) == ("paper", "capsnet")
+    assert changed.configs[0] == overrides.override(paper.configs[0], {"train.epochs": 7})
 
 
 def test_the_experiments_config_comes_between():
     experiment = SimpleNamespace(CONFIG={"train.epochs": 4, "train.batch_size": 8}, SWEEP=[{}])
-    [own], _ = command.settings_of(experiment, options(preset="paper"))
-    [changed], _ = command.settings_of(experiment, options(preset="paper", set=["train.epochs=7"]))
+    [own] = asked(experiment, preset="paper").configs
+    [changed] = asked(experiment, preset="paper", set=["train.epochs=7"]).configs
     assert (own.train.epochs, own.train.batch_size, own.model.name) == (4, 8, "capsnet")
     assert (changed.train.epochs, changed.train.batch_size) == (7, 8)
 
 
 def test_dataset_and_set_say_the_same():
-    [by_flag, *_], _ = command.settings_of(routing_iterations, options(dataset="kmnist"))
-    [by_set, *_], _ = command.settings_of(routing_iterations, options(set=["data.dataset=kmnist"]))
-    assert by_flag == by_set
+    by_flag = asked(routing_iterations, dataset="kmnist").configs[0]
+    assert by_flag == asked(routing_iterations, set=["data.dataset=kmnist"]).configs[0]
     assert by_flag.data.dataset == "kmnist"
 
 
+def test_a_setting_by_its_short_name():
+    assert asked(routing_iterations, set=["epochs=7", "lr=0.1"]) == asked(
+        routing_iterations, set=["train.epochs=7", "train.learning_rate=0.1"]
+    )
+
+
 def test_set_on_a_swept_path_fixes_it():
-    [setting], swept = command.settings_of(routing_iterations, options(set=["routing.iterations=5"]))
-    assert (setting.routing.iterations, swept) == (5, [])
+    [config], swept, *_ = asked(routing_iterations, set=["routing.iterations=5"])
+    assert (config.routing.settings.iterations, swept) == (5, [])
 
 
 def test_sweep_on_a_swept_path_replaces_it():
     assert compared(routing_iterations, sweep=["routing.iterations=2,7"]) == (["routing.iterations"], [(2,), (7,)])
 
 
-def test_sweep_on_another_path_is_crossed():
+def test_sweep_on_another_path_is_crossed_where_it_makes_a_difference():
+    """One iteration has no gradient to stop."""
     swept, values = compared(routing_iterations, sweep=["routing.gradient=full,stop"])
     assert swept == ["routing.iterations", "routing.gradient"]
-    assert values == [(r, gradient) for r in (1, 2, 3, 5, 7) for gradient in ("full", "stop")]
+    assert values == [(1, None), *((r, gradient) for r in (3, 5) for gradient in ("full", "stop"))]
 
 
 def test_two_sweeps_are_every_combination():
@@ -76,48 +91,107 @@ def test_arms_that_a_set_makes_equal_become_one():
         routing_vs_backprop, set=["routing.name=dynamic", "routing.iterations=3", "train.frozen=none"]
     )
     assert (swept, values) == (["routing.gradient"], [("full",), ("stop",)])
-    _, values = compared(routing_vs_backprop, sweep=["routing.name=dynamic,uniform"], set=["train.frozen=none"])
-    iterations_and_gradients = [(3, "full"), (3, "stop"), (1, "full")]
-    assert values == [(r, g, name) for r, g in iterations_and_gradients for name in ("dynamic", "uniform")]
+
+
+def test_routers_are_compared_at_equal_other_settings():
+    _, values = compared(routing_iterations, sweep=["routing.name=dynamic,uniform"])
+    assert values == [(1, "dynamic"), (None, "uniform"), (3, "dynamic"), (5, "dynamic")]
 
 
 @pytest.mark.parametrize("values", ["routing.iterations=1,1", "train.learning_rate=0.001,1e-3"])
 def test_a_value_given_twice_is_run_once(values):
-    """Two cells of one name would write into one folder."""
-    settings, _ = command.settings_of(routing_iterations, options(sweep=[values]))
-    assert len(settings) == len(set(settings))
+    """Two runs of one name would write into one folder."""
+    configs = asked(routing_iterations, sweep=[values]).configs
+    assert len(configs) == len(set(configs))
 
 
 @pytest.mark.parametrize("flag", ["set", "sweep"])
 def test_the_preset_has_a_flag_of_its_own(flag):
     with pytest.raises(ConfigError, match="use --preset"):
-        command.settings_of(routing_iterations, options(**{flag: ["preset=paper"]}))
+        asked(routing_iterations, **{flag: ["preset=paper"]})
+
+
+def test_a_setting_that_no_arm_has_is_refused():
+    with pytest.raises(ConfigError, match=r"^resnet18 has no routing\.iterations; it does not route$"):
+        asked(routing_iterations, set=["model.name=resnet18", "routing.iterations=2"])
+
+
+def test_what_is_observed_is_set_and_not_swept():
+    assert asked(routing_iterations, set=["eval.max_routing_iterations=2"]).observed == Eval(max_routing_iterations=2)
+    with pytest.raises(ConfigError, match=r"eval\.max_routing_iterations changes no run"):
+        asked(routing_iterations, sweep=["eval.max_routing_iterations=2,3"])
+
+
+def test_the_baseline_is_the_flags_or_the_experiments():
+    assert asked(routing_iterations).baseline == {}
+    assert asked(conv_baselines).baseline == {"model.name": "capsnet_small", "routing.iterations": 3}
+    assert asked(conv_baselines, baseline=["model.name=cnn_small"]).baseline == {"model.name": "cnn_small"}
+
+
+# How many settings each experiment compares, and how many with another net, which has no routing.
+COUNTS = {
+    "routing_iterations": (3, 1),
+    "routing_vs_backprop": (7, 3),  # what is frozen still differs
+    "routing_diagnostics": (3, 1),
+    "loss_scale": (8, 1),
+    "capsule_dimensions": (1, 1),
+    "conv_baselines": (7, 2),  # two learning rates
+    "invariance": (3, 1),
+    "transfer_cases": (36, 36),
+    "ilsvrc_evolution": (1, 1),
+    "sweep_demo": (23, 3),  # three learning rates
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_how_many_settings_are_compared(name):
+    assert len(asked(MODULES[name]).configs) == COUNTS[name][0]
+    assert len(asked(MODULES[name], set=["model.name=resnet18"]).configs) == COUNTS[name][1]
 
 
 @pytest.mark.parametrize("experiment", sorted(EXPERIMENTS))
 @pytest.mark.parametrize("preset", ["small", "paper"])
-def test_the_command_of_a_cell_asks_for_that_cell(experiment, preset):
-    """What record.json tells to type gives the same config, for every setting of every experiment."""
-    given = options(preset, "kmnist", ["model.decoder=8x9", "loss.reconstruction=true"], ["train.floor=1e-7,0.1"])
-    settings, swept = command.settings_of(EXPERIMENTS[experiment], given)
-    for setting in settings:
-        words = shlex.split(command._command(experiment, setting, 7, swept))
+def test_the_command_of_a_run_asks_for_that_run(experiment, preset):
+    """What its record tells to type gives the same config, for every setting of every experiment."""
+    given = options(preset, "kmnist", ["train.weight_decay=0.125"], ["train.min_learning_rate=1e-7,0.1"])
+    found = cli.resolve_flags(MODULES[experiment], given)
+    for config in found.configs:
+        words = shlex.split(cli._command(experiment, config, 7, found))
         assert words[:4] == ["python", "launch.py", f"--experiment={experiment}", f"--preset={preset}"]
         assert words[-3:] == ["--seeds=1", "--first_seed=7", "--workdir=WORKDIR"]
         changes = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
-        [alone], _ = command.settings_of(EXPERIMENTS[experiment], options(preset, set=changes))
-        assert alone == setting
+        alone = asked(MODULES[experiment], preset=preset, set=changes)
+        assert (alone.configs, alone.observed) == ([config], found.observed)
 
 
 @pytest.mark.parametrize("experiment", sorted(EXPERIMENTS))
 def test_every_experiment_has_the_three_names(experiment):
-    module = EXPERIMENTS[experiment]
-    start = config.override(Config(), module.CONFIG)
-    settings = [config.override(start, arm) for arm in module.SWEEP]
-    assert len(set(settings)) == len(settings) >= 1
+    module = MODULES[experiment]
+    resolved = [overrides.resolve(module.CONFIG | arm) for arm in module.SWEEP]
+    assert [each.unused for each in resolved] == [[]] * len(resolved)  # an arm names only what makes a difference
+    assert len({each.config for each in resolved}) == len(resolved) >= 1
     # One setting is no comparison, but can be measured or looked into.
-    assert len(settings) > 1 or hasattr(module, "measure") or hasattr(module, "observe")
-    assert len({frozenset(arm) for arm in module.SWEEP}) == 1  # the arms differ in values, not in what they set
-    assert all(dataclasses.is_dataclass(setting) for setting in settings)
+    assert len(resolved) > 1 or hasattr(module, "measure") or hasattr(module, "observe")
     assert f"--experiment={experiment}" in module.__doc__
     assert callable(module.figures)
+
+
+@pytest.mark.parametrize("experiment", sorted(EXPERIMENTS))
+def test_the_commands_of_the_docstring_can_be_run(experiment, monkeypatch, capsys):
+    """Every command is resolved as far as its configs; nothing is trained."""
+    text = MODULES[experiment].__doc__.replace("\\\n", "")
+    commands = [line.split() for line in text.splitlines() if line.strip().startswith("python launch.py")]
+    assert commands
+    found = []
+    monkeypatch.setattr(cli, "_run", lambda flags: found.append(cli.resolve_flags(MODULES[experiment], flags)))
+    for _, _, *flags in commands:
+        assert tiny.call(capsys, *flags)[0] == 0
+    assert all(each.configs for each in found)
+    assert len(found) == len(commands)
+
+
+@pytest.mark.parametrize("experiment", sorted(EXPERIMENTS))
+def test_imports_stand_at_the_top(experiment):
+    tree = ast.parse(inspect.getsource(MODULES[experiment]))
+    inside = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert all(node in tree.body for node in inside)

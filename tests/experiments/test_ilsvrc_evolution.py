@@ -15,7 +15,7 @@ def test_what_is_counted_is_kept_and_not_counted_again(tmp_path, monkeypatch):
         ilsvrc_evolution.measure([], tmp_path, lambda: next(signals))
     assert list(json.loads((tmp_path / "ilsvrc_evolution.json").read_text())) == ["alexnet_single"]
     ilsvrc_evolution.measure([], tmp_path, lambda: 0)
-    monkeypatch.setattr("capsnet_jax.models.summary.outline", lambda name: pytest.fail("counted again"))
+    monkeypatch.setattr(ilsvrc_evolution, "outline", lambda config: pytest.fail("counted again"))
     ilsvrc_evolution.measure([], tmp_path, lambda: 0)
 
     text, rows = ilsvrc_evolution.report(tmp_path)

@@ -1,4 +1,4 @@
-"""Experiments that look into trained networks: on the study's cells, so nothing is trained."""
+"""Experiments that look into trained networks: on the study's runs, so nothing is trained."""
 
 import shutil
 
@@ -13,11 +13,11 @@ def workdir(tmp_path):
     return tmp_path / "work"
 
 
-def drawn(workdir, name):
+def figures_of(workdir, name):
     return {path.stem.removeprefix(f"{name}-") for path in (workdir / "figures").glob(f"{name}-*.png")}
 
 
-def asked(name, workdir, *more):
+def flags(name, workdir, *more):
     return (f"--experiment={name}", *tiny.STUDY, f"--workdir={workdir}", *more)
 
 
@@ -32,19 +32,19 @@ def asked(name, workdir, *more):
         ("capsule_dimensions", {f"{name}-mnist_5k" for name in ("reconstructions", "dimensions", "all_dimensions")}),
     ],
 )
-def test_what_is_seen_is_kept_and_drawn(name, figures, workdir, capsys):
-    code, printed, error = tiny.call(capsys, *asked(name, workdir))
+def test_what_is_observed_is_saved_and_drawn(name, figures, workdir, capsys):
+    code, printed, error = tiny.call(capsys, *flags(name, workdir))
     assert (code, error) == (0, "")
     assert "4 of 4 runs are finished already" in printed
-    kept = {path: path.read_bytes() for path in workdir.glob(f"cells/*/{name}.npz")}
-    assert len(kept) == 4
-    assert drawn(workdir, name) == figures
+    saved = {path: path.read_bytes() for path in workdir.glob(f"runs/*/{name}.npz")}
+    assert len(saved) == 4
+    assert figures_of(workdir, name) == figures
 
-    # From the records alone: the networks are gone, what was seen of them is not.
-    for params in workdir.glob("cells/*/params"):
-        shutil.rmtree(params)
+    # From the records alone: the networks are gone, what was observed of them is not.
+    for params in workdir.glob("runs/*/params.safetensors"):
+        params.unlink()
     shutil.rmtree(workdir / "figures")
-    code, _, error = tiny.call(capsys, *asked(name, workdir, "--figures_only"))
+    code, _, error = tiny.call(capsys, *flags(name, workdir, "--figures_only"))
     assert (code, error) == (0, "")
-    assert drawn(workdir, name) == figures
-    assert kept == {path: path.read_bytes() for path in kept}
+    assert figures_of(workdir, name) == figures
+    assert saved == {path: path.read_bytes() for path in saved}

@@ -1,6 +1,6 @@
 import jax
 
-from capsnet_jax import config
+from capsnet_jax import overrides
 from experiments import sweep_demo
 from tests.figures.synthetic import fake_record
 
@@ -17,9 +17,9 @@ def records():
 
 
 def test_all_settings_share_one_program():
-    settings = [config.override(config.from_preset("small"), arm) for arm in sweep_demo.SWEEP]
-    assert len({jax.tree.structure(setting) for setting in settings}) == 1
-    assert len(set(settings)) == 23
+    configs = [overrides.from_preset("small", arm) for arm in sweep_demo.SWEEP]
+    assert len({jax.tree.structure(config) for config in configs}) == 1
+    assert len(set(configs)) == 23
 
 
 def test_a_map_of_the_grid_and_a_figure_of_each_other_number():

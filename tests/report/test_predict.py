@@ -1,3 +1,4 @@
+import dataclasses
 import re
 import shutil
 
@@ -6,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from capsnet_jax import config, models
+from capsnet_jax import models, overrides
+from capsnet_jax.config import ConfigError, Data
 from capsnet_jax.report.predict import PredictError, predict, read_image
 from capsnet_jax.sweeps import records
-from capsnet_jax.sweeps import run as sweep
+from capsnet_jax.sweeps.plan import load_data
 from tests import tiny
 
 
@@ -23,7 +25,7 @@ def workdir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def dataset():
-    return sweep.load_data(config.Data())
+    return load_data(Data())
 
 
 @pytest.fixture(scope="module")
@@ -35,17 +37,19 @@ def digit(dataset, tmp_path_factory):
 
 
 def best(workdir):
-    return min(records.load_all(workdir), key=lambda record: record.result["validation_error"])
+    return min(records.load_all(workdir).values(), key=lambda record: record.result["validation_error"])
 
 
 def lengths(record, pixels):
     """The model's own answer, past everything that `predict` does."""
-    model = models.build(config.unflatten(record.settings), 10)
-    out = model.apply({"params": tiny.params(record.folder)}, jnp.asarray(pixels[None], jnp.float32) / 255)
+    model = models.build(overrides.build(record.settings), 10)
+    out = model.apply(
+        {"params": tiny.params(record.workdir, record.name)}, jnp.asarray(pixels[None], jnp.float32) / 255
+    )
     return np.asarray(out["lengths"][0])
 
 
-def told(text):
+def scores(text):
     """{class: length} of what is printed, the greatest first."""
     return {name: float(value) for name, value in re.findall(r"^  (\d) +(\d\.\d{3})", text, re.MULTILINE)}
 
@@ -60,10 +64,10 @@ def test_class_and_lengths_are_the_models_own(workdir, digit, predicted):
     wanted = lengths(best(workdir), pixels)
     first, second, *_ = text.splitlines()
     assert first == f"digit.png: {wanted.argmax()}"
-    assert second == f"  by {best(workdir).folder.name}"
-    found = told(text)
-    assert list(found) == [str(k) for k in np.argsort(-wanted)]
-    assert [found[str(k)] for k in range(10)] == pytest.approx(wanted, abs=6e-4)
+    assert second == f"  by {best(workdir).name}"
+    printed = scores(text)
+    assert list(printed) == [str(k) for k in np.argsort(-wanted)]
+    assert [printed[str(k)] for k in range(10)] == pytest.approx(wanted, abs=6e-4)
     assert figure == workdir / "figures" / "prediction-digit.png"
     with Image.open(figure) as drawn:
         assert min(drawn.size) > 100
@@ -75,14 +79,14 @@ def test_the_run_with_the_least_validation_error_speaks(workdir, digit, predicte
     folder = tmp_path / "work"
     shutil.copytree(workdir, folder)
     first = best(folder)
-    shutil.rmtree(first.folder / "params")
-    *_, worst = sorted(records.load_all(folder), key=lambda record: record.result["validation_error"])
-    result = tiny.read_cell(worst.folder).result | {"validation_error": first.result["validation_error"] + 0.01}
-    records.write_json(worst.folder / "result.json", result)
+    (first.folder / "params.safetensors").unlink()
+    *_, worst = sorted(records.load_all(folder).values(), key=lambda record: record.result["validation_error"])
+    result = worst.result | {"validation_error": first.result["validation_error"] + 0.01}
+    records.append([dataclasses.replace(worst, result=result)], folder)
     text, _ = predict(path, folder)
-    assert text.splitlines()[1] == f"  by {worst.folder.name}"
-    assert [told(text)[str(k)] for k in range(10)] == pytest.approx(lengths(worst, pixels), abs=6e-4)
-    assert told(text) != told(predicted[0])
+    assert text.splitlines()[1] == f"  by {worst.name}"
+    assert [scores(text)[str(k)] for k in range(10)] == pytest.approx(lengths(worst, pixels), abs=6e-4)
+    assert scores(text) != scores(predicted[0])
 
 
 def test_the_command(workdir, digit, predicted):
@@ -97,7 +101,7 @@ def test_the_command(workdir, digit, predicted):
 
 
 def test_nothing_to_predict_with(tmp_path, digit):
-    with pytest.raises(PredictError, match=r"no finished run in .*; train one first, or name its --workdir"):
+    with pytest.raises(ConfigError, match=r"no finished run in .*; train one first, or name its --workdir"):
         predict(digit[0], tmp_path)
 
 

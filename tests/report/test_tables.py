@@ -1,115 +1,110 @@
+import csv
 import math
-import re
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from capsnet_jax.report import tables
-from tests.sweeps.test_records import record
+from capsnet_jax.statistics import mean_interval
+from tests.report.finished import ITERATIONS, column, run, runs
 
 
 def test_the_summary_has_mean_interval_and_count():
-    found = [record(s, e, 2 * e, 1000 + s, routing__iterations=1) for s, e in enumerate((0.5, 0.6, 1.0))]
-    found += [record(0, 0.4, math.nan, 3000.0, routing__iterations=3)]
-    header, rule, one, three = tables.summary(found, ["routing.iterations"]).splitlines()
-    assert set(rule) == {"-", " "}
-    assert re.split(r"  +", header.strip())[-4:] == [
-        "routing.iterations",
-        "test error %",
-        "validation error %",
-        "images/s",
-    ]
+    finished = runs((0.5, 0.6, 1.0), routing__iterations=1)
+    finished.append(run(0, 0.4, math.nan, routing__iterations=3))
+    table = tables.summary(finished, ITERATIONS)
+    assert table.header[0] == "dataset"
+    assert table.header[-4:] == ["routing.iterations", "test error %", "validation error %", "images/s"]
     # 0.5, 0.6, 1.0: mean 0.7, standard deviation 0.26458, t(0.975; 2) = 4.30265, so ± 0.65725
-    assert re.split(r"  +", one.strip())[-4:] == ["1", "0.70 ± 0.66 (n = 3)", "1.40 ± 1.31 (n = 3)", "1,001"]
-    assert re.split(r"  +", three.strip())[-4:] == ["3", "0.40 (n = 1)", "no finite value (n = 0)", "3,000"]
+    assert table.rows[0][-4:] == ["1", "0.70 ± 0.66 (n = 3)", "2.00 ± 0.00 (n = 3)", "1,001"]
+    assert table.rows[1][-4:] == ["3", "0.40 (n = 1)", "no finite value (n = 0)", "1,000"]
 
 
-def columns(line):
-    return re.split(r"  +", line.strip())
+def test_a_setting_that_a_net_does_not_have_is_an_empty_cell():
+    finished = [*runs((1, 2), routing__iterations=1), *runs((1, 2), routing__iterations=3)]
+    finished += runs((1, 2), model__name="cnn_small")
+    table = tables.summary(finished, ["model.name", *ITERATIONS])
+    assert column(table, "routing.iterations") == ["1", "3", ""]
+    assert column(table, "model.name") == ["capsnet_small", "capsnet_small", "cnn_small"]
 
 
-def test_settings_are_paired_by_seed_with_the_first_of_their_data_set():
-    first = [record(seed, error, 1.0, 1000.0, routing__iterations=1) for seed, error in enumerate((1.0, 2.0, 4.0))]
-    third = [record(seed, error, 1.0, 1000.0, routing__iterations=3) for seed, error in ((2, 3.5), (1, 1.0), (7, 9.0))]
-    other = [record(0, 50.0, 1.0, 1000.0, routing__iterations=3, data__dataset="kmnist")]
-    header, _, *rows = tables.paired([*first, *third, *other], ["routing.iterations"]).splitlines()
-    assert columns(header)[-2:] == ["difference %", "p (paired t)"]
-    # Seeds 1 and 2: differences -1 and -0.5, mean -0.75, t(0.975; 1) = 12.7062, so ± 12.7062 · 0.25; p of t = 3.
-    [row] = rows
-    assert columns(row)[-3:] == ["3", "-0.75 ± 3.18 (n = 2)", "0.2"]
-    assert tables.paired([*first, *other], ["routing.iterations"]) == ""
-
-
-def test_what_differs_between_data_sets_alone_is_no_other_setting():
-    found = [
-        record(seed, r + seed / 10 + shift, routing__iterations=r, data__shift=shift, data__dataset=dataset)
-        for dataset, shift in (("mnist", 2), ("kmnist", 1))
-        for r in (1, 3)
-        for seed in range(3)
-    ]
-    header, _, *rows = tables.paired(found, ["routing.iterations"]).splitlines()
-    assert columns(header)[:2] == ["dataset", "routing.iterations"]
-    assert [columns(row)[:3] for row in rows] == [
-        ["mnist", "3", "+2.00 ± 0.00 (n = 3)"],
-        ["kmnist", "3", "+2.00 ± 0.00 (n = 3)"],
-    ]
-
-
-def test_other_images_or_more_of_them_have_their_own_first_setting():
-    found = [
-        record(seed, error + seed / 10, data__train_size=size, train__epochs=epochs, transfer__source=source)
-        for size, epochs, errors in ((100, 9, (5.0, 4.0)), (1000, 2, (2.0, 2.5)))
-        for source, error in zip(("none", "mnist"), errors, strict=True)
-        for seed in range(3)
-    ]
-    rows = tables.paired(found, ["data.train_size", "train.epochs", "transfer.source"]).splitlines()[2:]
-    assert [columns(row)[1:5] for row in rows] == [
-        ["100", "9", "mnist", "-1.00 ± 0.00 (n = 3)"],
-        ["1000", "2", "mnist", "+0.50 ± 0.00 (n = 3)"],
-    ]
-
-
-def test_what_makes_no_difference_is_not_told_and_counts_no_run_twice():
-    found = [
-        record(seed, 1.0 + seed, routing__name=name, routing__iterations=r)
-        for name in ("dynamic", "learned")
-        for r in (1, 3)
-        for seed in (0, 1)
-    ]
-    _, _, *rows = tables.summary(found, ["routing.name", "routing.iterations"]).splitlines()
-    assert [columns(row)[2:5] for row in rows] == [
-        ["dynamic", "1", "1.50 ± 6.35 (n = 2)"],
-        ["dynamic", "3", "1.50 ± 6.35 (n = 2)"],
-        ["learned", "1.50 ± 6.35 (n = 2)", "2.00 ± 0.00 (n = 2)"],
-    ]
-
-
-def test_the_best_of_many_settings_have_the_least_validation_error():
-    found = [record(0, 9.0 - rate, abs(rate - 7.2), 1.0, train__learning_rate=float(rate)) for rate in range(1, 12)]
-    found.append(record(0, 0.0, math.nan, 1.0, train__learning_rate=0.5))
-    title, _, _, *rows = tables.best(found, ["train.learning_rate"]).splitlines()
-    assert title == "the 5 settings of least validation error:"
-    assert [columns(row)[-4] for row in rows] == ["7.0", "8.0", "6.0", "9.0", "5.0"]
-    assert tables.best(found[:10], ["train.learning_rate"]) == ""
+def test_a_run_that_diverged_is_told_and_counts_in_no_mean():
+    finished = runs((0.5, 0.7, math.nan))
+    finished[2].result.update(diverged_step=7, images_per_second=math.nan)
+    table = tables.summary(finished, [])
+    assert column(table, "test error %") == ["0.60 ± 1.27 (n = 2)"]
+    assert column(table, "images/s") == ["1,000"]
+    assert table.notes[-1] == "1 of 3 runs diverged"
 
 
 def test_costs_that_differ_and_top5_errors_have_columns():
-    found = [record(seed, 1.0, 2.0, 10.0, model__name=name) for name in ("resnet8", "resnet56") for seed in (0, 1)]
-    for member in found:
-        first = member.settings["model.name"] == "resnet8"
-        costs = {"parameters": 75_002, "flops": 18_290_432} if first else {"parameters": 852_730, "flops": 191e6}
-        member.result.update(costs | {"test_top5_error": 0.25 + member.seed})
-    header, _, small, large = tables.summary(found, []).splitlines()
-    tail = ["parameters", "MFLOP/image", "test error %", "top-5 error %", "validation error %", "images/s"]
-    assert columns(header)[-6:] == tail
-    assert columns(small)[-6:-4] == ["75,002", "18.3"]
-    assert columns(large)[-6:-4] == ["852,730", "191"]
-    assert columns(small)[-3] == "0.75 ± 6.35 (n = 2)"  # t(0.975; 1) = 12.7062 times 0.5
-    # What all have alike need not be told.
-    assert "parameters" not in tables.summary(found[:2], [])
+    finished = [*runs((1, 1), model__name="resnet8"), *runs((1, 1), model__name="resnet56")]
+    for one in finished:
+        small = one.settings["model.name"] == "resnet8"
+        costs = {"parameters": 75_002, "flops": 18_290_432} if small else {"parameters": 852_730, "flops": 191e6}
+        one.result.update(costs | {"test_top5_error": 0.25 + one.seed})
+    table = tables.summary(finished, [])
+    columns = ["parameters", "MFLOP/image", "test error %", "top-5 error %", "validation error %", "images/s"]
+    assert table.header[-6:] == columns
+    assert column(table, "parameters") == ["75,002", "852,730"]
+    assert column(table, "MFLOP/image") == ["18.3", "191"]
+    assert column(table, "top-5 error %")[0] == "0.75 ± 6.35 (n = 2)"  # t(0.975; 1) = 12.7062 times 0.5
+    assert "parameters" not in tables.summary(finished[:2], []).header  # the same for all
 
 
-@pytest.mark.parametrize("rule", [False, True])
-def test_columns_stand_under_each_other(rule):
-    lines = tables.align([["a", "bbb"], ["cc", "d"]], rule=rule).splitlines()
-    assert lines == ["a   bbb", *(["--  ---"] if rule else []), "cc  d"]
-    assert tables.align([]) == ""
+def test_what_varies_between_presets_alone_has_no_column():
+    changes = {"train__epochs": 15, "train__batch_size": 64, "preset": "paper", "model__name": "capsnet"}
+    finished = [one for r in (1, 3) for one in runs((1, 2), routing__iterations=r)]
+    finished += [one for r in (1, 3) for one in runs((1, 2), routing__iterations=r, **changes)]
+    table = tables.summary(finished, ITERATIONS)
+    assert set(table.header[:4]) == {"dataset", "epochs", "routing.iterations", "preset"}
+    assert table.header[4] == "test error %"
+    assert len(table.rows) == 4
+
+
+def test_the_best_of_many_settings_have_the_least_validation_error():
+    finished = [run(0, 9.0 - rate, abs(rate - 7.2), train__learning_rate=float(rate)) for rate in range(1, 12)]
+    finished.append(run(0, 0.0, math.nan, train__learning_rate=0.5))
+    [table] = tables.best(finished, ["train.learning_rate"])
+    assert table.title == "the 5 settings of least validation error"
+    assert column(table, "train.learning_rate") == ["7.0", "8.0", "6.0", "9.0", "5.0"]
+    assert tables.best(finished[:10], ["train.learning_rate"]) == []
+
+
+def test_the_terminal_shows_every_table_and_the_code():
+    finished = [*runs((1, 2), routing__iterations=1), run(0, 3.0, revision="fedcba9876", routing__iterations=3)]
+    text = tables.as_text(finished, ITERATIONS, {})
+    summary, paired, code = text.split("\n\n")
+    assert summary.endswith("mean ± 95 % interval over n seeds; images/s: median")
+    assert paired.startswith("test error less that of routing.iterations=1\ndataset ")
+    assert code == "code of revision 0123456 (2 runs), fedcba9 (1 run)"
+
+
+def test_an_experiment_counts_more_of_each_run():
+    experiment = SimpleNamespace(count=lambda record: {"flops": 1e6 * record.settings["routing.iterations"]})
+    finished = [run(routing__iterations=1), run(routing__iterations=3)]
+    table = tables.summary(tables.with_counts(finished, experiment), ITERATIONS)
+    assert column(table, "MFLOP/image") == ["1", "3"]
+    assert "flops" not in finished[0].result
+
+
+def test_a_csv_file_lets_every_mean_and_interval_be_computed_again(tmp_path):
+    errors = {1: (1 / 3, 2 / 3, 0.75), 3: (0.25, 0.5, 0.125)}
+    finished = [one for r, values in errors.items() for one in runs(values, routing__iterations=r)]
+    finished += runs((1.25,), model__name="cnn_small", preset="small")
+    finished[0].result["parameters"] = 12_345_678
+    path = tmp_path / "study.csv"
+    tables.write_csv(path, finished, ["routing.iterations", "model.name"])
+    rows = list(csv.DictReader(path.open()))
+    columns = ["dataset", "preset", "seed", "epochs", "routing.iterations", "model.name"]
+    assert list(rows[0])[: len(columns)] == columns
+    results = [name for name in rows[0] if name in finished[0].result]
+    assert results[0] == "test_error"
+    assert (rows[0]["test_error"], rows[0]["parameters"], rows[1]["parameters"]) == ("0.333333", "12345678", "")
+    assert [rows[-1][name] for name in ("seed", "routing.iterations", "model.name")] == ["0", "", "cnn_small"]
+    for r, values in errors.items():
+        again = mean_interval([float(row["test_error"]) for row in rows if row["routing.iterations"] == str(r)])
+        assert again.mean == pytest.approx(np.mean(values), abs=1e-6)
+        assert again.half_width == pytest.approx(stats.t.ppf(0.975, 2) * np.std(values, ddof=1) / 3**0.5, abs=1e-5)
