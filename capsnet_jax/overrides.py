@@ -184,10 +184,10 @@ def identity(config: Config) -> dict[str, Any]:
 
 def fields_of(config: Config) -> dict[str, dataclasses.Field]:
     """Return the field behind every path of a config, `eval.*` included, in reading order."""
-    found = {"preset": next(f for f in dataclasses.fields(Config) if f.name == "preset")}
+    fields = {"preset": next(f for f in dataclasses.fields(Config) if f.name == "preset")}
     for group, settings in (*_groups(config), ("eval", Eval())):
-        found |= {f"{group}.{f.name}": f for f in dataclasses.fields(settings) if "doc" in f.metadata}
-    return found
+        fields |= {f"{group}.{f.name}": f for f in dataclasses.fields(settings) if "doc" in f.metadata}
+    return fields
 
 
 def describe_settings(config: Config, observed: Eval) -> str:

@@ -224,7 +224,7 @@ def changes(setting: Config, defaults: Mapping[str, object]) -> dict[str, object
     before, name = overrides.flatten(base(setting, defaults)), setting.model.name
     other = name != overrides.from_preset(setting.preset).model.name
     changed = {path: value for path, value in overrides.flatten(setting).items() if value != before.get(path)}
-    return {"model.name": name} | changed if other else found
+    return {"model.name": name} | changed if other else changed
 
 
 def rebase(setting: Config, defaults: Mapping[str, object], preset: str) -> Config:

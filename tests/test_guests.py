@@ -218,7 +218,7 @@ def half_squash(s, axis=-1):
     return 0.5 * s / (1 + jnp.sqrt(jnp.sum(s * s, axis=axis, keepdims=True) + 1e-9))
 
 
-@pytest.mark.parametrize("name", ["dynamic", "uniform", "learned"])
+@pytest.mark.parametrize("name", ["dynamic", "uniform"])
 def test_a_squash_of_parents(name, monkeypatch):
     monkeypatch.setitem(SQUASHES, "half", half_squash)
     config = capsnet(routing__name=name, routing__squash="half", model__weight_scale=10)
@@ -252,8 +252,10 @@ def brier(lengths, targets, *, power):
     return jnp.mean(jnp.abs(lengths - targets) ** power)
 
 
-@pytest.mark.parametrize("model", ["capsnet", "cnn_small"])
-@pytest.mark.parametrize("loss", ["margin", "cross_entropy", "brier"])
+@pytest.mark.parametrize(
+    ("model", "loss"),
+    [("capsnet", "cross_entropy"), ("cnn_small", "margin"), ("capsnet", "brier"), ("cnn_small", "brier")],
+)
 def test_any_net_is_trained_by_any_loss(model, loss, monkeypatch):
     monkeypatch.setitem(LOSSES, "brier", Loss(brier, "lengths", BrierSettings()))
     sizes = CAPSNET if model == "capsnet" else {"model.name": model}

@@ -69,7 +69,7 @@ def train_test_grid(records: Sequence[Record], *, quantity: str = "test_error_at
     while any(quantity.format(tested + 1) in record.result for record in records):
         tested += 1
     if not tested:
-        raise ValueError("no run was tested with other iterations; train with routing.probe=7")
+        raise ValueError("no run was tested with other iterations; train with eval.max_routing_iterations=7")
     figure, panels = _panels(len(datasets), max(len(groups) for groups in datasets.values()))
     counts: list[int] = []
     for axes, (dataset, groups) in zip(panels, datasets.items(), strict=True):

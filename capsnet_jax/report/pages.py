@@ -91,23 +91,23 @@ def _findings(path: Path) -> str:
 
 def _trained(workdir: Path, name: str, module: ModuleType) -> tuple[str, list[str]]:
     """Write the CSV file; return how many runs there are, and a page's parts that tell of them; [] without runs."""
-    found, swept = records.load(workdir, name)
-    if not found:
+    results, swept = records.load(workdir, name)
+    if not results:
         return "", []
-    found = with_counts(found, module)
-    write_csv(workdir / f"{name}.csv", found, swept)
-    tables = all_tables(found, swept, getattr(module, "BASELINE", {}))
+    results = with_counts(results, module)
+    write_csv(workdir / f"{name}.csv", results, swept)
+    tables = all_tables(results, swept, getattr(module, "BASELINE", {}))
     facts = [
-        f"{count_runs(len(found))}, seeds {_ranges(record.seed for record in found)}",
-        f"code of revision {describe_revisions(found)}",
-        f"machines: {_tally(_machine(record) for record in found)}",
+        f"{count_runs(len(results))}, seeds {_ranges(record.seed for record in results)}",
+        f"code of revision {describe_revisions(results)}",
+        f"machines: {_tally(_machine(record) for record in results)}",
         f"each run's results: [{name}.csv]({name}.csv)",
     ]
     # Runs that another experiment trained are used too; a command of this one's own says more.
-    commands = sorted((r.command for r in found if r.command), key=lambda c: f"--experiment={name} " not in c)
+    commands = sorted((r.command for r in results if r.command), key=lambda c: f"--experiment={name} " not in c)
     alone = ["`runs.jsonl` holds the command that trains a run alone, for example:", code_block(commands[:1])]
     parts = ["## Results", *map(to_markdown, tables), "## Runs", "\n".join(f"- {fact}" for fact in facts)]
-    return count_runs(len(found)), [*parts, *(alone if commands else [])]
+    return count_runs(len(results)), [*parts, *(alone if commands else [])]
 
 
 def _measured(workdir: Path, module: ModuleType) -> tuple[str, list[str]]:

@@ -125,7 +125,7 @@ def _train(
     groups = group_by_program(runs)
     if not groups:
         return
-    waiting, compile_seconds, told = list(groups), 0.0, False
+    waiting, compile_seconds, announced = list(groups), 0.0, False
     total = sum(_images(group, datasets[group[0].config.data]) for group in groups.values())
     with Progress(total) as progress:
         while waiting:
@@ -142,9 +142,9 @@ def _train(
                 waiting.remove(key)
                 break
             else:
-                if not told:
+                if not announced:
                     progress.say(f"waiting for {len(waiting)} programs that {lock.holder()} trains")
-                    told = True
+                    announced = True
                 if signum := plan.stop():
                     raise Interrupted(signum)
                 time.sleep(WAIT_SECONDS)

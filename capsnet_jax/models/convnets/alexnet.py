@@ -83,7 +83,7 @@ class AlexNet(nn.Module):
         return out | fully_connected(x, width, self.classes, self.dropout, self.precision, train=train)
 
     def _padding(self, images: Array) -> int | Pads:
-        """The least with which the last of the 11×11 filters ends where the image does, an odd pixel at the far end."""
+        """Return the least padding with which the last 11×11 filter ends at the image's end; an odd pixel is there."""
         if self.padding is not None:
             return self.padding
         height, width = ((11 - size) % 4 for size in images.shape[1:3])

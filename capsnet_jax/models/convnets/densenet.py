@@ -87,7 +87,7 @@ class DenseBlock(nn.Module):
     def __call__(
         self, x: Float[Array, "batch height width channels"], *, train: bool
     ) -> tuple[Float[Array, "batch height width filters"], tuple[Float[Array, "filters"], ...], dict[str, Array]]:
-        """The block's input with all that was added behind it, its moments, and what each layer added by its name.
+        """Return the block's input with all that was added behind it, its moments, and what each layer added by its name.
 
         All layers normalise the same channels by the same moments, so each channel's are taken once. Where nothing is
         kept for a gradient, layers write into one array, which spares copying all channels at each.
@@ -117,11 +117,11 @@ class DenseLayer(nn.Module):
         self, x: Float[Array, "batch height width channels"], *, train: bool, batch: Moments | None = None
     ) -> Float[Array, "batch height width growth"]:
         """All channels so far, with the batch's moments of each if known, to the layer's own."""
-        form = {"bias": False, "precision": self.precision}
+        options = {"bias": False, "precision": self.precision}
         x = nn.relu(BatchNorm(name="norm1")(x, train=train, batch=batch))
-        x = Conv(4 * self.growth, 1, name="conv1", **form)(x)
+        x = Conv(4 * self.growth, 1, name="conv1", **options)(x)
         x = nn.relu(BatchNorm(name="norm2")(x, train=train))
-        return Conv(self.growth, 3, padding=1, name="conv2", **form)(x)
+        return Conv(self.growth, 3, padding=1, name="conv2", **options)(x)
 
 
 class Transition(nn.Module):

@@ -32,7 +32,7 @@ class GoogLeNet(nn.Module):
     In training two auxiliary classifiers in the middle give `aux1_logits` and `aux2_logits`, whose cross-entropies the
     loss counts by 0.3. They are not run otherwise. 6,998,552 parameters at 1000 classes without them.
 
-    `norm=True` is the form that torchvision trained (6,624,904 parameters, 13,004,888 with auxiliary classifiers):
+    `norm=True` is what torchvision trained (6,624,904 parameters, 13,004,888 with auxiliary classifiers):
     batch norms instead of biases and local response normalisation, 3×3 filters where the paper has 5×5, a last pooling
     of 2×2, and auxiliary classifiers that average to 4×4 positions instead of 5×5 windows with stride 3.
 
@@ -42,7 +42,7 @@ class GoogLeNet(nn.Module):
     Attributes:
         classes: how many.
         modules: the inception modules there are, by their names in table 1.
-        norm: the form, as above.
+        norm: whether there are batch norms, as above.
         auxiliary: whether there are auxiliary classifiers.
         dropout: part of the averaged channels dropped in training.
         stem: "imagenet", "small", or "auto": by the images' size.
@@ -87,16 +87,16 @@ class GoogLeNet(nn.Module):
         x = out["conv2"] = unit(64, 1, name="conv2")(normalize(x), train=train)
         x = out["conv3"] = unit(192, 3, name="conv3")(x, train=train)
         x = out["pool2"] = pool(normalize(x), 3)
-        for place in self.modules:
-            if place == "4a":
+        for module in self.modules:
+            if module == "4a":
                 x = out["pool3"] = pool(x, 3)
-            if place == "5a":
+            if module == "5a":
                 x = out["pool4"] = pool(x, 2 if self.norm else 3)
-            name = f"inception{place}"
-            x = out[name] = Inception(INCEPTIONS[place], self.norm, self.precision, name=name)(x, train=train)
-            if self.auxiliary and place in HEADS and (train or self.is_initializing()):
-                head = Head(self.classes, self.norm, self.precision, name=HEADS[place])
-                out[f"{HEADS[place]}_logits"] = head(x, train=train)
+            name = f"inception{module}"
+            x = out[name] = Inception(INCEPTIONS[module], self.norm, self.precision, name=name)(x, train=train)
+            if self.auxiliary and module in HEADS and (train or self.is_initializing()):
+                head = Head(self.classes, self.norm, self.precision, name=HEADS[module])
+                out[f"{HEADS[module]}_logits"] = head(x, train=train)
         x = out["average"] = global_average(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         out["logits"] = nn.Dense(self.classes, name="classes")(x)
@@ -117,8 +117,8 @@ class Unit(nn.Module):
         self, x: Float[Array, "batch height width channels"], *, train: bool
     ) -> Float[Array, "batch out_height out_width filters"]:
         """Images to activations."""
-        form = {"padding": self.size // 2, "bias": not self.norm, "precision": self.precision}
-        x = Conv(self.filters, self.size, self.strides, name="conv", **form)(x)
+        options = {"padding": self.size // 2, "bias": not self.norm, "precision": self.precision}
+        x = Conv(self.filters, self.size, self.strides, name="conv", **options)(x)
         return nn.relu(BatchNorm(epsilon=1e-3, name="norm")(x, train=train) if self.norm else x)
 
 
@@ -139,7 +139,7 @@ class Inception(nn.Module):
     def __call__(
         self, x: Float[Array, "batch height width channels"], *, train: bool
     ) -> Float[Array, "batch height width filters"]:
-        """The four branches' channels in the figure's order."""
+        """Return the four branches' channels in the figure's order."""
         unit = partial(Unit, norm=self.norm, precision=self.precision)
         one, reduce3, three, reduce5, five, project = self.channels
         branch1 = unit(one, 1, name="conv1x1")(x, train=train)

@@ -65,9 +65,11 @@ class ResNet(nn.Module):
         x = out["conv1"] = nn.relu(BatchNorm(name="norm1")(conv(images), train=train))
         if not small:
             x = out["pool1"] = max_pool(x, 3, strides=2, padding=1)
-        form = {name: getattr(self, name) for name in ("bottleneck", "zero_init", "precision", "projections")}
+        options = {name: getattr(self, name) for name in ("bottleneck", "zero_init", "precision", "projections")}
         for index, depth in enumerate(self.depths, 1):
-            stage = Stage(depth, self.widths[index - 1], strides=1 if index == 1 else 2, name=f"stage{index}", **form)
+            stage = Stage(
+                depth, self.widths[index - 1], strides=1 if index == 1 else 2, name=f"stage{index}", **options
+            )
             x, blocks = stage(x, train=train)
             out |= {f"stage{index}.{name}": value for name, value in blocks.items()}
         x = out["average"] = global_average(x)
@@ -90,13 +92,13 @@ class Stage(nn.Module):
     def __call__(
         self, x: Float[Array, "batch height width channels"], *, train: bool
     ) -> tuple[Float[Array, "batch out_height out_width filters"], dict[str, Array]]:
-        """What leaves the stage, and what leaves each block by its name."""
+        """Return the stage's output, and each block's by its name."""
         block, out = Bottleneck if self.bottleneck else BasicBlock, {}
-        form = self.zero_init, self.precision, self.projections
+        options = self.zero_init, self.precision, self.projections
         for index in range(self.depth):
             strides = self.strides if index == 0 else 1
             name = f"block{index + 1}"
-            x = out[name] = block(self.width, strides, *form, name=name)(x, train=train)
+            x = out[name] = block(self.width, strides, *options, name=name)(x, train=train)
         return x, out
 
 
@@ -138,10 +140,10 @@ class BasicBlock(nn.Module):
         self, x: Float[Array, "batch height width channels"], *, train: bool
     ) -> Float[Array, "batch out_height out_width filters"]:
         """Activations to activations."""
-        form = {"bias": False, "precision": self.precision}
-        y = Conv(self.width, 3, self.strides, 1, name="conv1", **form)(x)
+        options = {"bias": False, "precision": self.precision}
+        y = Conv(self.width, 3, self.strides, 1, name="conv1", **options)(x)
         y = nn.relu(BatchNorm(name="norm1")(y, train=train))
-        y = Conv(self.width, 3, 1, 1, name="conv2", **form)(y)
+        y = Conv(self.width, 3, 1, 1, name="conv2", **options)(y)
         y = BatchNorm(zero=self.zero_init, name="norm2")(y, train=train)
         shortcut = Shortcut(self.width, self.strides, self.precision, self.projections, name="shortcut")
         return materialize(nn.relu(y + shortcut(x, train=train)))
@@ -161,12 +163,12 @@ class Bottleneck(nn.Module):
         self, x: Float[Array, "batch height width channels"], *, train: bool
     ) -> Float[Array, "batch out_height out_width filters"]:
         """Activations to activations."""
-        form = {"bias": False, "precision": self.precision}
-        y = Conv(self.width, 1, name="conv1", **form)(x)
+        options = {"bias": False, "precision": self.precision}
+        y = Conv(self.width, 1, name="conv1", **options)(x)
         y = nn.relu(BatchNorm(name="norm1")(y, train=train))
-        y = Conv(self.width, 3, self.strides, 1, name="conv2", **form)(y)
+        y = Conv(self.width, 3, self.strides, 1, name="conv2", **options)(y)
         y = nn.relu(BatchNorm(name="norm2")(y, train=train))
-        y = Conv(4 * self.width, 1, name="conv3", **form)(y)
+        y = Conv(4 * self.width, 1, name="conv3", **options)(y)
         y = BatchNorm(zero=self.zero_init, name="norm3")(y, train=train)
         shortcut = Shortcut(4 * self.width, self.strides, self.precision, self.projections, name="shortcut")
         return materialize(nn.relu(y + shortcut(x, train=train)))
@@ -188,7 +190,7 @@ class Shortcut(nn.Module):
     def __call__(
         self, x: Float[Array, "batch height width channels"], *, train: bool
     ) -> Float[Array, "batch out_height out_width filters"]:
-        """A block's input in the shape of its output."""
+        """Return a block's input in the shape of its output."""
         if self.strides == 1 and x.shape[-1] == self.filters:
             return x
         if not self.projections:

@@ -63,7 +63,7 @@ class VGG(nn.Module):
         out: dict[str, Any] = {}
         x: Array = images
         for index, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True), 1):
-            sizes = [1 if self.pointwise and place == 2 else 3 for place in range(depth)]
+            sizes = [1 if self.pointwise and layer == 2 else 3 for layer in range(depth)]
             lrn = self.lrn and index == 1
             stage = Stage(width, tuple(sizes), lrn, self.norm, self.precision, name=f"stage{index}")
             x, inside = stage(x, train=train)
@@ -88,7 +88,7 @@ class Stage(nn.Module):
     def __call__(
         self, x: Float[Array, "batch height width channels"], *, train: bool
     ) -> tuple[Float[Array, "batch height width filters"], dict[str, Array]]:
-        """What leaves the stage, and all activations inside of it by name."""
+        """Return the stage's output, and all activations inside it by name."""
         out = {}
         for index, size in enumerate(self.sizes, 1):
             x = Conv(self.width, size, padding=size // 2, precision=self.precision, name=f"conv{index}")(x)
