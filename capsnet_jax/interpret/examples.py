@@ -29,8 +29,8 @@ def of_each_class(
         [members] = np.nonzero(labels == k if labels.ndim == 1 else labels[:, k])
         if len(members) < count:
             raise ConfigError(
-                f"the validation split of {data.name} has {len(members)} images of {name}, and {count} are to be observed;"
-                " raise data.validation_fraction"
+                f"the validation split of {data.name} has {len(members)} images of {name},"
+                f" and {count} are to be observed; raise data.validation_fraction"
             )
         positions.append(members[:count])
     order = np.stack(positions, axis=1).ravel()
