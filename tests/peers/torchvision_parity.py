@@ -103,8 +103,8 @@ def _of_ours(
     )
 
     def objective(params: dict, stats: dict, pixels: jax.Array) -> tuple[jax.Array, Any]:
-        labels, key = jnp.zeros(BATCH, int), jax.random.key(0)
-        out, stats = models.apply_in_training(model, params, stats, pixels, labels, dropout=key)
+        targets, key = jnp.eye(CLASSES)[:BATCH], jax.random.key(0)
+        out, stats = models.apply_in_training(model, params, stats, pixels, targets, dropout=key)
         heads = {head: out[head] for head in weights}
         weighted = [jnp.sum(weights[head].numpy() * logits) for head, logits in heads.items()]
         return jnp.sum(jnp.stack(weighted)), (heads, stats)

@@ -87,7 +87,7 @@ class DenseBlock(nn.Module):
     def __call__(
         self, x: Float[Array, "batch height width channels"], *, train: bool
     ) -> tuple[Float[Array, "batch height width filters"], tuple[Float[Array, "filters"], ...], dict[str, Array]]:
-        """Return the block's input with all that was added behind it, its moments, and what each layer added by its name.
+        """Return the block's input with all that was added, its moments, and what each layer added by its name.
 
         All layers normalise the same channels by the same moments, so each channel's are taken once. Where nothing is
         kept for a gradient, layers write into one array, which spares copying all channels at each.
