@@ -1,4 +1,4 @@
-"""Which images are looked at, and how pixels are kept."""
+"""Which images are observed, and pixels as bytes."""
 
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
@@ -26,13 +26,13 @@ def of_each_class(
     names = data.label_names[:classes]
     positions = []
     for k, name in enumerate(names):
-        [own] = np.nonzero(labels == k if labels.ndim == 1 else labels[:, k])
-        if len(own) < count:
+        [members] = np.nonzero(labels == k if labels.ndim == 1 else labels[:, k])
+        if len(members) < count:
             raise ConfigError(
-                f"the validation split of {data.name} has {len(own)} images of {name}, and {count} are to be observed;"
+                f"the validation split of {data.name} has {len(members)} images of {name}, and {count} are needed;"
                 " raise data.validation_fraction"
             )
-        positions.append(own[:count])
+        positions.append(members[:count])
     order = np.stack(positions, axis=1).ravel()
     return np.asarray(data.validation.images)[order], np.tile(np.arange(len(names)), count)
 

@@ -195,12 +195,12 @@ def _insert_operations(layers: list[Layer], program: ClosedJaxpr) -> list[Layer]
     layers = list(layers)
     latest: list[str] = []  # path of the module that ran last
     for (*path, name), output in _scopes(program):
-        found = re.fullmatch(SCOPES, name)
-        if found is None:
+        match = re.fullmatch(SCOPES, name)
+        if match is None:
             scope = [*path, name]
             latest = latest if latest[: len(scope)] == scope else scope
             continue
-        kind, window, strides, padding = found.groups()
+        kind, window, strides, padding = match.groups()
         sizes = (int(window), int(strides), padding) if window else ()
         inside = latest[: len(path)] == path
         before = ".".join(latest[: len(path) + 1])  # the module beside it, which may hold the one that ran last
