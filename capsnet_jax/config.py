@@ -6,7 +6,7 @@ A config is a JAX pytree. Its *leaves* are numbers that a compiled program takes
 compilation.
 
 A model, a router and a loss each have settings of their own, a dataclass beside them. `Choice` holds the name that was
-chosen and those settings. How paths such as `routing.iterations` lead to fields is told in `overrides`.
+chosen and those settings. Module `overrides` finds the field of a path such as `routing.iterations`.
 """
 
 import dataclasses
@@ -38,9 +38,9 @@ def traced(
     """Make a traced field: a float in [low, high] that programs take as an argument, so that it can be vmapped.
 
     Args:
-        default: value where nothing is said.
-        low: least value.
-        high: greatest value.
+        default: the value if no other is given.
+        low: the least value.
+        high: the greatest value.
         only_if: tells from the dataclass whether this field makes any difference beside its other fields.
         doc: what it means, in a few words.
     """
@@ -61,8 +61,8 @@ def static(
     """Make a static field, a part of the program's structure; arguments as of `traced`.
 
     Args:
-        default: value where nothing is said.
-        choices: the values that it may take, where there are few; a registry will do.
+        default: the value if no other is given.
+        choices: the values that are allowed, such as the keys of a registry; empty: not limited to a list.
         low: least value of a number.
         high: greatest value of a number.
         only_if: tells from the dataclass whether this field makes any difference beside its other fields.
@@ -105,7 +105,7 @@ class Data:
 
     dataset: str = static("mnist_5k", doc="a name of capsnet_jax.data.DATASETS, or any tfds image-classification set")
     label: str = static("", doc="the label's key where the set has several; empty: its only one")
-    validation_fraction: float = static(0.1, low=0, high=0.9, doc="part of each class of train held out")
+    validation_fraction: float = static(0.1, low=0, high=0.9, doc="share of each class of train that is held out")
     train_size: int = static(0, low=0, doc="train on that many images, balanced by class; 0: all of them")
     max_shift: int = static(2, low=0, high=64, doc="augmentation: random shift by at most that many pixels")
     flip: bool = static(False, doc="augmentation: mirror half of the images left to right")
@@ -120,7 +120,7 @@ class Reconstruction:
 
     reconstruction: bool = static(True, doc="whether a decoder reconstructs the image")
     reconstruction_weight: float = traced(
-        0.0005, low=0, only_if=lambda own: own.reconstruction, doc="of the sum of squared pixel differences"
+        0.0005, low=0, only_if=lambda settings: settings.reconstruction, doc="of the sum of squared pixel differences"
     )
 
 
@@ -137,10 +137,12 @@ class Train:
         0.96,
         low=0,
         high=1,
-        only_if=lambda own: own.schedule != "cosine",
+        only_if=lambda train: train.schedule != "cosine",
         doc="exponential: factor for every `decay_steps` steps",
     )
-    decay_steps: float = traced(2000.0, low=1, only_if=lambda own: own.schedule != "cosine", doc="exponential: steps")
+    decay_steps: float = traced(
+        2000.0, low=1, only_if=lambda train: train.schedule != "cosine", doc="exponential: steps"
+    )
     min_learning_rate: float = traced(1e-6, low=0, doc="least learning rate")
     warmup: float = traced(0.0, low=0, high=0.9, doc="part of all steps in which the learning rate rises from 0")
     weight_decay: float = traced(
@@ -152,16 +154,19 @@ class Train:
 
 @pytree_dataclass
 class Finetune:
-    """What a network has learned before it is trained."""
+    """From which trained network a run starts, and which of its layers are copied."""
 
     source: str = static("none", doc="data set that the same network is first trained on, by its preset")
     reinitialize: str = static(
         "head",
-        only_if=lambda own: own.source != "none",
+        only_if=lambda finetune: finetune.source != "none",
         doc="layers that start anew, joined by +; head: those that tell the classes",
     )
     lr_multiplier: float = traced(
-        1.0, low=0, only_if=lambda own: own.source != "none", doc="the other layers' share of train.learning_rate"
+        1.0,
+        low=0,
+        only_if=lambda finetune: finetune.source != "none",
+        doc="times train.learning_rate: the rate of the other layers",
     )
 
 
@@ -186,7 +191,7 @@ class Config:
         loss: a key of LOSSES, with that loss's settings.
         reconstruction: None in a model that has no decoder.
         train: optimizer and schedule.
-        finetune: what was learned before.
+        finetune: the trained network that the run starts from.
     """
 
     preset: str = static("small", doc="the preset it started from")
@@ -271,8 +276,8 @@ def describe_domain(field: dataclasses.Field) -> str:
     kind, meta = types_of(field)[0], field.metadata
     if meta.get("choices"):
         return "one of " + ", ".join(map(str, meta["choices"]))
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
-    text = words.get(kind, "whole numbers as 512x1024")
+    kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+    text = kinds.get(kind, "whole numbers as 512x1024")
     low, high = meta["low"], meta["high"]
     if math.isfinite(low) and math.isfinite(high):
         text += f" from {low:g} to {high:g}"

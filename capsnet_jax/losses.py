@@ -9,11 +9,9 @@ from jaxtyping import Array, Float
 
 from capsnet_jax.config import Choice, Config, NoSettings, pytree_dataclass, static, traced
 
-AUXILIARY = {
-    "aux1_logits": 0.3,
-    "aux2_logits": 0.3,
-}  # weights of classifiers that help in training (GoogLeNet, section 5)
-PARTS = ("loss", "classification_loss", "reconstruction_mse")  # what `total_loss` tells beside the metrics
+# Weights of the classifiers that help in training (GoogLeNet, section 5).
+AUXILIARY = {"aux1_logits": 0.3, "aux2_logits": 0.3}
+PARTS = ("loss", "classification_loss", "reconstruction_mse")  # what `total_loss` returns beside the metrics
 
 
 @pytree_dataclass

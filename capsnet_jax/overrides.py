@@ -60,11 +60,11 @@ RENAMED = {
 
 
 class Resolved(NamedTuple):
-    """What overrides come to.
+    """The config that overrides lead to.
 
     Attributes:
         config: everything that determines a run.
-        observed: what is looked at beside errors.
+        observed: what is observed beside errors.
         unused: paths that the chosen model, router or loss does not have, or that make no difference here.
     """
 
@@ -85,7 +85,7 @@ def resolve(changes: Overrides) -> Resolved:
             check_word(path, changes[path], registry)
     used: set[str] = set()
 
-    def take(group: str, settings: Any) -> Any:
+    def apply_changes(group: str, settings: Any) -> Any:
         """Return a settings dataclass with the changes that it has a field for."""
         fields = {f"{group}.{f.name}": f for f in dataclasses.fields(settings) if "doc" in f.metadata}
         new = {fields[p].name: check_value(p, fields[p], changes[p]) for p in fields if p in changes}
@@ -97,21 +97,21 @@ def resolve(changes: Overrides) -> Resolved:
     def choose(group: str, registry: Mapping[str, Any], default: str) -> Choice:
         name = changes.get(f"{group}.name", default)
         used.add(f"{group}.name")
-        return Choice(name, take(group, registry[name].settings))
+        return Choice(name, apply_changes(group, registry[name].settings))
 
     model = choose("model", MODELS, DEFAULTS["model.name"])
     entry = MODELS[model.name]
     config = Config(
         preset=changes.get("preset", "small"),
-        data=take("data", Data()),
+        data=apply_changes("data", Data()),
         model=model,
         routing=choose("routing", ROUTERS, DEFAULTS["routing.name"]) if entry.routes else None,
         loss=choose("loss", LOSSES, entry.loss),
-        reconstruction=take("loss", Reconstruction()) if entry.decodes else None,
-        train=take("train", Train()),
-        finetune=take("finetune", Finetune()),
+        reconstruction=apply_changes("loss", Reconstruction()) if entry.decodes else None,
+        train=apply_changes("train", Train()),
+        finetune=apply_changes("finetune", Finetune()),
     )
-    observed = take("eval", Eval())
+    observed = apply_changes("eval", Eval())
     return Resolved(config, observed, [path for path in changes if path not in used | {"preset"}])
 
 
@@ -132,7 +132,7 @@ def from_preset(name: str, changes: Overrides | None = None) -> Config:
 
 
 def override(config: Config, changes: Overrides) -> Config:
-    """Return a config with {path: value} on top; what makes no difference any more is as its choice has it by itself.
+    """Return a config with {path: value} on top. A setting that makes no difference any more returns to its default.
 
     Raises:
         ConfigError: as of `build`, of a path in `changes`.
@@ -147,21 +147,21 @@ def refuse_unused(unused: Iterable[str], configs: Sequence[Config]) -> None:
     """Raise a ConfigError for the first path of `unused`, which none of the configs has."""
     for path in unused:
         config, group = configs[0], path.split(".")[0]
-        own = [p for p in flatten(config) if p.startswith(f"{group}.")]
+        present = [p for p in flatten(config) if p.startswith(f"{group}.")]
         if path in fields_of(config):
             doc = fields_of(config)[path].metadata["doc"]
-            raise ConfigError(f"{path} ({doc}) makes no difference with {', '.join(own)} as they are; leave it out")
+            raise ConfigError(f"{path} ({doc}) makes no difference with {', '.join(present)} as they are; leave it out")
         if path in {f"loss.{field.name}" for field in dataclasses.fields(Reconstruction)}:
             raise ConfigError(f"{config.model.name} has no {path}; it has no decoder")
         names = {"routing": config.routing, "loss": config.loss}
         owner = config.model if group == "model" else names.get(group) or config.model
         raise ConfigError(
-            f"{owner.name} has no {path}; " + (f"it has {', '.join(own)}" if own else "it does not route")
+            f"{owner.name} has no {path}; " + (f"it has {', '.join(present)}" if present else "it does not route")
         )
 
 
 def flatten(config: Config) -> dict[str, Any]:
-    """Return the config as {path: value}, JSON-able, with what makes a difference alone."""
+    """Return the config as {path: value}, JSON-able, without the settings that make no difference."""
     flat: dict[str, Any] = {"preset": config.preset}
     for group, settings in _groups(config):
         for field in dataclasses.fields(settings):
@@ -172,7 +172,7 @@ def flatten(config: Config) -> dict[str, Any]:
 
 
 def identity(config: Config) -> dict[str, Any]:
-    """Return what tells a config from others: its names, and each setting that is not as its choice has it by itself.
+    """Return what tells a config from others: its names, and each setting that differs from their defaults.
 
     A setting that is added later, at a default that changes nothing, renames no run.
     """
@@ -202,18 +202,19 @@ def describe_settings(config: Config, observed: Eval) -> str:
 
 
 @functools.cache
-def _paths_of(own: tuple[tuple[str, type], ...]) -> tuple[str, ...]:
-    parts = [("data", Data), ("train", Train), ("finetune", Finetune), ("eval", Eval), ("loss", Reconstruction), *own]
+def _paths_of(chosen: tuple[tuple[str, type], ...]) -> tuple[str, ...]:
+    parts = {"data": Data, "train": Train, "finetune": Finetune, "eval": Eval, "loss": Reconstruction}
     paths = ["preset", "model.name", "routing.name", "loss.name"]
-    paths += [f"{group}.{f.name}" for group, cls in parts for f in dataclasses.fields(cls) if "doc" in f.metadata]
+    for group, cls in (*parts.items(), *chosen):
+        paths += [f"{group}.{f.name}" for f in dataclasses.fields(cls) if "doc" in f.metadata]
     return tuple(dict.fromkeys(paths))
 
 
 def all_paths() -> tuple[str, ...]:
-    """Return every path that some model, router or loss has; guests' paths too, from when they are registered."""
+    """Return every path that some model, router or loss has; new entries of the registries included."""
     registries: dict[str, Mapping[str, Any]] = {"model": MODELS, "routing": ROUTERS, "loss": LOSSES}
-    own = [(group, type(entry.settings)) for group, registry in registries.items() for entry in registry.values()]
-    return _paths_of(tuple(dict.fromkeys(own)))
+    chosen = [(group, type(entry.settings)) for group, registry in registries.items() for entry in registry.values()]
+    return _paths_of(tuple(dict.fromkeys(chosen)))
 
 
 def full_path(path: str) -> str:
@@ -267,7 +268,7 @@ def grid(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 
 
 def sweep_over(arms: Sequence[Overrides], values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Return the settings `arms` with the paths of `values` swept instead: arms that differed only there become one."""
+    """Return the settings `arms` with the paths of `values` swept instead. Arms that differed only there become one."""
     remaining: list[dict[str, Any]] = []
     for arm in arms:
         rest = {path: value for path, value in arm.items() if path not in values}
@@ -299,6 +300,6 @@ def _groups(config: Config) -> Iterator[tuple[str, Any]]:
 
 @dataclasses.dataclass(frozen=True)
 class _Name:
-    """The name of a choice, in the place of a settings dataclass."""
+    """The name of a choice, as a settings dataclass of one field."""
 
     name: str = dataclasses.field(metadata={"doc": "which one; see --list", "traced": False, "low": 0, "high": 0})

@@ -256,9 +256,9 @@ def _command(name: str, config: Config, seed: int, asked: Asked) -> str:
     from capsnet_jax import overrides
 
     preset = overrides.resolve(PRESETS[config.preset] | {"preset": config.preset}).config
-    defaults, own = overrides.flatten(preset), overrides.flatten(config)
+    defaults, settings = overrides.flatten(preset), overrides.flatten(config)
     words = ["python", "launch.py", f"--experiment={name}", f"--preset={config.preset}"]
-    values = {p: v for p, v in own.items() if p != "preset" and (v != defaults.get(p) or p in asked.swept)}
+    values = {p: v for p, v in settings.items() if p != "preset" and (v != defaults.get(p) or p in asked.swept)}
     values |= {f"eval.{n}": v for n, v in dataclasses.asdict(asked.observed).items() if v}
     for path, value in values.items():
         words += ["--set", f"{path}={overrides.format_value(value)}"]

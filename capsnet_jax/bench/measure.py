@@ -164,10 +164,10 @@ class _Bench:
         seconds = []
         for worker in workers:
             worker.receive()  # all import and get their data at once
-        for some in [[worker] for worker in workers] if in_turn or self._backend != "cpu" else [workers]:
-            for worker in some:
+        for batch in [[worker] for worker in workers] if in_turn or self._backend != "cpu" else [workers]:
+            for worker in batch:
                 worker.send(process.compile_subject)
-            seconds += [worker.receive() for worker in some]
+            seconds += [worker.receive() for worker in batch]
         return seconds
 
     def _ask(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -193,7 +193,7 @@ def interleave(timers: Sequence[Callable[[int], float]], rounds: int, seconds: f
 
 
 def warm_up(timer: Callable[[int], float], seconds: float) -> float:
-    """Run a timer until its speed can be told, and return that, steps a second."""
+    """Run a timer until its speed is known, and return that, steps a second."""
     steps, took = 1, timer(1)  # which allocates and loads: it counts only where it is so slow that this cannot matter
     if took <= _SLOW * seconds:
         took = timer(steps)

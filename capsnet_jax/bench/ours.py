@@ -11,7 +11,7 @@ from capsnet_jax import models, overrides
 from capsnet_jax.bench.plain_jax import OnJax
 from capsnet_jax.bench.workload import Workload
 from capsnet_jax.data import Dataset, Examples
-from capsnet_jax.data.augment import take, to_float
+from capsnet_jax.data.augment import gather, to_float
 from capsnet_jax.training import fit as training
 from capsnet_jax.training.compile import aot_compile
 from capsnet_jax.training.parallel import resolve, stack
@@ -64,7 +64,7 @@ class _Inference(OnJax):
 
     def _infer(self, params: Any, examples: Examples, step: jax.Array) -> dict[str, jax.Array]:
         first = step % (examples.labels.shape[0] // self._batch) * self._batch
-        images = to_float(take(examples, first + jnp.arange(self._batch)).images)
+        images = to_float(gather(examples, first + jnp.arange(self._batch)).images)
         out = models.apply(self.model, params, self._stats, images)
         return {name: out[name] for name in ("lengths", "logits", "reconstruction") if name in out}
 

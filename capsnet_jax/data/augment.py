@@ -8,11 +8,11 @@ from jaxtyping import Bool, Float32, Int, Int32, PRNGKeyArray, Shaped, UInt8
 from capsnet_jax.data.arrays import Examples
 
 
-def take(examples: Examples, indices: Int[Array, " batch"]) -> Examples:
+def gather(examples: Examples, indices: Int[Array, " batch"]) -> Examples:
     """Gather a batch from examples that lie on the device.
 
     Args:
-        examples: the split to take from.
+        examples: the split that the batch is of.
         indices: positions in the split. As in all of jitted JAX, one out of bounds is clamped and no error.
 
     Returns:
@@ -27,7 +27,7 @@ def batch_of(examples: Examples, index: Int[Array, ""], size: int) -> tuple[Exam
     The last batch is filled up with copies of the last example.
 
     Args:
-        examples: the split to take from.
+        examples: the split that the batch is of.
         index: which batch, from 0.
         size: number of examples of a batch. Static: it sets the shapes.
 
@@ -36,7 +36,7 @@ def batch_of(examples: Examples, index: Int[Array, ""], size: int) -> tuple[Exam
     """
     last = examples.labels.shape[0] - 1
     indices = index * size + jnp.arange(size)
-    return take(examples, jnp.minimum(indices, last)), indices <= last
+    return gather(examples, jnp.minimum(indices, last)), indices <= last
 
 
 def to_float(images: UInt8[Array, "*shape"]) -> Float32[Array, "*shape"]:

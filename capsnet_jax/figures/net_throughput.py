@@ -23,7 +23,7 @@ def net_speeds(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the speeds of one machine's measurements, a row a (net, phase, round), the nets in the order of `NETS`.
 
     Columns: each subject's images/s; "theirs", that of torchvision's faster layout in that round; "ratio …", ours over
-    each of them. A net that was measured at several settings is told with its settings.
+    each of them. A net that was measured at several settings is named with its settings.
     """
     speeds = rows[rows["quantity"].isin(PHASES)]
     order = {name: index for index, name in enumerate(NETS)}

@@ -113,9 +113,9 @@ def has_params(record: Record) -> bool:
 
 
 def save_observation(record: Record, name: str, observe: Callable[[Network], Observation]) -> None:
-    """Save what `observe` sees in a finished run's network in its folder, unless it is there already.
+    """Save what `observe` returns of a finished run's network in the run's folder, unless it is there already.
 
-    What was seen before the run was trained anew is replaced.
+    An observation from before the run was trained anew is replaced.
 
     Args:
         record: of the run; one without parameters is passed over.

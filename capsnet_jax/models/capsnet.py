@@ -126,9 +126,16 @@ class ClassCapsules(nn.Module):
 def route_again(
     params: dict[str, Any], primary: Float[Array, "batch inputs primary_dim"], routing: Choice, *, trace: bool = False
 ) -> Routing:
-    """Route a CapsNet's primary capsules by other settings than it was built with; `params` are the whole net's."""
-    own = params["class_capsules"]
-    return route_batch(primary, own["W"], routing, own.get("routing"), trace=trace)
+    """Route a CapsNet's primary capsules by other settings than those that it was built with.
+
+    Args:
+        params: the parameters of the whole network.
+        primary: its primary capsules.
+        routing: a key of ROUTERS with other settings.
+        trace: whether every iteration is returned.
+    """
+    layer = params["class_capsules"]
+    return route_batch(primary, layer["W"], routing, layer.get("routing"), trace=trace)
 
 
 def decode(

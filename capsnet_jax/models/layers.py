@@ -60,7 +60,7 @@ class Conv(nn.Module):
     def __call__(
         self, x: Float[Array, "batch height width channels"]
     ) -> Float[Array, "batch out_height out_width filters"]:
-        """Images to activations, NHWC."""
+        """Convolve images, NHWC."""
         shape = (self.size, self.size, x.shape[-1] // self.groups, self.filters)
         kernel = self.param("kernel", jax.nn.initializers.he_normal(), shape)
         factors = x.astype(self.precision), kernel.astype(self.precision)
@@ -87,14 +87,14 @@ class BatchNorm(nn.Module):
     def __call__(
         self, x: Float[Array, "batch height width channels"], *, train: bool, batch: Moments | None = None
     ) -> Float[Array, "batch height width channels"]:
-        """Normalise by the batch, which moves the running statistics, in training; by these otherwise.
+        """Normalise by the batch in training, and update the running statistics; otherwise normalise by these.
 
-        A frozen layer's statistics are in the collection `frozen_stats`: it always goes by them.
+        A frozen layer's statistics are in the collection `frozen_stats`. It always normalises by them.
 
         Args:
             x: activations.
-            train: which of the two.
-            batch: the batch's mean and variance where they are known; not looked at if not training.
+            train: whether to normalise by the batch.
+            batch: the batch's mean and variance if they are known; of use in training only.
         """
         shape = x.shape[-1:]
         scale = self.param("scale", jax.nn.initializers.constant(0.0 if self.zero else 1.0), shape)
@@ -116,7 +116,7 @@ class BatchNorm(nn.Module):
 def fully_connected(
     x: Float[Array, "batch features"], width: int, classes: int, dropout: float, precision: str, *, train: bool
 ) -> dict[str, Array]:
-    """Two hidden layers with dropout and the classes, as AlexNet and VGG end; called inside of a compact module.
+    """Apply the end of AlexNet and VGG: two hidden layers with dropout, and the classes. Call it in a compact module.
 
     Returns:
         "fc1" and "fc2" activations [batch, width] and "logits" [batch, classes].

@@ -41,8 +41,8 @@ def _indented(text: str) -> str:
     text = textwrap.dedent(text).strip("\n")
     if text.startswith(("python ", "pip ")):
         # A command that goes on in the next line is one line here: Python has joined those, or the backslash stands.
-        whole = re.sub(r"\s*\\\n\s*", " ", text)
-        return code_block(re.sub(r" {2,}", " ", line) for line in whole.splitlines())
+        joined = re.sub(r"\s*\\\n\s*", " ", text)
+        return code_block(re.sub(r" {2,}", " ", line) for line in joined.splitlines())
     return f"```text\n{text}\n```"
 
 

@@ -122,10 +122,10 @@ def _figures(workdir: Path, name: str, module: ModuleType) -> list[str]:
     captions: dict[str, str] = getattr(module, "CAPTIONS", {})
     titles = sorted(path.stem.removeprefix(f"{name}-") for path in (workdir / "figures").glob(f"{name}-*.png"))
     keys = [*captions, ""]  # "" is the key of figures without a caption, which come last
-    own = {title: next(key for key in keys if not key or f"{title}-".startswith(f"{key}-")) for title in titles}
+    key_of = {title: next(key for key in keys if not key or f"{title}-".startswith(f"{key}-")) for title in titles}
     parts = ["## Figures"] if titles else []
-    for title in sorted(titles, key=lambda title: keys.index(own[title])):
-        words, key = _words(title), own[title]
+    for title in sorted(titles, key=lambda title: keys.index(key_of[title])):
+        words, key = _words(title), key_of[title]
         caption = f"{words}: {captions[key]}" if key else words
         parts += [f"![{words}](figures/{quote(f'{name}-{title}.png')})", f"*{caption}*"]
     return parts

@@ -57,11 +57,11 @@ def differing_paths(a: Setting, b: Setting) -> list[str]:
 
 def difference(comparison: Comparison) -> PairedDifference:
     """Return the test error of a setting less its reference's, paired by seed."""
-    own, reference = (
+    errors, reference_errors = (
         [runs[seed].result.get("test_error", math.nan) for seed in comparison.seeds]
         for runs in (comparison.setting.runs, comparison.reference.runs)
     )
-    return paired_difference(own, reference)
+    return paired_difference(errors, reference_errors)
 
 
 def mcnemar_p(comparison: Comparison) -> float:
@@ -97,18 +97,18 @@ def paired(records: Sequence[Record], swept: Sequence[str], baseline: Mapping[st
         return Table("", [], [], [none] if baseline else [])
     compared = {"data.dataset", *compared_paths(records, swept)}
     paths = [path for path in shown_paths(records, swept) if path in compared]
-    own = [path for path in paths if path not in DATA]
-    references = list(dict.fromkeys(_describe(c.reference, own) for c in comparisons))
+    compared_alone = [path for path in paths if path not in DATA]
+    references = list(dict.fromkeys(_describe(c.reference, compared_alone) for c in comparisons))
     differences = [difference(comparison) for comparison in comparisons]
-    adjusted = holm([found.p_value for found in differences])
+    adjusted = holm([each.p_value for each in differences])
     rows = []
-    for comparison, found, p_holm in zip(comparisons, differences, adjusted, strict=True):
+    for comparison, paired_by_seed, p_holm in zip(comparisons, differences, adjusted, strict=True):
         reference = [_describe(comparison.reference, comparison.paths)] if len(references) > 1 else []
-        p_values = [_p_text(p) for p in (found.p_value, p_holm, mcnemar_p(comparison))]
-        rows.append([*comparison.setting.cells(paths), *reference, _difference_text(found), *p_values])
+        p_values = [_p_text(p) for p in (paired_by_seed.p_value, p_holm, mcnemar_p(comparison))]
+        rows.append([*comparison.setting.cells(paths), *reference, _difference_text(paired_by_seed), *p_values])
     header = [*headings(paths), *(["compared with"] if len(references) > 1 else [])]
     header += ["difference %", "p (paired t)", "p (Holm)", "p (McNemar)"]
-    anywhere = [path for path in own if any(path in c.paths for c in comparisons)]
+    anywhere = [path for path in compared_alone if any(path in c.paths for c in comparisons)]
     other = _describe(comparisons[0].reference, anywhere) if len(references) == 1 else "the setting compared with"
     tests = sum(not math.isnan(p) for p in adjusted)
     notes = [
@@ -157,9 +157,9 @@ def _describe(setting: Setting, paths: Sequence[str]) -> str:
     return " ".join(f"{path}={setting.values[path]}" for path in paths if path in setting.values)
 
 
-def _difference_text(found: PairedDifference) -> str:
-    interval = "" if math.isnan(found.half_width) else f" ± {found.half_width:.2f}"
-    return f"{found.mean:+z.2f}{interval} (n = {found.n})" if found.n else "no finite value (n = 0)"
+def _difference_text(difference: PairedDifference) -> str:
+    interval = "" if math.isnan(difference.half_width) else f" ± {difference.half_width:.2f}"
+    return f"{difference.mean:+z.2f}{interval} (n = {difference.n})" if difference.n else "no finite value (n = 0)"
 
 
 def _p_text(p: float) -> str:

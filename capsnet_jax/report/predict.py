@@ -1,4 +1,4 @@
-"""What a trained model says of one picture of the user's own."""
+"""What a trained model says of a picture that the user gives."""
 
 from pathlib import Path
 

@@ -81,14 +81,14 @@ def write_csv(path: Path, records: Sequence[Record], swept: Sequence[str]) -> No
     What a run does not have is left empty.
     """
     results = dict.fromkeys(["test_error", *(name for record in records for name in record.result)])
-    settings = [path for path in varying_paths(records, swept) if path not in ("preset", "train.epochs")]
+    paths = [path for path in varying_paths(records, swept) if path not in ("preset", "train.epochs")]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["dataset", "preset", "seed", "epochs", *settings, *results])
+    table.writerow(["dataset", "preset", "seed", "epochs", *paths, *results])
     for record in records:
-        own = record.settings
-        fixed = [own["data.dataset"], own["preset"], record.seed, own["train.epochs"]]
-        values = [format_setting(record, path) for path in settings]
+        settings = record.settings
+        fixed = [settings["data.dataset"], settings["preset"], record.seed, settings["train.epochs"]]
+        values = [format_setting(record, path) for path in paths]
         table.writerow([*fixed, *values, *(_decimal(record.result.get(name)) for name in results)])
     write_text(path, text.getvalue())
 

@@ -1,4 +1,4 @@
-"""Routing algorithms, one a file: plain functions of one example's votes.
+"""Routing algorithms, one a file: functions of one example's votes.
 
 A router's file holds its function, its settings and, if it learns, its parameters. To add one, write its file and add
 its line to ROUTERS; README.md beside this file shows both.

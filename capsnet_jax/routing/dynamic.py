@@ -17,11 +17,14 @@ class Dynamic:
     gradient: str = static(
         "full",
         choices=("full", "stop"),
-        only_if=lambda own: own.iterations > 1,
+        only_if=lambda routing: routing.iterations > 1,
         doc="through all iterations, or the last only",
     )
     temperature: float = traced(
-        1.0, low=1e-3, only_if=lambda own: own.iterations > 1, doc="of the softmax; large: near uniform couplings"
+        1.0,
+        low=1e-3,
+        only_if=lambda routing: routing.iterations > 1,
+        doc="of the softmax; large: near uniform couplings",
     )
     softmax_over: str = static(
         "parents", choices=("parents", "inputs"), doc="what couplings sum to 1 over; inputs is a common mistake"
@@ -41,7 +44,7 @@ def dynamic_routing(
 ) -> Routing:
     """Send each capsule's vote to the parents that its vote agrees with.
 
-    The routing logits start at 0, so the first iteration is a plain mean over parents. After each iteration but the
+    The routing logits start at 0, so the first couplings are uniform. After each iteration but the
     last, the logit of an input and a parent grows by the scalar product of its vote with that parent's output.
 
     Args:

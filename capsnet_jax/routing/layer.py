@@ -1,9 +1,9 @@
-"""From primary capsules to routed capsules, for a batch, without ever holding the votes of all of it.
+"""From primary capsules to routed capsules, for a batch, without the votes of the whole batch in memory.
 
 Votes are the largest array of a CapsNet (for the paper's net 94 MB a batch of 128), and every iteration reads them all.
-So they are made for a few images at a time, routed while they lie in the cache, dropped, and made anew in the backward
-pass: memory does not grow with the iterations. Couplings that do not look at the votes need none: the sum over inputs
-is then one matrix product of primary capsules with coupled weights.
+So they are made for a few images at a time, and routed while they lie in the cache. The backward pass makes them again,
+so memory does not grow with the iterations. Couplings that do not look at the votes need none. The sum over inputs is
+then one matrix product of primary capsules with coupled weights.
 """
 
 from collections.abc import Callable
@@ -19,8 +19,8 @@ from capsnet_jax.ops.squash import SQUASHES, length
 from capsnet_jax.routing import ROUTERS
 from capsnet_jax.routing.result import Couplings, Routing
 
-# Votes that are held at a time on a CPU, bytes: with their gradient they fit a server's last cache. More, and every
-# pass waits for main memory; less, and starting the operations takes longer than the operations.
+# Bytes of votes that are in memory at a time on a CPU. With their gradient they fit a server's last cache. With more,
+# every pass waits for main memory. With less, starting the operations takes longer than the operations.
 CACHED_VOTES = 12_000_000
 
 

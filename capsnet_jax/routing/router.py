@@ -42,16 +42,16 @@ class Router:
         **settings: Any,
     ) -> Routing:
         """Route one example's votes, with `settings` in place of the defaults."""
-        own = dataclasses.replace(self.settings, **settings)
+        chosen = dataclasses.replace(self.settings, **settings)
         offered = {"activations": activations, "parameters": parameters, "trace": trace}
         inputs, outputs, _ = votes.shape
-        fixed = self.fixed_couplings(inputs, outputs, own, parameters)
+        fixed = self.fixed_couplings(inputs, outputs, chosen, parameters)
         if self.route is None or (fixed is not None and not trace):
             if fixed is None:
                 raise ValueError("a router without `route` needs couplings from `fixed`")
-            capsules = weighted_parents(votes, fixed.couplings, own.squash)
+            capsules = weighted_parents(votes, fixed.couplings, chosen.squash)
             return Routing(capsules, length(capsules), *fixed)
-        return self.route(votes, **vars(own), **_named(self.route, offered))
+        return self.route(votes, **vars(chosen), **_named(self.route, offered))
 
     def fixed_couplings(
         self, inputs: int, outputs: int, settings: Any, parameters: dict[str, Any] | None

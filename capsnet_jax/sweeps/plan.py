@@ -27,7 +27,7 @@ class Plan:
         workdir: where records go, as described in `records`.
         parallel: "map" or "vmap", how runs share a program; "auto" takes what the platform does best.
         command: what to type to train one run alone.
-        stop: tells the signal that asked to stop, or None; polled between chunks of about two seconds.
+        stop: returns the signal that asked to stop, or None; polled between chunks of about two seconds.
         observed: what is observed beside errors.
         observe_fn: the function that observes it.
         rerun: whether runs that are finished are trained anew.
@@ -103,12 +103,12 @@ def title(group: Sequence[Run], runs: Sequence[Run]) -> str:
     """Say what sets a group apart from the other runs, and how many runs it holds."""
     flats = [flatten(run.config) for run in runs]
     members = [flatten(run.config) for run in group]
-    own = members[0]
+    first = members[0]
     apart = [
-        f"{path}={own[path]}"
-        for path in own
-        if any(flat.get(path, own[path]) != own[path] for flat in flats)
-        and all(flat[path] == own[path] for flat in members)
+        f"{path}={first[path]}"
+        for path in first
+        if any(flat.get(path, first[path]) != first[path] for flat in flats)
+        and all(flat[path] == first[path] for flat in members)
     ]
     text = f"{len(group)} runs"
     return f"{' '.join(apart)} × {text}" if apart else text

@@ -19,12 +19,12 @@ from capsnet_jax.training.step import TrainState
 
 def pretraining_run(run: Run) -> Run | None:
     """Return the run whose layers a run copies, trained by the preset's recipe; None if it copies none."""
-    own = run.config
-    if own.finetune.source == "none":
+    config = run.config
+    if config.finetune.source == "none":
         return None
-    recipe = from_preset(own.preset)
-    data = dataclasses.replace(recipe.data, dataset=own.finetune.source)
-    same = {name: getattr(own, name) for name in ("model", "routing", "loss", "reconstruction")}
+    recipe = from_preset(config.preset)
+    data = dataclasses.replace(recipe.data, dataset=config.finetune.source)
+    same = {name: getattr(config, name) for name in ("model", "routing", "loss", "reconstruction")}
     return Run(dataclasses.replace(recipe, data=data, **same), run.seed)
 
 

@@ -48,8 +48,8 @@ class Run:
     @property
     def name(self) -> str:
         """A folder's name, readable and unique to this config and seed."""
-        own = identity(self.config)
-        key = hashlib.sha256(json.dumps([own, self.seed], sort_keys=True).encode()).hexdigest()[:10]
+        settings = identity(self.config)
+        key = hashlib.sha256(json.dumps([settings, self.seed], sort_keys=True).encode()).hexdigest()[:10]
         routing = self.config.routing
         router = [] if routing is None else [f"{routing.name}{getattr(routing.settings, 'iterations', '')}"]
         dataset = self.config.data.dataset.replace("/", "_").replace(":", "_")
@@ -68,13 +68,13 @@ class Record:
           "classification_loss", "reconstruction_mse", "error" (percent) and whatever was observed.
         result: the last epoch's metrics, the test set's ("test_error" in percent), "parameters",
           "images_per_second" (median over epochs), and "diverged_step" (-1 if all was well).
-        workdir: where it lies.
+        workdir: the workdir that it is in.
         command: what to type to train this run alone.
         environment: versions, git revision, device.
         code: {source file: digest}; {} in records from elsewhere.
         observed: what was observed beside errors, as {setting of `eval`: value}.
         recorded: when it was finished, in ISO 8601, UTC; "" where that is not known.
-        wrong: which test images it tells wrong, bool[images]; None where that is not known.
+        wrong: which test images it classifies wrong, bool[images]; None where that is not known.
     """
 
     name: str
@@ -175,7 +175,7 @@ def by_dataset(records: Sequence[Record]) -> dict[str, list[Record]]:
 
 
 def compared_paths(records: Sequence[Record], always: Sequence[str] = ()) -> list[str]:
-    """As `varying_paths`, without what varies between data sets alone, as their augmentation may."""
+    """Return `varying_paths` without what varies between data sets alone, as their augmentation may."""
     within = {path for members in by_dataset(records).values() for path in varying_paths(members)}
     present = {path for record in records for path in record.settings}
     return [p for p in varying_paths(records, always) if p in within or (p in always and p in present)]

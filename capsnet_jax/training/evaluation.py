@@ -63,7 +63,7 @@ def read_test_set(
 
 
 def make_evaluator(classes: int, parallel: str, observe_fn: ObserveFn | None = None) -> Callable[..., Any]:
-    """Make (configs, params, stats, examples, observed) → (metrics, which examples are told wrong).
+    """Make (configs, params, stats, examples, observed) → (metrics, which examples are classified wrong).
 
     Args:
         classes: number of classes.
@@ -99,7 +99,7 @@ def to_floats(values: Array) -> list[float]:
 def _evaluate(
     config: Config, params: PyTree, stats: PyTree, examples: Examples, classes: int
 ) -> tuple[dict[str, Array], Bool[Array, "images"]]:
-    """Return the metrics of `evaluate`, and which examples are told wrong."""
+    """Return the metrics of `evaluate`, and which examples are classified wrong."""
     model = models.build(config, classes)
     count = examples.labels.shape[0]
     names = (*PARTS, *(name for name, metric in METRICS.items() if classes >= metric.min_classes))

@@ -15,13 +15,13 @@ IMAGE_CHANNELS = 3  # at most so many channels are an image's
 
 
 def adam(head_layers: Collection[str]) -> optax.GradientTransformation:
-    """Adam with β 0.9 and 0.999, ε 1e-8 (Kingma and Ba 2015)."""
+    """Return Adam with β 0.9 and 0.999, ε 1e-8 (Kingma and Ba 2015)."""
     del head_layers
     return optax.scale_by_adam()
 
 
 def muon_between_layers(head_layers: Collection[str]) -> optax.GradientTransformation:
-    """Muon for the kernels between layers, Adam for all else.
+    """Return Muon for the kernels between layers, and Adam for all else.
 
     The momentum of a kernel becomes the nearest matrix with equal singular values (Jordan et al. 2024). Its rows are
     all that one output sums over; it is scaled to `MUON_RMS` (Liu et al. 2025, arXiv:2502.16982, section 2.2).
@@ -31,7 +31,7 @@ def muon_between_layers(head_layers: Collection[str]) -> optax.GradientTransform
         return jax.tree.map(lambda k: MuonDimensionNumbers(tuple(range(k.ndim - 1)), k.ndim - 1), kernels)
 
     def label(path: tuple[Any, ...], leaf: Any) -> str:
-        """Kernels go by Muon, but for those that see the image or tell the classes."""
+        """Return Muon for a kernel, unless its layer sees the image or tells the classes."""
         between = path[-1].key == "kernel" and path[0].key not in head_layers and leaf.shape[-2] > IMAGE_CHANNELS
         return "muon" if between else "adam"
 

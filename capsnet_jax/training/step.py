@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from capsnet_jax import models
 from capsnet_jax.config import Config
 from capsnet_jax.data import Examples
-from capsnet_jax.data.augment import random_flip, random_shift, take, to_float, to_targets
+from capsnet_jax.data.augment import gather, random_flip, random_shift, to_float, to_targets
 from capsnet_jax.losses import PARTS, total_loss
 from capsnet_jax.training.finetune import layer_names, scale_pretrained_updates, split_frozen
 from capsnet_jax.training.optimizer import add_weight_decay, gradient_transform
@@ -156,7 +156,7 @@ def train_steps(
 
     def body(step: Array, state: TrainState) -> TrainState:
         indices = jax.lax.dynamic_slice(order, (step % steps * size,), (size,))
-        return train_step(config, seed, state, take(examples, indices), step, classes=classes, total=total)
+        return train_step(config, seed, state, gather(examples, indices), step, classes=classes, total=total)
 
     return jax.lax.fori_loop(start, stop, body, state)
 

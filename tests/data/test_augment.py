@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from capsnet_jax.data import Examples
-from capsnet_jax.data.augment import batch_of, random_flip, random_shift, take, to_float, to_targets
+from capsnet_jax.data.augment import batch_of, gather, random_flip, random_shift, to_float, to_targets
 
 
 def shifted(image, dy, dx):
@@ -74,9 +74,9 @@ def test_to_float_scales_bytes_once():
         to_float(floats)
 
 
-def test_take_gathers_images_with_their_labels():
+def test_gather_returns_images_with_their_labels():
     examples = Examples(jnp.arange(5, dtype=jnp.uint8).reshape(5, 1, 1, 1), jnp.arange(5) * 10)
-    batch = jax.jit(take)(examples, jnp.array([3, 0, 3]))
+    batch = jax.jit(gather)(examples, jnp.array([3, 0, 3]))
     assert batch.images[:, 0, 0, 0].tolist() == [3, 0, 3]
     assert batch.labels.tolist() == [30, 0, 30]
 
@@ -103,9 +103,9 @@ def test_batches_in_order_count_every_example_once(size):
 MULTI_HOT = np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1], [0, 0, 1]], np.uint8)
 
 
-def test_take_and_batches_gather_multi_hot_labels_by_row():
+def test_gather_and_batches_take_multi_hot_labels_by_row():
     examples = Examples(jnp.zeros((5, 1, 1, 1), jnp.uint8), jnp.asarray(MULTI_HOT))
-    assert take(examples, jnp.array([3, 0])).labels.tolist() == [[1, 1, 1], [1, 0, 1]]
+    assert gather(examples, jnp.array([3, 0])).labels.tolist() == [[1, 1, 1], [1, 0, 1]]
     batch, counts = batch_of(examples, jnp.int32(1), 3)
     assert batch.labels.tolist() == [[1, 1, 1], [0, 0, 1], [0, 0, 1]]
     assert counts.tolist() == [True, True, False]

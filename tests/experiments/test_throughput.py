@@ -11,7 +11,7 @@ import pytest
 
 from capsnet_jax import overrides
 from capsnet_jax.bench.workload import OURS
-from capsnet_jax.config import Config, ConfigError
+from capsnet_jax.config import PRESETS, Config, ConfigError
 from experiments import throughput
 from experiments.throughput import CONFIG, PEERS, Effort
 from tests import tiny

@@ -10,6 +10,7 @@ from capsnet_jax import overrides
 from capsnet_jax.bench import measure
 from capsnet_jax.bench.workload import NETS
 from capsnet_jax.config import Config, ConfigError
+from capsnet_jax.models import MODELS
 from capsnet_jax.models import pretrained as transfer
 from experiments import throughput_nets
 from tests import tiny

@@ -49,8 +49,8 @@ def test_trained_with_r_and_tested_with_other_iterations():
         assert outlined(axes) == {(0, 0), (1, 2)}  # nobody was tested with seven
 
 
-def test_nothing_was_probed():
-    with pytest.raises(ValueError, match=r"routing\.probe=7"):
+def test_nothing_was_observed():
+    with pytest.raises(ValueError, match=r"eval\.max_routing_iterations=7"):
         train_test_grid([fake_record(routing__iterations=3)])
 
 

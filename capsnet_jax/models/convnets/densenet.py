@@ -89,19 +89,19 @@ class DenseBlock(nn.Module):
     ) -> tuple[Float[Array, "batch height width filters"], tuple[Float[Array, "filters"], ...], dict[str, Array]]:
         """Return the block's input with all that was added, its moments, and what each layer added by its name.
 
-        All layers normalise the same channels by the same moments, so each channel's are taken once. Where nothing is
-        kept for a gradient, layers write into one array, which spares copying all channels at each.
+        All layers normalise the same channels by the same moments, so each channel's are computed once. In evaluation
+        no gradient needs the inputs of the layers. So they write into one array, and no layer copies all channels.
         """
         out, batch = {}, moments(x)
-        whole = jnp.pad(x, [(0, 0), (0, 0), (0, 0), (0, self.depth * self.growth)])
+        padded = jnp.pad(x, [(0, 0), (0, 0), (0, 0), (0, self.depth * self.growth)])
         for index in range(self.depth):
             name = f"layer{index + 1}"
             added = out[name] = DenseLayer(self.growth, self.precision, name=name)(x, train=train, batch=batch)
             if train:
                 x = jnp.concatenate([x, added], axis=-1)
             else:
-                whole = lax.dynamic_update_slice_in_dim(whole, added, x.shape[-1], axis=3)
-                x = whole[..., : x.shape[-1] + self.growth]
+                padded = lax.dynamic_update_slice_in_dim(padded, added, x.shape[-1], axis=3)
+                x = padded[..., : x.shape[-1] + self.growth]
             batch = jax.tree.map(lambda *parts: jnp.concatenate(parts), batch, moments(added))
         return x, batch, out
 
@@ -116,7 +116,7 @@ class DenseLayer(nn.Module):
     def __call__(
         self, x: Float[Array, "batch height width channels"], *, train: bool, batch: Moments | None = None
     ) -> Float[Array, "batch height width growth"]:
-        """All channels so far, with the batch's moments of each if known, to the layer's own."""
+        """Return the channels that the layer adds to all those before; `batch` are their moments, if known."""
         options = {"bias": False, "precision": self.precision}
         x = nn.relu(BatchNorm(name="norm1")(x, train=train, batch=batch))
         x = Conv(4 * self.growth, 1, name="conv1", **options)(x)
@@ -133,7 +133,7 @@ class Transition(nn.Module):
     def __call__(
         self, x: Float[Array, "batch height width channels"], *, train: bool, batch: Moments | None = None
     ) -> Float[Array, "batch out_height out_width filters"]:
-        """One block's output, with the batch's moments of its channels if known, to the next one's input."""
+        """Return the next block's input; `batch` are the moments of x, if known."""
         x = nn.relu(BatchNorm(name="norm")(x, train=train, batch=batch))
         x = Conv(x.shape[-1] // 2, 1, bias=False, precision=self.precision, name="conv")(x)
         return average_pool(x, 2)

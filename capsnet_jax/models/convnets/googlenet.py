@@ -116,7 +116,7 @@ class Unit(nn.Module):
     def __call__(
         self, x: Float[Array, "batch height width channels"], *, train: bool
     ) -> Float[Array, "batch out_height out_width filters"]:
-        """Images to activations."""
+        """Apply convolution, batch norm and ReLU."""
         options = {"padding": self.size // 2, "bias": not self.norm, "precision": self.precision}
         x = Conv(self.filters, self.size, self.strides, name="conv", **options)(x)
         return nn.relu(BatchNorm(epsilon=1e-3, name="norm")(x, train=train) if self.norm else x)
@@ -160,7 +160,7 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width channels"], *, train: bool) -> Float[Array, "batch classes"]:
-        """Activations in the middle of the net to logits."""
+        """Return logits from activations in the middle of the net."""
         if not self.norm and min(x.shape[1:3]) >= 5:
             x = average_pool(x, 5, strides=3)
         x = adaptive_average_pool(x, 4)

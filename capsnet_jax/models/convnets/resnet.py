@@ -139,7 +139,7 @@ class BasicBlock(nn.Module):
     def __call__(
         self, x: Float[Array, "batch height width channels"], *, train: bool
     ) -> Float[Array, "batch out_height out_width filters"]:
-        """Activations to activations."""
+        """Apply the block."""
         options = {"bias": False, "precision": self.precision}
         y = Conv(self.width, 3, self.strides, 1, name="conv1", **options)(x)
         y = nn.relu(BatchNorm(name="norm1")(y, train=train))
@@ -162,7 +162,7 @@ class Bottleneck(nn.Module):
     def __call__(
         self, x: Float[Array, "batch height width channels"], *, train: bool
     ) -> Float[Array, "batch out_height out_width filters"]:
-        """Activations to activations."""
+        """Apply the block."""
         options = {"bias": False, "precision": self.precision}
         y = Conv(self.width, 1, name="conv1", **options)(x)
         y = nn.relu(BatchNorm(name="norm1")(y, train=train))
@@ -177,8 +177,8 @@ class Bottleneck(nn.Module):
 class Shortcut(nn.Module):
     """The identity where shapes allow it (section 3.3).
 
-    Else a 1×1 convolution to them (option B), or the pixels that it would look at with zeros for the channels that are
-    missing (option A).
+    Otherwise it is a 1×1 convolution with a batch norm (option B). Or it is every `strides`-th pixel, with zeros for
+    the channels that are missing (option A).
     """
 
     filters: int
