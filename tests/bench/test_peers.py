@@ -44,8 +44,9 @@ def case(request):
     scaled = to_float(images)
 
     def loss(params):
-        out = model.apply({"params": params}, scaled, labels, train=True)
-        return losses.total_loss(out, scaled, labels, settings.loss)[0], out
+        targets = jax.nn.one_hot(labels, workload.classes)
+        out = model.apply({"params": params}, scaled, targets)
+        return losses.total_loss(out, scaled, targets, settings)[0], out
 
     (value, out), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(jax.tree.map(jax.numpy.asarray, tree))
     wanted = Outputs(out["lengths"], out.get("reconstruction"), value, flat(gradients))
