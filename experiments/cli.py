@@ -1,4 +1,4 @@
-"""What the flags of launch.py ask for, carried out; a mistake becomes one line and an exit code."""
+"""Carry out what the flags of launch.py ask for; a mistake becomes one line and an exit code."""
 
 import ast
 import dataclasses
