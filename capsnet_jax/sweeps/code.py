@@ -24,6 +24,7 @@ SHARED = (
     "losses.py",
     "data/augment.py",
     "data/split.py",
+    "data/transform.py",
     "models/layers.py",
     "training/step.py",
     "training/evaluation.py",
@@ -39,7 +40,7 @@ def code_of(config: Config) -> dict[str, str]:
     if config.routing is not None:
         router = ROUTERS[config.routing.name]
         parts += [router.route, router.fixed, router.parameters]
-        files |= {PACKAGE / "routing" / "layer.py", PACKAGE / "routing" / "result.py"}
+        files |= {PACKAGE / "routing" / name for name in ("layer.py", "result.py", "router.py")}
     files |= {Path(file) for part in parts if (file := _source_file(part))}
     code = {_name(path): digest(path) for path in sorted(files)}
     if sizes := _sizes(MODELS[config.model.name].module):  # its file serves other entries of MODELS too
