@@ -236,6 +236,9 @@ def full_path(path: str) -> str:
         return same[0]
     if path == leaf and same:
         raise ConfigError(f"{path} is the name of several settings: {', '.join(same)}")
+    for old, new in RENAMED.items():
+        if path == old.rsplit(".", 1)[-1]:
+            raise ConfigError(f"{path} is now called {new}")
     near = same or difflib.get_close_matches(path, known, n=1, cutoff=0)
     raise ConfigError(f"unknown setting {path!r}; did you mean {near[0]!r}?")
 

@@ -1,4 +1,4 @@
-"""What the flags of launch.py ask for, carried out; a mistake becomes one line and an exit code."""
+"""Carry out what the flags of launch.py ask for; a mistake becomes one line and an exit code."""
 
 import ast
 import dataclasses
@@ -194,8 +194,7 @@ def _tables(name: str, experiment: ModuleType, workdir: Path, baseline: dict[str
     results, swept = records.load(workdir, name)
     if not results:
         return "", []
-    if hasattr(experiment, "count"):
-        results = [dataclasses.replace(r, result=r.result | experiment.count(r)) for r in results]
+    results = tables.with_counts(results, experiment)
     path = workdir / f"{name}.csv"
     tables.write_csv(path, results, swept)
     return f"{tables.as_text(results, swept, baseline)}\n\n{path}", _finite(results)

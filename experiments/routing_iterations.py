@@ -80,7 +80,7 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
     alike = [r for r in routed if all(r.settings.get(path, value) == value for path, value in most.items())]
     one_and_three = [record for record in alike if record.settings[ITERATIONS] in (1, 3)]
     if len({record.settings[ITERATIONS] for record in one_and_three}) == 2:
-        drawn["training_loss"] = learning_curves(one_and_three, by, metrics=("train_loss",), among=records)
+        drawn["training_loss"] = learning_curves(one_and_three, by, metrics=("train_loss",), all_records=records)
     for dataset, members in by_dataset(alike).items():
         if any(_iterates(record) for record in members):
             drawn[f"changes-{dataset_slug(dataset)}"] = changes_by_iteration(members)

@@ -190,6 +190,13 @@ def test_a_short_name_of_several_settings_lists_them(short, candidates):
     assert str(error.value) == f"{short} is the name of several settings: {candidates}"
 
 
+@pytest.mark.parametrize("old", ["shift", "variant", "digit_dim", "probe", "floor", "average", "fresh", "rate"])
+def test_an_old_short_name_is_answered_with_the_new_name(old):
+    [new] = [new for path, new in RENAMED.items() if path.endswith(f".{old}")]
+    with pytest.raises(ConfigError, match=rf"^{old} is now called {new}$"):
+        full_path(old)
+
+
 @pytest.mark.parametrize("old", RENAMED)
 def test_old_names_answer_with_the_new_one(old):
     assert RENAMED[old] in all_paths()

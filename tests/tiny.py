@@ -46,9 +46,9 @@ FAULTY = """
 import os, pkgutil, signal, sys
 from absl import app
 import launch
-from capsnet_jax.sweeps import run as sweep
+from capsnet_jax.sweeps import train
 
-sweep.CHECKPOINT_SECONDS = -1.0
+train.CHECKPOINT_SECONDS = -1.0
 target, count, name = sys.argv.pop(1).split(":")
 owner, attribute = target.rsplit(".", 1)
 owner = pkgutil.resolve_name(owner)

@@ -38,7 +38,7 @@ def learning_curves(
     by: Sequence[str],
     *,
     metrics: Sequence[str] = METRICS,
-    among: Sequence[Record] | None = None,
+    all_records: Sequence[Record] | None = None,
     level: float = 0.95,
 ) -> Figure:
     """Draw each metric against the epoch, one colour a setting, one row of panels a data set.
@@ -47,8 +47,8 @@ def learning_curves(
         records: finished runs, in any order.
         by: the paths whose distinct values are the settings compared.
         metrics: names in `Record.metrics`, one panel each.
-        among: all runs of the experiment where `records` are some of them; a setting then has the same colour in the
-            figures of all and of some.
+        all_records: all runs of the experiment, if `records` are some of them. A setting then has the same colour in
+            figures of all and of some runs.
         level: the coverage of the bands.
 
     Returns:
@@ -59,7 +59,7 @@ def learning_curves(
         ValueError: there are no records, or none has a metric asked for.
     """
     datasets = group_by_dataset(records, by)
-    settings = distinct_settings(datasets if among is None else group_by_dataset(among, by))
+    settings = distinct_settings(datasets if all_records is None else group_by_dataset(all_records, by))
     figure = style.new_figure(0.9 + 2.6 * len(datasets) + 0.2 * len(distinct_settings(datasets)))
     panels = figure.subplots(len(datasets), len(metrics), squeeze=False, sharex="row")
     counts: list[int] = []

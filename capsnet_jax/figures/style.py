@@ -18,6 +18,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from capsnet_jax.sweeps.files import write_bytes
+
 # Okabe and Ito (2008), https://jfly.uni-koeln.de/color/, without the yellow, which is lost on white.
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, BLACK, GREY = "#E69F00", "#56B4E9", "#000000", "#5A5A5A"
@@ -120,11 +122,5 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> pathlib.Path:
         raise ValueError(f"figures are written as .png, got {path.name!r}")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=figure.dpi, metadata={"Software": None})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(buffer.getvalue())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_bytes(path, buffer.getvalue())
     return path

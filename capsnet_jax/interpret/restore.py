@@ -142,7 +142,7 @@ def load_observation(record: Record, name: str) -> Observation | None:
 
 
 def _params_path(record: Record) -> Path:
-    return record.folder / "params.safetensors"
+    return records.params_path(record.workdir, record.name)
 
 
 def _validation_error(record: Record) -> float:

@@ -103,7 +103,7 @@ def _trained(workdir: Path, name: str, module: ModuleType) -> tuple[str, list[st
         f"machines: {_tally(_machine(record) for record in results)}",
         f"each run's results: [{name}.csv]({name}.csv)",
     ]
-    # Runs that another experiment trained are used too; a command of this one's own says more.
+    # Runs that another experiment trained are used too; a command of this experiment says more.
     commands = sorted((r.command for r in results if r.command), key=lambda c: f"--experiment={name} " not in c)
     alone = ["`runs.jsonl` holds the command that trains a run alone, for example:", code_block(commands[:1])]
     parts = ["## Results", *map(to_markdown, tables), "## Runs", "\n".join(f"- {fact}" for fact in facts)]

@@ -24,6 +24,7 @@ SHARED = (
     "losses.py",
     "data/augment.py",
     "data/split.py",
+    "data/transform.py",
     "models/layers.py",
     "training/step.py",
     "training/evaluation.py",
@@ -39,9 +40,12 @@ def code_of(config: Config) -> dict[str, str]:
     if config.routing is not None:
         router = ROUTERS[config.routing.name]
         parts += [router.route, router.fixed, router.parameters]
-        files |= {PACKAGE / "routing" / "layer.py", PACKAGE / "routing" / "result.py"}
+        files |= {PACKAGE / "routing" / name for name in ("layer.py", "result.py", "router.py")}
     files |= {Path(file) for part in parts if (file := _source_file(part))}
-    return {_name(path): digest(path) for path in sorted(files)}
+    code = {_name(path): digest(path) for path in sorted(files)}
+    if sizes := _sizes(MODELS[config.model.name].module):  # its file serves other entries of MODELS too
+        code[f"MODELS[{config.model.name}]"] = hashlib.sha256(repr(sorted(sizes.items())).encode()).hexdigest()[:12]
+    return code
 
 
 def differing_files(old: dict[str, str], new: dict[str, str]) -> list[str]:
@@ -57,6 +61,11 @@ def digest(path: Path) -> str:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
     return hashlib.sha256(ast.dump(tree, annotate_fields=False).encode()).hexdigest()[:12]
+
+
+def _sizes(module: Callable[..., Any]) -> dict[str, Any]:
+    """Return what the entry of a model presets of its module."""
+    return _sizes(module.func) | module.keywords if isinstance(module, functools.partial) else {}
 
 
 def _source_file(part: Callable[..., Any] | None) -> str | None:

@@ -16,8 +16,8 @@ class LockedError(Exception):
 class ProgramLock:
     """A lock on one file, for one program of a sweep that several processes share.
 
-    The lock is the kernel's: it ends with its process, however that ends, and a lock file that is left means nothing.
-    Who gets the lock has to look whether the work is still to be done, for the holder before may have done it.
+    The kernel frees the lock when its process ends, however that ends. A lock file that is left means nothing.
+    Whoever gets the lock must check whether the work is still to be done: the holder before may have done it.
 
     The holder's process id and machine stand in a second file, `<name>.pid`: older filelocks empty a lock file
     that they fail to get.

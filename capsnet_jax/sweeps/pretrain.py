@@ -12,7 +12,7 @@ from capsnet_jax import models
 from capsnet_jax.data import Dataset
 from capsnet_jax.overrides import from_preset
 from capsnet_jax.sweeps.checkpoint import load_params
-from capsnet_jax.sweeps.records import Run, run_folder
+from capsnet_jax.sweeps.records import Run, params_path
 from capsnet_jax.training.finetune import copy_pretrained
 from capsnet_jax.training.step import TrainState
 
@@ -53,7 +53,7 @@ def initialize_from_pretrained(
     pretrained = []
     for source in map(pretraining_run, runs):
         assert source is not None, "every run has a source"
-        pretrained.append(load_params(run_folder(workdir, source.name) / "params.safetensors", *like))
+        pretrained.append(load_params(params_path(workdir, source.name), *like))
     params, stats = jax.tree.map(lambda *leaves: jnp.stack(leaves), *pretrained)
     heads = models.MODELS[config.model.name].head_layers
     return states._replace(

@@ -16,8 +16,8 @@ LOG_SECONDS = 30.0
 class Progress:
     """Counts images against a total and shows how far a sweep is.
 
-    On a terminal, bars for the sweep and for its current program stay at the bottom, and kept lines stand above them.
-    Elsewhere, as in a log file, there are plain lines: all that are to be kept, others at most twice a minute.
+    On a terminal, bars for the sweep and for its current program stay at the bottom, under the lines that remain.
+    Elsewhere, as in a log file, there are lines only: all that are to remain, others at most twice a minute.
 
     The time left is what is left at the speed of about the last minute. Compilation does not count as training.
 
@@ -54,7 +54,7 @@ class Progress:
             self._bars = None
 
     def say(self, text: str) -> None:
-        """Print a line to keep."""
+        """Print a line that remains."""
         if self._bars:
             self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:

@@ -112,6 +112,11 @@ def run_folder(workdir: Path, name: str) -> Path:
     return workdir / "runs" / name
 
 
+def params_path(workdir: Path, name: str) -> Path:
+    """Return the file of a run's parameters."""
+    return run_folder(workdir, name) / "params.safetensors"
+
+
 def append(records: Iterable[Record], workdir: Path) -> None:
     """Append finished runs to `runs.jsonl`, all of them or none."""
     append_lines(workdir / "runs.jsonl", [_to_line(record) for record in records])

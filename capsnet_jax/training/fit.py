@@ -63,7 +63,7 @@ def fit(
         seeds: one seed a run.
         data: train and validation are used, test is not looked at.
         parallel: "vmap" or "map".
-        chunk_seconds: how long the device is left to itself, about (see `next_chunk`).
+        chunk_seconds: about how long a chunk of steps takes (see `next_chunk`).
         start: (step, states, history) to go on from; None starts anew.
         observe_fn: what to observe after each epoch beside the metrics; see `make_evaluator`.
 
@@ -113,10 +113,10 @@ def fit(
 
 
 def next_chunk(steps: int, seconds: float, chunk_seconds: float) -> int:
-    """Return how many steps to leave the device to itself for, when the last `steps` took `seconds`.
+    """Return how many steps the next chunk has, when the last `steps` took `seconds`.
 
-    As many as take `chunk_seconds`, and if these are few, up to eight in up to five times as long: a program's memory
-    is new to it in its first step, which costs a CPU a quarter of a conv net's.
+    As many as take `chunk_seconds`. If these are few, up to eight steps that take up to five times as long. The first
+    step of a chunk gets new memory, which costs a CPU a quarter of a conv net's step.
     """
     fitting = chunk_seconds * steps / seconds
     return max(1, round(fitting), min(8, round(5 * fitting)))
@@ -143,7 +143,7 @@ def compile_steps(
     total: int,
     parallel: str,
 ) -> tuple[Callable[..., TrainState], float]:
-    """Compile `train_steps` of stacked runs for such arguments; the states are donated. And the seconds it took."""
+    """Compile `train_steps` of stacked runs; return the program, to which states are donated, and the seconds taken."""
     axes = (0, 0, 0, None, 0, None, None)
     steps = map_over_runs(partial(train_steps, classes=classes, total=total), axes, parallel=parallel)
     order, bound = jnp.zeros((len(seeds), len(examples.labels)), jnp.int32), np.int32(0)

@@ -39,8 +39,8 @@ def map_over_runs(function: Callable, axes: tuple[int | None, ...], *, parallel:
         stacked = [a for a, axis in zip(arguments, axes, strict=True) if axis == 0]
 
         def one_run(mapped: list[Any]) -> Any:
-            # Without barriers XLA merges slicing and stacking with the function, for one run in another way than for
-            # several, and its sums round differently: a run must be equal to the bit whoever runs beside it.
+            # Without barriers XLA merges slicing and stacking with the function, in another way for one run than for
+            # several. Sums then round differently, but a run must be equal to the bit whatever runs beside it.
             mapped = list(jax.lax.optimization_barrier(mapped))
             result = function(*(mapped.pop(0) if axis == 0 else a for a, axis in zip(arguments, axes, strict=True)))
             return jax.lax.optimization_barrier(result)

@@ -120,6 +120,6 @@ def test_some_of_the_runs_have_the_colours_that_they_have_among_all():
     colours = {
         line.get_label(): line.get_color() for line in learning_curves(everything, ["routing.iterations"]).axes[0].lines
     }
-    drawn = learning_curves(some, ["routing.iterations"], among=everything).axes[0].lines
+    drawn = learning_curves(some, ["routing.iterations"], all_records=everything).axes[0].lines
     assert [line.get_label() for line in drawn] == ["r = 1 (n = 3)", "r = 3 (n = 3)"]
     assert all(line.get_color() == colours[line.get_label()] for line in drawn)

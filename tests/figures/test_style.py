@@ -30,10 +30,10 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = figures.save(draw(), tmp_path / "a.png")
     before = path.read_bytes()
 
-    def full_disk(self, data):
+    def full_disk(descriptor):
         raise OSError("no space left")
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", full_disk)
+    monkeypatch.setattr("os.fsync", full_disk)
     with pytest.raises(OSError, match="no space left"):
         figures.save(draw(), path)
     assert path.read_bytes() == before

@@ -68,8 +68,8 @@ def test_layers_are_copied_and_go_at_their_own_rate(tmp_path, monkeypatch):
 
     # A source that has come without its parameters is trained again, and before what starts from it.
     (tmp_path / "runs" / pretraining_run(still).name / "params.safetensors").rename(tmp_path / "away")
-    trained, real = [], run._train_together
-    monkeypatch.setattr(run, "_train_together", lambda group, *rest: trained.append(group) or real(group, *rest))
+    trained, real = [], run.train_together
+    monkeypatch.setattr(run, "train_together", lambda group, *rest: trained.append(group) or real(group, *rest))
     train([other := run_of(1, finetune__lr_multiplier=0.25)], tmp_path)
     assert trained == [[pretraining_run(still)], [other]]
 

@@ -90,7 +90,7 @@ def test_stopped_by_signals_and_continued(tmp_path):
     assert 0 < int(at) < tiny.STEPS
 
     # The sixth row of metrics is the second run's third epoch: all steps are done, no result is written.
-    done = tiny.run(*tiny.STUDY, f"--workdir={tmp_path}", fault="capsnet_jax.sweeps.run.EventWriter.epoch:6:SIGINT")
+    done = tiny.run(*tiny.STUDY, f"--workdir={tmp_path}", fault="capsnet_jax.sweeps.events.EventWriter.epoch:6:SIGINT")
     assert done.returncode == 128 + signal.SIGINT
     assert done.stderr.endswith("stopped by SIGINT; the same command continues\n")
     assert f"going on from step {at}" in done.stdout
@@ -107,7 +107,7 @@ def test_killed_at_many_moments_and_continued(tmp_path):
     tiny.study()
     moments = [
         "os.replace:3:SIGKILL",  # the third file is written, and not yet renamed
-        "capsnet_jax.sweeps.run.EventWriter.epoch:4:SIGKILL",
+        "capsnet_jax.sweeps.events.EventWriter.epoch:4:SIGKILL",
         "capsnet_jax.sweeps.checkpoint.save_params:2:SIGKILL",
         "capsnet_jax.sweeps.records.append:1:SIGKILL",
     ]
@@ -127,7 +127,7 @@ def test_killed_at_many_moments_and_continued(tmp_path):
 def test_what_began_with_fewer_seeds_goes_on_when_more_are_asked_for(tmp_path):
     """The cut group continues from its checkpoint as it was, and the new seeds make another."""
     tiny.study()
-    done = tiny.run(*tiny.FIRST, f"--workdir={tmp_path}", fault="capsnet_jax.sweeps.run.EventWriter.epoch:4:SIGKILL")
+    done = tiny.run(*tiny.FIRST, f"--workdir={tmp_path}", fault="capsnet_jax.sweeps.events.EventWriter.epoch:4:SIGKILL")
     assert done.returncode == -signal.SIGKILL, done.stderr
     printed = tiny.succeed(*tiny.FIRST, "--seeds=3", f"--workdir={tmp_path}")
     assert "going on from step" in printed

@@ -1,14 +1,19 @@
+import dataclasses
 import json
 import shlex
 import subprocess
 import time
+from functools import partial
+from pathlib import Path
 
 import jax
 import pytest
 
 from capsnet_jax import overrides
+from capsnet_jax.models import MODELS
 from capsnet_jax.overrides import grid
 from capsnet_jax.sweeps import code, plan, records, run
+from capsnet_jax.sweeps.finished import changes_since, is_finished
 from capsnet_jax.sweeps.lock import ProgramLock
 from capsnet_jax.sweeps.records import Run
 from capsnet_jax.training import evaluation
@@ -91,7 +96,7 @@ def test_how_runs_share_a_program(parallel, used, tmp_path, monkeypatch):
         trained.append((len(group), datasets[group[0].config.data].name, plan.parallel))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "_train_together", train_together)
+    monkeypatch.setattr(run, "train_together", train_together)
     with pytest.raises(KeyboardInterrupt):
         train(runs_of(routing__iterations=(1,), seeds=3), tmp_path, parallel=parallel)
     assert trained == [(3, "mnist_5k", used)]
@@ -142,6 +147,31 @@ def test_a_run_of_other_code_is_trained_anew_and_its_old_record_stays(tmp_path, 
     assert len(lines) == 2
     train([one], tmp_path)
     assert "1 of 1 runs are finished already" in capsys.readouterr().out
+
+
+def test_a_run_of_another_default_is_not_finished(monkeypatch):
+    """A run's name leaves out settings at their defaults, so a new default comes under the old name."""
+    [one] = small_runs()
+    settings = json.loads(json.dumps(overrides.flatten(one.config)))
+    record = records.Record(one.name, settings, 0, {}, {}, Path(), code=code.code_of(one.config))
+    assert is_finished(one, record)
+    entry = MODELS["capsnet_small"]
+    other = dataclasses.replace(entry, settings=dataclasses.replace(entry.settings, weight_scale=0.2))
+    monkeypatch.setitem(MODELS, "capsnet_small", other)
+    [changed] = small_runs()
+    assert changed.name == record.name
+    assert changes_since(changed, record) == ["model.weight_scale"]
+    assert not is_finished(changed, record)
+    del settings["model.weight_scale"]  # a setting that is newer than the record
+    assert is_finished(changed, record)
+
+
+def test_the_sizes_of_an_entry_of_models_are_code(monkeypatch):
+    resnet = overrides.build({"model.name": "resnet8"})
+    before = code.code_of(resnet)
+    entry = MODELS["resnet8"]
+    monkeypatch.setitem(MODELS, "resnet8", dataclasses.replace(entry, module=partial(entry.module, depths=(2, 1, 1))))
+    assert code.differing_files(before, code.code_of(resnet)) == ["MODELS[resnet8]"]
 
 
 def test_a_changed_router_does_not_concern_a_net_that_does_not_route(monkeypatch):
@@ -200,7 +230,7 @@ def test_a_program_that_another_process_trains_is_waited_for(tmp_path, monkeypat
         other.release()
 
     monkeypatch.setattr(time, "sleep", finish_elsewhere)
-    monkeypatch.setattr(run, "_train_together", lambda *_: pytest.fail("it was finished by the other process"))
+    monkeypatch.setattr(run, "train_together", lambda *_: pytest.fail("it was finished by the other process"))
     train([one], workdir)
     assert len(waited) == 1
     assert len((workdir / "runs.jsonl").read_text().splitlines()) == 1

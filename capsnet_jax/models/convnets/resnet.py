@@ -67,7 +67,7 @@ class ResNet(nn.Module):
             x = out["pool1"] = max_pool(x, 3, strides=2, padding=1)
         options = {name: getattr(self, name) for name in ("bottleneck", "zero_init", "precision", "projections")}
         for index, depth in enumerate(self.depths, 1):
-            stage = Stage(
+            stage = ResidualStage(
                 depth, self.widths[index - 1], strides=1 if index == 1 else 2, name=f"stage{index}", **options
             )
             x, blocks = stage(x, train=train)
@@ -77,7 +77,7 @@ class ResNet(nn.Module):
         return out
 
 
-class Stage(nn.Module):
+class ResidualStage(nn.Module):
     """Blocks of one width; the first one's stride is the stage's."""
 
     depth: int

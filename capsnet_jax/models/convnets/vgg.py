@@ -65,7 +65,7 @@ class VGG(nn.Module):
         for index, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True), 1):
             sizes = [1 if self.pointwise and layer == 2 else 3 for layer in range(depth)]
             lrn = self.lrn and index == 1
-            stage = Stage(width, tuple(sizes), lrn, self.norm, self.precision, name=f"stage{index}")
+            stage = ConvStage(width, tuple(sizes), lrn, self.norm, self.precision, name=f"stage{index}")
             x, inside = stage(x, train=train)
             out |= {f"stage{index}.{name}": value for name, value in inside.items()}
             if not small or min(x.shape[1:3]) > 1:
@@ -75,7 +75,7 @@ class VGG(nn.Module):
         return out | fully_connected(x, width, self.classes, self.dropout, self.precision, train=train)
 
 
-class Stage(nn.Module):
+class ConvStage(nn.Module):
     """Convolutions of one width between two poolings; parameters `conv1`, `norm1`, `conv2` and so on."""
 
     width: int

@@ -1,0 +1,47 @@
+"""Which runs need not be trained again: those whose record was made by the same code and the same settings."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from capsnet_jax.overrides import flatten
+from capsnet_jax.sweeps.code import code_of, differing_files
+from capsnet_jax.sweeps.plan import Plan
+from capsnet_jax.sweeps.records import Record, Run
+
+
+def is_finished(run: Run, record: Record | None) -> bool:
+    """Whether a run need not be trained: it has a record, and nothing that decides its result has changed since."""
+    return record is not None and not changes_since(run, record)
+
+
+def changes_since(run: Run, record: Record) -> list[str]:
+    """Return the files whose code has changed since a run was recorded, and the settings whose default has.
+
+    A run's name leaves out settings at their defaults, so a new default comes under the old name. Settings that are
+    newer than the record do not count: at their default they change nothing.
+    """
+    settings = flatten(run.config)
+    other = [path for path, value in settings.items() if record.settings.get(path, value) != value]
+    return differing_files(record.code, code_of(run.config)) + other
+
+
+def tell_finished(runs: Sequence[Run], pending: Sequence[Run], before: Mapping[str, Record], plan: Plan) -> None:
+    """Say which runs are finished already, of which revision, and which are trained anew and why."""
+    done = [before[run.name] for run in runs if run not in set(pending)]
+    if done:
+        revisions = ", ".join(dict.fromkeys(record.revision for record in done))
+        print(
+            f"{len(done)} of {len(runs)} runs are finished already (code of revision {revisions}); --rerun trains anew"
+        )
+    stale = [(run, before[run.name]) for run in pending if run.name in before and not plan.rerun]
+    if stale:
+        changed = {name for run, old in stale for name in changes_since(run, old)}
+        revisions = ", ".join(dict.fromkeys(old.revision for _, old in stale))
+        print(
+            f"{len(stale)} finished runs are of other code (revision {revisions}) and are trained anew:"
+            f" {', '.join(sorted(changed)[:5])}{' …' if len(changed) > 5 else ''} changed since"
+        )
+    asked = dataclasses.asdict(plan.observed)
+    if unobserved := [r for r in done if any(v and r.observed.get(n, 0) < v for n, v in asked.items())]:
+        names = ", ".join(f"eval.{name}={value}" for name, value in asked.items() if value)
+        print(f"{len(unobserved)} finished runs were trained without {names}; --rerun trains them anew with it")

@@ -1,0 +1,166 @@
+"""Train the runs of one program side by side: checkpoints, events, progress, and a record for each run in the end."""
+
+import contextlib
+import dataclasses
+import datetime
+import hashlib
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from capsnet_jax import data, models
+from capsnet_jax.config import Data
+from capsnet_jax.overrides import flatten
+from capsnet_jax.sweeps import checkpoint, records
+from capsnet_jax.sweeps.code import code_of
+from capsnet_jax.sweeps.events import EventWriter
+from capsnet_jax.sweeps.interrupt import Interrupted
+from capsnet_jax.sweeps.plan import Plan
+from capsnet_jax.sweeps.pretrain import initialize_from_pretrained, pretraining_run
+from capsnet_jax.sweeps.progress import Progress
+from capsnet_jax.sweeps.records import Record, Run
+from capsnet_jax.training import evaluation
+from capsnet_jax.training.fit import FitProgress, abstract_states, fit, initial_states
+from capsnet_jax.training.step import steps_per_epoch
+
+CHECKPOINT_SECONDS = 30.0
+
+Datasets = Mapping[Data, data.Dataset]
+
+
+def train_together(
+    group: list[Run], plan: Plan, datasets: Datasets, progress: Progress, name: str, folder: Path
+) -> float:
+    """Train runs side by side, from their checkpoint if there is one, and record them.
+
+    Args:
+        group: runs of one structure.
+        plan: how.
+        datasets: the data set of each `config.data`.
+        progress: what a person sees.
+        name: of the group, for the progress.
+        folder: of the program; checkpoints are in it.
+
+    Returns:
+        The seconds that compiling took.
+
+    Raises:
+        Interrupted: after saving.
+    """
+    dataset = datasets[group[0].config.data]
+    configs, seeds = [run.config for run in group], [run.seed for run in group]
+    batch = configs[0].train.batch_size * len(group)
+    checkpoints = checkpoint_folder(folder, [run.name for run in group])
+    start = checkpoint.restore(checkpoints, abstract_states(configs, seeds, dataset))
+    if start is None:
+        states = initial_states(configs, seeds, dataset, parallel=plan.parallel)
+        if source := pretraining_run(group[0]):
+            states = initialize_from_pretrained(states, group, plan.workdir, datasets[source.config.data])
+        start = checkpoint.Restored(0, states, [])
+    step, history = start.step, start.history
+    progress.begin(count_images(group, dataset), name)
+    progress.skip(step * batch)
+    progress.say(f"{name}: compiling" + (f", going on from step {step}" if step else ""))
+    with contextlib.ExitStack() as stack:
+        folders = [records.run_folder(plan.workdir, run.name) for run in group]
+        writers = [stack.enter_context(EventWriter(f, select_run(history, i))) for i, f in enumerate(folders)]
+        saved = time.monotonic()
+        for at in fit(configs, seeds, dataset, parallel=plan.parallel, start=start, observe_fn=plan.observe_fn):
+            new_epochs, history = at.history[len(history) :], at.history
+            for i, writer in enumerate(writers):
+                for row in select_run(new_epochs, i):
+                    writer.epoch(row)
+            where = f"{name} · {_where(at, configs[0].train.epochs)}"
+            compiling = at.compile_seconds if step == start.step else 0.0
+            progress.advance((at.step - step) * batch, where, keep=bool(new_epochs), compiling=compiling)
+            step = at.step
+            signum, all_diverged = plan.stop(), bool(np.all(np.asarray(at.states.diverged) >= 0))
+            if signum or time.monotonic() - saved > CHECKPOINT_SECONDS:
+                checkpoint.save(checkpoints, step, at.states, history)
+                saved = time.monotonic()
+            if signum:
+                raise Interrupted(signum)
+            if all_diverged:
+                progress.skip((at.total - step) * batch)
+                break
+    _finish(group, at, dataset, plan, checkpoints)
+    return at.compile_seconds
+
+
+def _finish(group: list[Run], at: FitProgress, dataset: data.Dataset, plan: Plan, checkpoints: Path) -> None:
+    """Read the test set, save the parameters, and append all the group's records at once."""
+    configs = [run.config for run in group]
+    tested, wrong = evaluation.read_test_set(
+        configs, *at.states.eval_params, dataset, parallel=plan.parallel, observe_fn=plan.observe_fn
+    )
+    diverged = np.asarray(at.states.diverged).tolist()
+    finished = []
+    for i, run in enumerate(group):
+        params, stats = jax.tree.map(lambda leaf, i=i: leaf[i], at.states.eval_params)
+        rows = select_run(at.history, i)
+        speeds = [row["images_per_second"] for row in rows] or [math.nan]
+        last = {name: value for name, value in (rows[-1] if rows else {}).items() if "_at_" not in name}
+        result = last | {name: values[i] for name, values in tested.items()}
+        if diverged[i] < 0:
+            checkpoint.save_params(records.params_path(plan.workdir, run.name), params, stats)
+        else:
+            result |= dict.fromkeys(tested, math.nan)
+        result |= {
+            "images_per_second": float(np.median(speeds)),
+            "parameters": models.count_parameters(params),
+            "diverged_step": diverged[i],
+        }
+        finished.append(
+            Record(
+                name=run.name,
+                settings=flatten(run.config),
+                seed=run.seed,
+                metrics=records.to_columns(rows),
+                result=result,
+                workdir=plan.workdir,
+                command=plan.command(run),
+                environment=records.environment(),
+                code=code_of(run.config),
+                observed=dataclasses.asdict(plan.observed),
+                recorded=datetime.datetime.now(datetime.UTC).isoformat(),
+                wrong=wrong[i] if diverged[i] < 0 else None,
+            )
+        )
+    if max(diverged) >= 0:
+        checkpoint.save(checkpoints, at.step, at.states, at.history)
+    records.append(finished, plan.workdir)
+
+
+def select_run(history: Sequence[dict[str, Any]], run: int) -> list[dict[str, Any]]:
+    """Return one run's rows of a history whose metrics hold one value a run."""
+    return [{n: v[run] if isinstance(v, list) else v for n, v in row.items()} for row in history]
+
+
+def checkpoint_folder(program: Path, names: Sequence[str]) -> Path:
+    """Return the folder of the checkpoints of runs that are trained together."""
+    return program / hashlib.sha256(json.dumps(list(names)).encode()).hexdigest()[:16]
+
+
+def count_images(group: Sequence[Run], dataset: data.Dataset) -> int:
+    """Count the images that runs are trained on, in all epochs."""
+    settings = group[0].config.train
+    steps = steps_per_epoch(group[0].config, dataset.train) * settings.epochs
+    return steps * settings.batch_size * len(group)
+
+
+def _where(at: FitProgress, epochs: int) -> str:
+    """Say epoch, latest metrics (mean over runs) and speed."""
+    steps = at.total // epochs
+    text = f"epoch {at.step / steps:.1f}/{epochs}"
+    if at.history:
+        last = at.history[-1]
+        loss, error = np.mean(last["train_loss"]), np.mean(last["validation_error"])
+        text += f" · train loss {loss:.4f}"
+        text += "" if math.isnan(error) else f" · validation error {error:.2f} %"
+    return f"{text} · {at.images_per_second:,.0f} images/s"
