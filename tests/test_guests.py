@@ -254,7 +254,12 @@ def brier(lengths, targets, *, power):
 
 @pytest.mark.parametrize(
     ("model", "loss"),
-    [("capsnet", "cross_entropy"), ("cnn_small", "margin"), ("capsnet", "brier"), ("cnn_small", "brier")],
+    [
+        ("capsnet", "cross_entropy"),
+        ("cnn_small", "margin"),
+        ("capsnet", "brier"),
+        pytest.param("cnn_small", "brier", marks=pytest.mark.slow),
+    ],
 )
 def test_any_net_is_trained_by_any_loss(model, loss, monkeypatch):
     monkeypatch.setitem(LOSSES, "brier", Loss(brier, "lengths", BrierSettings()))
@@ -312,7 +317,7 @@ def lead(scores, targets):
     return jnp.max(jnp.where(targets > 0, scores, -jnp.inf)) - jnp.max(jnp.where(targets > 0, -jnp.inf, scores))
 
 
-@pytest.mark.parametrize("percent", [False, True])
+@pytest.mark.parametrize("percent", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_metric(percent, monkeypatch):
     monkeypatch.setitem(METRICS, "lead", Metric(lead, percent=percent))
     monkeypatch.setitem(METRICS, "of_many", Metric(lead, min_classes=CLASSES + 1))
@@ -481,6 +486,7 @@ def test_several_classes_from_loss_to_diagnostics():
     assert row["validation_error_at_3"] == row["validation_error"]
 
 
+@pytest.mark.slow
 def test_several_classes_of_logits_share_the_cross_entropy():
     data = make_data(several=True)
     config = build({"model.name": "cnn_small"} | FEW)

@@ -251,6 +251,7 @@ def test_the_run_tells_epochs_time_left_and_what_it_drew():
     }
 
 
+@pytest.mark.slow
 def test_figures_only_redraws_the_same_from_the_records(tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(tiny.study().folder, folder)

@@ -8,6 +8,7 @@ from experiments import ilsvrc_evolution
 from experiments.ilsvrc_evolution import error_against_cost, winners
 
 
+@pytest.mark.slow
 def test_what_is_counted_is_kept_and_not_counted_again(tmp_path, monkeypatch):
     monkeypatch.setattr(ilsvrc_evolution, "TOP5", {"alexnet_single": 20.91, "resnet18": 10.92})
     signals = iter([0, 15])

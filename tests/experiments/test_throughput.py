@@ -41,6 +41,7 @@ def wait_until_gone(pids):
     pytest.fail("a process lives on")
 
 
+@pytest.mark.slow
 def test_interrupted_finished_and_drawn_again(tmp_path, capsys):
     stopped = start(tmp_path)
     while len(workers := children(stopped.pid)) < 2:  # a subject's, and Python's that tidies up

@@ -81,6 +81,7 @@ def test_a_unit_that_is_dead_in_the_fitted_images_spoils_nothing():
     assert read_off(features, amounts, labels) > 0.99
 
 
+@pytest.mark.slow
 def test_several_classes_at_once_are_scored_as_sets(observed):
     """Rows with one class each are the same labels; rows with both classes are never wrong, and count as the first."""
     rows = np.eye(2, dtype=np.uint8)[CLASSES]

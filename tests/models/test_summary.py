@@ -140,6 +140,7 @@ def names(name: str) -> list[str]:
     return [layer.name for layer in outline(overrides.build({"model.name": name})).layers]
 
 
+@pytest.mark.slow
 def test_poolings_stand_where_they_run():
     assert names("alexnet")[:5] == ["conv1", "local_response_norm", "max_pool", "conv2", "local_response_norm"]
     vgg = names("vgg_a_lrn")

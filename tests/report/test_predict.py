@@ -89,6 +89,7 @@ def test_the_run_with_the_least_validation_error_speaks(workdir, digit, predicte
     assert scores(text) != scores(predicted[0])
 
 
+@pytest.mark.slow
 def test_the_command(workdir, digit, predicted):
     """A picture that is dark on light, with --invert, says what the digit itself says."""
     path, pixels = digit

@@ -96,6 +96,7 @@ def test_any_number_of_images_at_a_time_is_the_router_mapped_over_all(settings, 
         np.testing.assert_allclose(got, gradient, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", SETTINGS[5:], ids=name_of)
 def test_curvature_is_the_plain_one_in_both_orders_of_differentiation(settings, monkeypatch):
     monkeypatch.setattr(layer, "CACHED_VOTES", 2 * INPUTS * OUTPUTS * DIM * 4)
@@ -130,6 +131,7 @@ def test_the_temperature_has_a_gradient():
     np.testing.assert_allclose(found, wanted, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("on_cpu")  # others sum in another order for several runs
 def test_runs_with_weights_of_their_own_are_mapped_over():
     (primary, weights, _), _ = problem()

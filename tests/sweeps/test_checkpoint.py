@@ -397,6 +397,7 @@ def killed(folder: Path, moment: str, delay: float) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment(tmp_path):
     generator = random.Random(0)
     moments = [("any", generator.uniform(0.2, 0.6)) for _ in range(7)]
@@ -419,6 +420,7 @@ def test_killed_at_any_moment(tmp_path):
     assert names(tmp_path) == sorted([f"{last}.safetensors", f"{last + 1}.safetensors"])
 
 
+@pytest.mark.slow
 def test_a_full_size_state_saves_in_seconds(tmp_path):
     keys = jax.random.split(jax.random.key(0), 3)
     state = {str(i): jax.random.normal(key, (6_804_224,)) for i, key in enumerate(keys)}

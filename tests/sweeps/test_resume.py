@@ -102,6 +102,7 @@ def test_stopped_by_signals_and_continued(tmp_path):
     assert not checkpoints(tmp_path)
 
 
+@pytest.mark.slow
 def test_killed_at_many_moments_and_continued(tmp_path):
     """SIGKILL while a checkpoint is written, between two runs' metrics, after training, and before the records."""
     tiny.study()
@@ -124,6 +125,7 @@ def test_killed_at_many_moments_and_continued(tmp_path):
     assert (tmp_path / "routing_iterations.csv").exists()
 
 
+@pytest.mark.slow
 def test_what_began_with_fewer_seeds_goes_on_when_more_are_asked_for(tmp_path):
     """The cut group continues from its checkpoint as it was, and the new seeds make another."""
     tiny.study()
@@ -147,10 +149,11 @@ def times(workdir: Path) -> dict[str, int]:
     ("arguments", "settings", "new"),
     [
         (["--seeds=4"], [(0.01, seed) for seed in range(4)], "2 runs"),
-        (
+        pytest.param(
             ["--seeds=2", "--sweep=train.learning_rate=0.002,0.01"],
             [(rate, s) for rate in (0.002, 0.01) for s in (0, 1)],
             "train.learning_rate=0.002 × 2 runs",
+            marks=pytest.mark.slow,
         ),
     ],
     ids=["seeds", "values"],
@@ -245,6 +248,7 @@ def test_metrics_of_steps_that_were_not_made_are_no_numbers(diverged):
     assert bad.events == []
 
 
+@pytest.mark.slow
 def test_the_same_command_says_again_that_it_diverged(diverged, tmp_path):
     folder, first = diverged
     copy = tmp_path / "work"

@@ -98,6 +98,7 @@ def test_a_frozen_layers_batch_norms_stand_still():
     assert float(jnp.abs(out["pool2"] - plain["pool2"]).max()) > 1e-3
 
 
+@pytest.mark.slow
 def test_the_gradient_through_norms_and_poolings_is_the_slope():
     """As users compile it: optimised, XLA computes what is pooled a second time, rounded otherwise."""
     optimised = {"xla_backend_optimization_level": 3}
