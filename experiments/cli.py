@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import importlib
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -42,9 +43,14 @@ def main(options: flags.FlagValues) -> int:
         when a signal stopped the run, which the same command continues.
     """
     try:
-        return _task(options)
+        code = _task(options)
+        sys.stdout.flush()
     except ConfigError as mistake:
         return _complain(mistake)
+    except BrokenPipeError:  # the reader, as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes what is left when it exits
+        return 0
+    return code
 
 
 def _task(options: flags.FlagValues) -> int:
@@ -75,6 +81,8 @@ def _task(options: flags.FlagValues) -> int:
             _run(options)
     except (DataError, LockedError, CheckpointError, DamagedFileError) as mistake:
         return _complain(mistake)
+    except BrokenPipeError:
+        raise
     except OSError as mistake:
         return _complain(f"{mistake}: make room, or use another workdir")
     except (Diverged, WorkerError) as outcome:
@@ -99,13 +107,8 @@ def resolve_flags(experiment: ModuleType, options: flags.FlagValues) -> Asked:
     base = PRESETS[options.preset] | {"preset": options.preset} | experiment.CONFIG
     if options.dataset is not None:
         base |= {"data.dataset": options.dataset}
-    fixed: dict[str, Any] = {}
+    fixed = _single_values("--set", options.set)
     varied: dict[str, list[Any]] = {}
-    for text in options.set:
-        path, values = overrides.parse_setting(text)
-        if len(values) > 1:
-            raise ConfigError(f"--set {text} gives {len(values)} values; compare them with --sweep {text}")
-        fixed[path] = values[0]
     for text in options.sweep:
         path, values = overrides.parse_setting(text)
         varied[path] = values
@@ -228,8 +231,7 @@ def _describe(options: flags.FlagValues) -> None:
     from capsnet_jax.data import dimensions
     from capsnet_jax.models import MODELS, summary
 
-    changes = dict(overrides.parse_setting(text) for text in options.set)
-    single = {path: values[0] for path, values in changes.items()}
+    single = _single_values("--set", options.set)
     if "model.name" in single:
         raise ConfigError(f"--describe={options.describe} says the model; leave out --set model.name")
     image = dimensions(options.dataset) if options.dataset is not None else (None, None)
@@ -266,10 +268,21 @@ def _command(name: str, config: Config, seed: int, asked: Asked) -> str:
 
 def _baseline(options: flags.FlagValues) -> dict[str, Any]:
     """Return the setting that --baseline names."""
+    return _single_values("--baseline", options.baseline)
+
+
+def _single_values(flag: str, texts: Sequence[str]) -> dict[str, Any]:
+    """Return {path: the text of its value} of a flag that takes one value a path."""
     from capsnet_jax import overrides
 
-    settings = dict(overrides.parse_setting(text) for text in options.baseline)
-    return {path: values[0] for path, values in settings.items()}
+    single = {}
+    for text in texts:
+        path, values = overrides.parse_setting(text)
+        if len(values) > 1:
+            remedy = f"compare them with --sweep {text}" if flag == "--set" else "name one"
+            raise ConfigError(f"{flag} {text} gives {len(values)} values; {remedy}")
+        single[path] = values[0]
+    return single
 
 
 def _experiment_name(options: flags.FlagValues) -> str:

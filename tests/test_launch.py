@@ -56,6 +56,18 @@ def test_help_is_no_mistake():
     assert done.returncode == 0
 
 
+@pytest.mark.parametrize("flag", ["--list", "--settings"])
+def test_a_reader_who_has_seen_enough_is_no_mistake(flag):
+    reader, writer = os.pipe()
+    os.close(reader)
+    line = [sys.executable, "launch.py", flag]
+    with os.fdopen(writer, "w") as closed:
+        done = subprocess.run(
+            line, cwd=tiny.ROOT, stdout=closed, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_list_names_everything():
     done, imported = imports("--list")
     assert done.returncode == 0
@@ -119,6 +131,8 @@ MISTAKES = [
     (["--set=loss.reconstruction=yes"], "loss.reconstruction takes true or false, not 'yes'"),
     (["--set=model.decoder=8x"], "whole numbers as 512x1024"),
     (["--set=routing.iterations=1,2"], "gives 2 values; compare them with --sweep routing.iterations=1,2"),
+    (["--describe=capsnet", "--set=model.channels=1,2"], "--set model.channels=1,2 gives 2 values"),
+    (["--figures_only", "--baseline=lr=1,2"], "--baseline lr=1,2 gives 2 values; name one"),
     (["--set=routing.iterations"], "write path=value"),
     (["--sweep=routing.iterations"], "write path=value"),
     (["--sweep=routing.iterations="], "write path=value"),

@@ -30,7 +30,8 @@ def compare(settings: Sequence[Setting], baseline: Mapping[str, Any]) -> list[Co
         settings: as `grouping.group` returns them.
         baseline: {path: value} of the setting that all others are compared with; of several such, the one with the
           fewest differences. Where it is empty, a setting is compared with the first one before it that differs from
-          it in one path alone, and a setting without such a one is compared with none.
+          it in one path alone, if possible in a name: router with router, net with net. A setting without such a one
+          is compared with none.
     """
     comparisons = []
     for members in by_data(settings):
@@ -121,9 +122,9 @@ def paired(records: Sequence[Record], swept: Sequence[str], baseline: Mapping[st
 
 def _in_one_path(settings: Sequence[Setting]) -> Iterator[tuple[Setting, Setting]]:
     for i, setting in enumerate(settings):
-        reference = next((other for other in settings[:i] if len(differing_paths(setting, other)) == 1), None)
-        if reference is not None:
-            yield setting, reference
+        nearest = [other for other in settings[:i] if len(differing_paths(setting, other)) == 1]
+        if nearest:
+            yield setting, min(nearest, key=lambda other: not differing_paths(setting, other)[0].endswith(".name"))
 
 
 def _with_baseline(settings: Sequence[Setting], baseline: Mapping[str, Any]) -> Iterator[tuple[Setting, Setting]]:

@@ -92,6 +92,21 @@ def test_routers_are_compared_at_equal_other_settings():
     ]
 
 
+@pytest.mark.parametrize(
+    ("path", "names"), [("routing__name", ("dynamic", "uniform")), ("model__name", ("cnn_small", "cnn_small_strided"))]
+)
+def test_in_a_sweep_of_names_each_setting_is_compared_with_the_first_name(path, names):
+    """Another number is looked at only where the name is the first."""
+    swept = [path.replace("__", "."), "train.learning_rate"]
+    finished = [run(train__learning_rate=rate, **{path: name}) for rate in (0.001, 0.003) for name in names]
+    first, second = names
+    assert compared(finished, swept) == [
+        (f"{second} 0.001", f"{first} 0.001"),
+        (f"{first} 0.003", f"{first} 0.001"),
+        (f"{second} 0.003", f"{first} 0.003"),
+    ]
+
+
 def test_what_either_of_two_settings_lacks_is_no_difference():
     swept = ["routing.iterations", "routing.gradient"]
     finished = [
