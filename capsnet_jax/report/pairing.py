@@ -46,13 +46,15 @@ def differing_paths(a: Setting, b: Setting) -> list[str]:
     """Return the paths in which two settings differ.
 
     A path that one of them lacks does not count, for it comes and goes with another that differs: a router has
-    settings that another router does not have. Nor does the loss count where two nets have each its default loss, nor
-    the preset's name.
+    settings that another router does not have. Nor do the sizes of two different nets, nor the loss where each has its
+    default loss, nor the preset's name.
     """
     shared = [path for path in a.values if path in b.values and path != "preset"]
     differing = [path for path in shared if a.values[path] != b.values[path]]
     if "model.name" in differing and _has_default_loss(a) and _has_default_loss(b):
         differing = [path for path in differing if path != "loss.name"]
+    if "model.name" in differing:
+        differing = [path for path in differing if path == "model.name" or not path.startswith("model.")]
     return differing
 
 
@@ -113,7 +115,9 @@ def paired(records: Sequence[Record], swept: Sequence[str], baseline: Mapping[st
     other = _describe(comparisons[0].reference, anywhere) if len(references) == 1 else "the setting compared with"
     tests = sum(not math.isnan(p) for p in adjusted)
     notes = [
-        f"Paired by seed, mean ± 95 % interval. Holm: p of the t test, corrected for the {tests} tests of this table.",
+        f"Paired by seed, mean ± 95 % interval. Holm: p of the t test, corrected for the {tests} tests of this table."
+        if tests
+        else "Paired by seed. One seed gives no interval and no t test.",
         "McNemar: exact test of these nets on the test images, uncorrected. An image counts once, for the setting "
         "that errs on it in fewer of the paired runs. Empty: not known.",
     ]

@@ -61,7 +61,10 @@ def summary(records: Sequence[Record], swept: Sequence[str]) -> Table:
     notes = ["mean ± 95 % interval over n seeds; images/s: median"]
     if diverged := sum(record.diverged for record in records):
         notes.append(f"{diverged} of {count_runs(len(records))} diverged")
-    return _results(group(records, swept), shown_paths(records, swept))._replace(notes=notes)
+    settings = group(records, swept)
+    if mixed := sum(len({tuple(record.code.items()) for record in setting.runs.values()}) > 1 for setting in settings):
+        notes.append(f"{mixed} of these settings mix runs of different code; --rerun trains them anew")
+    return _results(settings, shown_paths(records, swept))._replace(notes=notes)
 
 
 def best(records: Sequence[Record], swept: Sequence[str]) -> list[Table]:

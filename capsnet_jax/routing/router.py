@@ -51,7 +51,10 @@ class Router:
                 raise ValueError("a router without `route` needs couplings from `fixed`")
             capsules = weighted_parents(votes, fixed.couplings, chosen.squash)
             return Routing(capsules, length(capsules), *fixed)
-        return self.route(votes, **vars(chosen), **_named(self.route, offered))
+        routing = self.route(votes, **vars(chosen), **_named(self.route, offered))
+        if not isinstance(routing, Routing):
+            raise TypeError(f"the router returned {type(routing).__name__}; return a Routing")
+        return routing
 
     def fixed_couplings(
         self, inputs: int, outputs: int, settings: Any, parameters: dict[str, Any] | None

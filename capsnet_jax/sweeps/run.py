@@ -100,7 +100,8 @@ def _train(
                 if signum := plan.stop():
                     raise Interrupted(signum)
                 time.sleep(WAIT_SECONDS)
-        progress.say(f"{len(runs)} runs in {len(groups)} compiled training programs ({compile_seconds:.1f} s)")
+        programs = _count(len(groups), "compiled training program")
+        progress.say(f"{_count(len(runs), 'run')} in {programs} ({compile_seconds:.1f} s)")
 
 
 def _train_program(
@@ -160,3 +161,8 @@ def _failure(workdir: Path, record: Record) -> str:
         if record.name in names and (folder := checkpoint_folder(program, names)).exists()
     ]
     return line + (f" The state before it is in {', '.join(map(str, states))}" if states else "")
+
+
+def _count(number: int, noun: str) -> str:
+    """Say a number of things: `1 run`, `2 runs`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -12,6 +12,12 @@ def compared(records, swept=(), baseline=None) -> list[tuple[str, str]]:
     return [(" ".join(c.setting.cells(swept)), " ".join(c.reference.cells(swept))) for c in found]
 
 
+def test_nets_of_different_sizes_are_compared_net_with_net():
+    finished = runs((1, 2), model__name="capsnet_small") + runs((1.5, 2), model__name="capsnet")
+    [comparison] = pairing.compare(group(finished, ["model.name"]), {})
+    assert comparison.paths == ["model.name"]
+
+
 def test_settings_are_paired_by_seed():
     first = runs((1.0, 2.0, 4.0), routing__iterations=1)
     third = [run(seed, error, routing__iterations=3) for seed, error in ((2, 3.5), (1, 1.0), (7, 9.0))]

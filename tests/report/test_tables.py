@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import math
 from types import SimpleNamespace
 
@@ -20,6 +21,14 @@ def test_the_summary_has_mean_interval_and_count():
     # 0.5, 0.6, 1.0: mean 0.7, standard deviation 0.26458, t(0.975; 2) = 4.30265, so ± 0.65725
     assert table.rows[0][-4:] == ["1", "0.70 ± 0.66 (n = 3)", "2.00 ± 0.00 (n = 3)", "1,001"]
     assert table.rows[1][-4:] == ["3", "0.40 (n = 1)", "no finite value (n = 0)", "1,000"]
+
+
+def test_a_mean_over_runs_of_different_code_is_announced():
+    finished = runs((0.5, 0.6), routing__iterations=1) + runs((0.5, 0.6), routing__iterations=3)
+    assert not any("different code" in note for note in tables.summary(finished, ITERATIONS).notes)
+    finished[1] = dataclasses.replace(finished[1], code={"routing/dynamic.py": "changed"})
+    notes = tables.summary(finished, ITERATIONS).notes
+    assert "1 of these settings mix runs of different code; --rerun trains them anew" in notes
 
 
 def test_a_setting_that_a_net_does_not_have_is_an_empty_cell():

@@ -167,7 +167,7 @@ def test_only_what_is_new_is_run(arguments, settings, new, tmp_path):
     assert {path: after[path] for path in before} == before
     assert "2 of 4 runs are finished already" in printed
     assert f"[1/1] {new}: compiling\n" in printed
-    assert "2 runs in 1 compiled training programs" in printed
+    assert "2 runs in 1 compiled training program (" in printed
     runs = [run for run in tiny.runs(folder).values() if run.settings["routing.iterations"] == 1]
     assert sorted((run.settings["train.learning_rate"], run.seed) for run in runs) == settings
     assert (folder / "routing_iterations.csv").read_text().count("\n") == 1 + 4 + 2  # all the workdir knows
