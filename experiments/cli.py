@@ -104,7 +104,10 @@ def resolve_flags(experiment: ModuleType, options: flags.FlagValues) -> Asked:
     """
     from capsnet_jax import overrides
 
-    base = PRESETS[options.preset] | {"preset": options.preset} | experiment.CONFIG
+    preset = PRESETS[options.preset] | {"preset": options.preset}
+    base = preset | experiment.CONFIG
+    if "train.epochs" in preset:  # a preset that says how long it trains is trained so long, also where a look is quick
+        base |= {"train.epochs": preset["train.epochs"]}
     if options.dataset is not None:
         base |= {"data.dataset": options.dataset}
     fixed = _single_values("--set", options.set)

@@ -11,7 +11,7 @@ less with every iteration and with training (figure A.1), and three iterations t
         --set loss.reconstruction=false --sweep routing.iterations=1,3
 
 The first command is a quick look: three settings and 5 epochs on the embedded digits, under 3 minutes on 2 cores. The
-studies train for 10 epochs (`--preset=paper`: 15). All of MNIST takes about 18 minutes a seed.
+studies train for 10 epochs; `--preset=paper` keeps its 15. All of MNIST takes about 18 minutes a seed.
 """
 
 from __future__ import annotations
