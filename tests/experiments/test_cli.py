@@ -48,7 +48,10 @@ def test_the_experiments_config_comes_between():
     experiment = SimpleNamespace(CONFIG={"train.epochs": 4, "train.batch_size": 8}, SWEEP=[{}])
     [own] = asked(experiment, preset="paper").configs
     [changed] = asked(experiment, preset="paper", set=["train.epochs=7"]).configs
-    assert (own.train.epochs, own.train.batch_size, own.model.name) == (4, 8, "capsnet")
+    [small] = asked(experiment, preset="small").configs
+    assert (small.train.epochs, small.train.batch_size, small.model.name) == (4, 8, "capsnet_small")
+    # A preset that says how long it trains is trained so long.
+    assert (own.train.epochs, own.train.batch_size, own.model.name) == (15, 8, "capsnet")
     assert (changed.train.epochs, changed.train.batch_size) == (7, 8)
 
 
