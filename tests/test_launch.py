@@ -179,7 +179,7 @@ def test_a_mistake_is_one_line_before_anything_is_trained(arguments, message, ca
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("arguments", [["--nonsense"], ["--set=model.kernel=20"]])
+@pytest.mark.parametrize("arguments", [["--nonsense"], pytest.param(["--set=model.kernel=20"], marks=pytest.mark.slow)])
 def test_a_real_command_says_the_same(arguments, capsys, tmp_path):
     arguments = [f"--workdir={tmp_path}", *arguments]
     done = tiny.run(*arguments)

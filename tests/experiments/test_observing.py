@@ -24,10 +24,11 @@ def flags(name, workdir, *more):
 @pytest.mark.parametrize(
     ("name", "figures"),
     [
-        (
+        pytest.param(
             "routing_diagnostics",
             {"through_training-mnist_5k"}
             | {f"couplings-mnist_5k-trained{r}-class{k}" for r in (1, 2) for k in (0, 1, 2)},
+            marks=pytest.mark.slow,
         ),
         ("capsule_dimensions", {f"{name}-mnist_5k" for name in ("reconstructions", "dimensions", "all_dimensions")}),
     ],

@@ -134,7 +134,13 @@ def test_an_images_scores_do_not_depend_on_its_batch(name, images):
     assert float(jnp.ptp(together, axis=0).max()) > 1e-4  # and they do depend on the image
 
 
-@pytest.mark.parametrize("name", TESTED)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=pytest.mark.slow) if n in ("googlenet_bn", "resnet50", "densenet121") else n
+        for n in TESTED
+    ],
+)
 def test_black_images_have_finite_outputs_and_gradients(name):
     net = small(name)
     black = jnp.zeros((2, *IMAGE))

@@ -148,7 +148,7 @@ def times(workdir: Path) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("arguments", "settings", "new"),
     [
-        (["--seeds=4"], [(0.01, seed) for seed in range(4)], "2 runs"),
+        pytest.param(["--seeds=4"], [(0.01, s) for s in range(4)], "2 runs", marks=pytest.mark.slow),
         pytest.param(
             ["--seeds=2", "--sweep=train.learning_rate=0.002,0.01"],
             [(rate, s) for rate in (0.002, 0.01) for s in (0, 1)],
