@@ -282,9 +282,8 @@ def sweep_over(arms: Sequence[Overrides], values: Mapping[str, Sequence[Any]]) -
 
 def program_key(config: Config) -> str:
     """Return a text that is the same for configs that share a compiled program."""
-    structure = {
-        path: value for path, value in flatten(config).items() if not fields_of(config)[path].metadata["traced"]
-    }
+    fields = fields_of(config)
+    structure = {path: value for path, value in flatten(config).items() if not fields[path].metadata["traced"]}
     return json.dumps(structure, sort_keys=True)
 
 

@@ -34,7 +34,7 @@ SHARED = (
 
 def code_of(config: Config) -> dict[str, str]:
     """Return {source file: digest} of what decides a run's result: shared code, its model, its router, its loss."""
-    files = {path for pattern in SHARED for path in PACKAGE.glob(pattern)}
+    files = set(_shared_files())
     parts: list[Any] = [MODELS[config.model.name].module, LOSSES[config.loss.name].function]
     parts += [OPTIMIZERS[config.train.optimizer], SCHEDULES[config.train.schedule]]
     if config.routing is not None:
@@ -61,6 +61,11 @@ def digest(path: Path) -> str:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
     return hashlib.sha256(ast.dump(tree, annotate_fields=False).encode()).hexdigest()[:12]
+
+
+@functools.cache
+def _shared_files() -> tuple[Path, ...]:
+    return tuple(path for pattern in SHARED for path in PACKAGE.glob(pattern))
 
 
 def _sizes(module: Callable[..., Any]) -> dict[str, Any]:
