@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from capsnet_jax.sweeps.files import append_lines
+
 GROUP = ["machine", "case", "group"]  # what is measured in turns has these in common
 # round: from 0. recorded: when its group was done. digest: of what was asked; empty if a subject failed.
 # group_size: the measurements in its group.
@@ -19,10 +21,7 @@ COLUMNS = [
 
 def append(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Append the measurements of a group."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torn = path.exists() and not path.read_bytes().endswith(b"\n")  # by a power cut
-    with path.open("a") as file:
-        file.write("\n" * torn + "".join(json.dumps(row | {"group_size": len(rows)}) + "\n" for row in rows))
+    append_lines(path, [row | {"group_size": len(rows)} for row in rows])
 
 
 def load(path: Path) -> pd.DataFrame:
