@@ -76,7 +76,8 @@ def _task(options: flags.FlagValues) -> int:
         elif options.report:
             _report(options)
         elif options.figures_only:
-            _draw(_experiment_name(options), _workdir(options), _baseline(options))
+            name = _experiment_name(options)
+            _draw(name, _workdir(options), _baseline(options, _load(name)))
         else:
             _run(options)
     except (DataError, LockedError, CheckpointError, DamagedFileError) as mistake:
@@ -129,7 +130,7 @@ def resolve_flags(experiment: ModuleType, options: flags.FlagValues) -> Asked:
     flats = [overrides.flatten(config) for config in configs]
     swept = dict.fromkeys(path for arm in arms for path in arm if path not in fixed)
     swept_here = [path for path in swept if any(path in flat for flat in flats)]
-    return Asked(configs, swept_here, resolved[0].observed, _baseline(options) or getattr(experiment, "BASELINE", {}))
+    return Asked(configs, swept_here, resolved[0].observed, _baseline(options, experiment))
 
 
 def _run(options: flags.FlagValues) -> None:
@@ -180,13 +181,15 @@ def _draw(name: str, workdir: Path, baseline: dict[str, Any]) -> None:
 
     experiment = _load(name)
     if hasattr(experiment, "report"):
-        text, results = experiment.report(workdir)
+        text, measured = experiment.report(workdir)
+        parts = {"": measured}
     else:
-        text, results = _tables(name, experiment, workdir, baseline or getattr(experiment, "BASELINE", {}))
+        text, results = _tables(name, experiment, workdir, baseline)
+        parts = studies(results)
     if not text:
         raise ConfigError(f"no finished run of {name} in {workdir}; run it first, or name its --workdir")
     print(f"\n{text}")
-    for study, members in ({"": results} if hasattr(experiment, "report") else studies(results)).items():
+    for study, members in parts.items():
         for title, figure in (experiment.figures(members) if members else {}).items():
             file = "-".join(word for word in (name, title, study) if word)
             print(figures.save(figure, workdir / "figures" / f"{file}.png"))
@@ -269,9 +272,9 @@ def _command(name: str, config: Config, seed: int, asked: Asked) -> str:
     return shlex.join([*words, "--seeds=1", f"--first_seed={seed}", "--workdir=WORKDIR"])
 
 
-def _baseline(options: flags.FlagValues) -> dict[str, Any]:
-    """Return the setting that --baseline names."""
-    return _single_values("--baseline", options.baseline)
+def _baseline(options: flags.FlagValues, experiment: ModuleType) -> dict[str, Any]:
+    """Return the setting that --baseline names, or else the experiment."""
+    return _single_values("--baseline", options.baseline) or getattr(experiment, "BASELINE", {})
 
 
 def _single_values(flag: str, texts: Sequence[str]) -> dict[str, Any]:

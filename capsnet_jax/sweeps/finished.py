@@ -27,7 +27,8 @@ def changes_since(run: Run, record: Record) -> list[str]:
 
 def tell_finished(runs: Sequence[Run], pending: Sequence[Run], before: Mapping[str, Record], plan: Plan) -> None:
     """Say which runs are finished already, of which revision, and which are trained anew and why."""
-    done = [before[run.name] for run in runs if run not in set(pending)]
+    to_train = set(pending)
+    done = [before[run.name] for run in runs if run not in to_train]
     if done:
         revisions = ", ".join(dict.fromkeys(record.revision for record in done))
         print(
