@@ -50,6 +50,7 @@ def test_the_source_is_the_presets_run_of_the_same_network_and_seed():
     assert pretraining_runs([own, run_of(3, data__max_shift=0, **capsnet), source]) == [source]
 
 
+@pytest.mark.slow
 def test_layers_are_copied_and_go_at_their_own_rate(tmp_path, monkeypatch):
     """With a multiplier of 0 they stay what the source made of them, to the bit; the head starts anew and moves."""
     still, slow = run_of(1, finetune__lr_multiplier=0.0), run_of(1, finetune__lr_multiplier=0.5)

@@ -72,6 +72,7 @@ def start(*arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(line, cwd=tiny.ROOT, env=tiny.environment(), text=True, **pipes)
 
 
+@pytest.mark.slow
 def test_stopped_by_signals_and_continued(tmp_path):
     """SIGTERM from outside while the first program compiles; SIGINT in the last moments of its training."""
     tiny.study()  # has compiled the programs
