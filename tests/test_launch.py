@@ -230,7 +230,7 @@ def test_a_workdir_that_cannot_be_written_is_one_line(capsys, tmp_path):
     (tmp_path / "file").write_text("mine")
     code, _, error = tiny.call(capsys, *tiny.STUDY, f"--workdir={tmp_path / 'file'}")
     assert (code, error.count("\n")) == (3, 1)
-    assert f"{tmp_path / 'file'}: Not a directory; name a folder" in error
+    assert f"{tmp_path / 'file'}/experiments.jsonl: Not a directory; name a folder" in error
 
 
 def table() -> list[dict[str, str]]:

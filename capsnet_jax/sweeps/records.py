@@ -157,7 +157,7 @@ def note_experiment(workdir: Path, experiment: str, runs: Iterable[Run], swept: 
 
 def load(workdir: Path, experiment: str) -> tuple[list[Record], list[str]]:
     """Return an experiment's finished runs, in the order they were asked for, and the paths swept with them."""
-    lines = [line for line in read_lines(workdir / "experiments.jsonl") if line["experiment"] == experiment]
+    lines = [line for line in _noted(workdir) if line["experiment"] == experiment]
     finished = load_all(workdir)
     names = dict.fromkeys(name for line in lines for name in line["runs"] if name in finished)
     with_results = [line for line in lines if any(name in finished for name in line["runs"])]
@@ -167,7 +167,7 @@ def load(workdir: Path, experiment: str) -> tuple[list[Record], list[str]]:
 
 def experiments_in(workdir: Path) -> list[str]:
     """Return the experiments that a workdir holds runs of."""
-    return list(dict.fromkeys(line["experiment"] for line in read_lines(workdir / "experiments.jsonl")))
+    return list(dict.fromkeys(line["experiment"] for line in _noted(workdir)))
 
 
 def register_group(workdir: Path, program: str, names: Sequence[str]) -> None:
@@ -178,8 +178,14 @@ def register_group(workdir: Path, program: str, names: Sequence[str]) -> None:
 
 def registered_groups(workdir: Path, program: str) -> list[tuple[str, ...]]:
     """Return the groups of runs of a program that ever began, the newest last."""
-    lines = [line for line in read_lines(workdir / "programs.jsonl") if line["program"] == program]
+    lines = [line for line in read_lines(workdir / "programs.jsonl") if line.get("program") == program]
     return list(dict.fromkeys(tuple(line["runs"]) for line in lines))
+
+
+def _noted(workdir: Path) -> list[dict[str, Any]]:
+    """Return what `note_experiment` noted."""
+    lines = read_lines(workdir / "experiments.jsonl")
+    return [line for line in lines if {"experiment", "swept", "runs"} <= line.keys()]
 
 
 def varying_paths(records: Sequence[Record], always: Sequence[str] = ()) -> list[str]:

@@ -369,6 +369,16 @@ def test_params_with_statistics_are_not_those_of_a_model_without(tmp_path):
         load_params(path, params, STATS)
 
 
+def test_other_code_does_not_go_on_from_a_checkpoint(tmp_path, caplog):
+    state = {"w": np.ones(2, np.float32)}
+    save(tmp_path, 1, state, [], code={"a.py": "1"})
+    save(tmp_path, 2, state, [], code={"a.py": "2"})
+    assert restore(tmp_path, state, code={"a.py": "2"}).step == 2
+    assert restore(tmp_path, state, code={"a.py": "1"}).step == 1
+    assert caplog.messages == [f"checkpoint {tmp_path}/2.safetensors is of other code than now: passed over"]
+    assert restore(tmp_path, state) is None
+
+
 VICTIM = """
 import itertools, os, pathlib, signal, sys
 import numpy as np
