@@ -126,6 +126,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def set_damaged_aside(path: Path) -> None:
     """Move the damaged lines of a file to `<name>.damaged` beside it; nothing happens where there are none."""
+    read_lines(path)  # which names them
     if not path.exists():
         return
     with _locked(path):
