@@ -227,13 +227,10 @@ def _show(
     experiment = _load(name)
     if hasattr(experiment, "report"):
         text, measured = experiment.report(workdir)
+        _print_table(text, name, workdir)
         parts = {"": measured}
     else:
-        text, results = _tables(name, experiment, workdir, _baseline(options, experiment))
-        parts = studies(results)
-    if not text:
-        raise ConfigError(f"no finished run of {name} in {workdir}; run it first, or name its --workdir")
-    print(f"\n{text}", flush=True)
+        parts = studies(_print_tables(name, experiment, workdir, _baseline(options, experiment)))
     if observe:
         observe()
     for study, members in parts.items():
@@ -243,18 +240,25 @@ def _show(
             print(figures.save(figure, workdir / "figures" / f"{file}.{options.figure_format}"))
 
 
-def _tables(name: str, experiment: ModuleType, workdir: Path, baseline: dict[str, Any]) -> tuple[str, list[Any]]:
-    """Return the tables of what was trained, and the runs to draw: one that diverged has a row, but no curve."""
+def _print_tables(name: str, experiment: ModuleType, workdir: Path, baseline: dict[str, Any]) -> list[Any]:
+    """Print the tables of what was trained; return the runs to draw: one that diverged has a row, but no curve."""
     from capsnet_jax.report import tables
     from capsnet_jax.sweeps import records
 
     results, swept = records.load(workdir, name)
-    if not results:
-        return "", []
     results = tables.with_counts(results, experiment)
+    _print_table(tables.as_text(results, swept, baseline) if results else "", name, workdir)
     path = workdir / f"{name}.csv"
     tables.write_csv(path, results, swept)
-    return f"{tables.as_text(results, swept, baseline)}\n\n{path}", _finite(results)
+    print(f"\n{path}")
+    return _finite(results)
+
+
+def _print_table(text: str, name: str, workdir: Path) -> None:
+    """Print what was found, at once: whatever fails later, it is told."""
+    if not text:
+        raise ConfigError(f"no finished run of {name} in {workdir}; run it first, or name its --workdir")
+    print(f"\n{text}", flush=True)
 
 
 def _finite(results: Sequence[Any]) -> list[Any]:
@@ -464,5 +468,6 @@ REMEDIES = {
     errno.ENOENT: "was it deleted?",
     errno.ENAMETOOLONG: "use a shorter name",
     errno.ENOTDIR: "name a folder",
+    errno.EEXIST: "name another folder",
     errno.EISDIR: "name a file",
 }

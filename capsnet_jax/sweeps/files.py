@@ -35,18 +35,22 @@ def write_bytes(path: Path, data: bytes) -> None:
         OSError: the folder cannot be written, or the disk is full.
     """
     make_folder(path.parent)
-    partial, file = _new_partial(path.parent)
     try:
-        with file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(partial, path)
-    except BaseException:
-        with contextlib.suppress(OSError):  # what went wrong first is what is told
-            partial.unlink(missing_ok=True)
+        partial, file = _new_partial(path.parent)
+        try:
+            with file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(partial, path)
+        except BaseException:
+            with contextlib.suppress(OSError):  # what went wrong first is what is told
+                partial.unlink(missing_ok=True)
+            raise
+        _flush_folder(path.parent)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None  # the name that a person knows
         raise
-    _flush_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
