@@ -1,6 +1,7 @@
 """Carry out what the flags of launch.py ask for; a mistake becomes one line and an exit code."""
 
 import ast
+import contextlib
 import dataclasses
 import errno
 import importlib
@@ -8,7 +9,7 @@ import io
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -19,6 +20,8 @@ from capsnet_jax.config import PRESETS, Config, ConfigError, Data, Eval, check_w
 from experiments import EXPERIMENTS
 
 DEFAULT_EXPERIMENT = "routing_iterations"
+
+Attempt = Callable[[], contextlib.AbstractContextManager[None]]
 
 
 class Asked(NamedTuple):
@@ -179,12 +182,13 @@ def _run(options: flags.FlagValues) -> None:
         except run.Diverged as outcome:
             diverged = outcome
 
-        def observe() -> None:
-            for record in _finite(records.load(workdir, name)[0]):
+        def observe(attempt: Attempt) -> None:
+            for record in _finite(records.load(workdir, name)[0]) if hasattr(experiment, "observe") else []:
                 _leave_if_asked(stop)
-                restore.save_observation(record, name, experiment.observe)
+                with attempt():
+                    restore.save_observation(record, name, experiment.observe)
 
-        _show(name, workdir, options, stop, observe if hasattr(experiment, "observe") else None)
+        _show(name, workdir, options, stop, observe)
         if diverged:
             raise diverged
 
@@ -215,11 +219,12 @@ def _show(
     workdir: Path,
     options: flags.FlagValues,
     stop: Callable[[], int | None] = lambda: None,
-    observe: Callable[[], None] | None = None,
+    observe: Callable[[Attempt], None] = lambda attempt: None,
 ) -> None:
     """Print the tables of the workdir's records; then observe, and save the figures.
 
-    The tables come first, so that what fails later does not cost them.
+    The tables come first, so that what fails later does not cost them. What fails costs only itself: the rest is done,
+    and then the first error is raised.
     """
     from capsnet_jax import figures
     from capsnet_jax.figures.grouping import studies
@@ -231,13 +236,28 @@ def _show(
         parts = {"": measured}
     else:
         parts = studies(_print_tables(name, experiment, workdir, _baseline(options, experiment)))
-    if observe:
-        observe()
+    errors: list[Exception] = []
+
+    @contextlib.contextmanager
+    def attempt() -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            errors.append(error)
+
+    observe(attempt)
     for study, members in parts.items():
-        for title, figure in (experiment.figures(members) if members else {}).items():
+        _leave_if_asked(stop)
+        drawn: dict[str, Any] = {}
+        with attempt():
+            drawn = experiment.figures(members) if members else {}
+        for title, figure in drawn.items():
             _leave_if_asked(stop)
             file = "-".join(word for word in (name, title, study) if word)
-            print(figures.save(figure, workdir / "figures" / f"{file}.{options.figure_format}"))
+            with attempt():
+                print(figures.save(figure, workdir / "figures" / f"{file}.{options.figure_format}"))
+    if errors:
+        raise errors[0]
 
 
 def _print_tables(name: str, experiment: ModuleType, workdir: Path, baseline: dict[str, Any]) -> list[Any]:

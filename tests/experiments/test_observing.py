@@ -45,7 +45,7 @@ def test_what_is_observed_is_saved_and_drawn(name, figures, workdir, capsys):
     for params in workdir.glob("runs/*/params.safetensors"):
         params.unlink()
     shutil.rmtree(workdir / "figures")
-    code, _, error = tiny.call(capsys, *flags(name, workdir, "--figures_only"))
+    code, _, error = tiny.call(capsys, f"--experiment={name}", f"--workdir={workdir}", "--figures_only")
     assert (code, error) == (0, "")
     assert figures_of(workdir, name) == figures
     assert saved == {path: path.read_bytes() for path in saved}
