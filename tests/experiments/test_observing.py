@@ -17,8 +17,8 @@ def figures_of(workdir, name):
     return {path.stem.removeprefix(f"{name}-") for path in (workdir / "figures").glob(f"{name}-*.png")}
 
 
-def flags(name, workdir, *more):
-    return (f"--experiment={name}", *tiny.STUDY, f"--workdir={workdir}", *more)
+def flags(name, workdir):
+    return (f"--experiment={name}", *tiny.STUDY, f"--workdir={workdir}")
 
 
 @pytest.mark.parametrize(
