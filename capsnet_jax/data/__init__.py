@@ -5,7 +5,7 @@ Importing this module is cheap: heavy packages are imported by `load`, when they
 
 import os
 
-from capsnet_jax.data.arrays import DataError, Dataset, Examples, RawDataset
+from capsnet_jax.data.arrays import DataError, Dataset, Description, Examples, RawDataset
 from capsnet_jax.data.registry import DATASETS, DatasetEntry
 
 __all__ = [
@@ -13,8 +13,10 @@ __all__ = [
     "DataError",
     "Dataset",
     "DatasetEntry",
+    "Description",
     "Examples",
     "RawDataset",
+    "describe",
     "dimensions",
     "load",
 ]
@@ -69,11 +71,44 @@ def load(
     return Dataset(name, raw.label_names, train=train, validation=validation, test=test)
 
 
+def describe(name: str, *, label_key: str | None = None, transform: str = "none") -> Description:
+    """Return the size of a dataset's images and the names of its classes, as `load` would.
+
+    Nothing is downloaded, prepared or decoded: tfds sets declare both. A set that has a loader is loaded.
+
+    Args:
+        name: as in `load`.
+        label_key: as in `load`.
+        transform: as in `load`; one that turns images can change their size.
+
+    Returns:
+        The description. A few tfds sets, such as CIFAR-10, only know the names of their classes once they are prepared.
+        Until then these are the class numbers.
+
+    Raises:
+        DataError: the set is unknown, not a set of images with labels, or does not declare the size of its images.
+    """
+    import numpy as np
+
+    from capsnet_jax.data.transform import TRANSFORMS, check_transform
+
+    check_transform(transform)
+    entry = _entry(name)
+    if entry is None or entry.load is None:
+        from capsnet_jax.data.tfds import source
+
+        shape, label_names = source.describe(name, label_key or (entry.label_key if entry else None))
+    else:
+        raw = _load_raw(name, label_key)
+        shape, label_names = raw.train.images.shape[1:], raw.label_names
+    height, width, channels = TRANSFORMS[transform](np.zeros((1, *shape), np.uint8)).shape[1:]
+    return Description((height, width, channels), label_names)
+
+
 def dimensions(name: str, *, label_key: str | None = None) -> tuple[tuple[int, int, int], int]:
     """Return the size of a dataset's images and its number of classes.
 
-    Nothing is downloaded: tfds sets and most entries of `DATASETS` declare their dimensions. Only an entry that has
-    a loader and declares none is loaded.
+    As `describe`, but an entry of `DATASETS` that declares its dimensions is not loaded.
 
     Args:
         name: as in `load`.
@@ -83,18 +118,13 @@ def dimensions(name: str, *, label_key: str | None = None) -> tuple[tuple[int, i
         (height, width, channels), and the number of classes.
 
     Raises:
-        DataError: the set is unknown, not a set of images with labels, or does not declare the size of its images.
+        DataError: as for `describe`.
     """
     entry = _entry(name)
-    if entry is None or entry.load is None:
-        from capsnet_jax.data.tfds import source
-
-        return source.dimensions(name, label_key or (entry.label_key if entry else None))
-    if entry.dimensions is not None and label_key is None:
+    if entry is not None and entry.dimensions is not None and label_key is None:
         return entry.dimensions
-    raw = _load_raw(name, label_key)
-    height, width, channels = raw.train.images.shape[1:]
-    return (height, width, channels), len(raw.label_names)
+    shape, label_names = describe(name, label_key=label_key)
+    return shape, len(label_names)
 
 
 def _load_raw(

@@ -35,6 +35,18 @@ class Examples(NamedTuple):
     labels: Int32[Array, " n"] | UInt8[Array, "n classes"]
 
 
+class Description(NamedTuple):
+    """What is known of a dataset without its images.
+
+    Attributes:
+        image_shape: (height, width, channels) of every image.
+        label_names: name of each class, by class number.
+    """
+
+    image_shape: tuple[int, int, int]
+    label_names: tuple[str, ...]
+
+
 class RawDataset(NamedTuple):
     """A dataset as its publisher splits it, before validation is taken from train. Every loader returns this.
 

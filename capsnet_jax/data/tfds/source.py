@@ -60,11 +60,11 @@ def load(
 
 
 @tensorflow_stand_in()
-def dimensions(name: str, label_key: str | None) -> tuple[tuple[int, int, int], int]:
-    """Return the shape of a tfds set's images and its number of classes, as tfds declares them.
+def describe(name: str, label_key: str | None) -> tuple[tuple[int, int, int], tuple[str, ...]]:
+    """Return the shape of a tfds set's images and the names of its classes, as tfds declares them.
 
     Raises:
-        DataError: as for `capsnet_jax.data.dimensions`.
+        DataError: as for `capsnet_jax.data.describe`.
     """
     builder = _make_builder(name, _root(None))
     image_key, label_key = decode.choose_keys(builder, label_key)
@@ -72,7 +72,7 @@ def dimensions(name: str, label_key: str | None) -> tuple[tuple[int, int, int], 
     height, width, channels = features[image_key].shape
     if height is None or width is None:
         raise DataError(f"{name} does not say how large its images are; choose a set of images of one size")
-    return (height, width, channels), features[label_key].num_classes
+    return (height, width, channels), tuple(features[label_key].names)
 
 
 def _root(data_dir: str | os.PathLike[str] | None) -> Path:

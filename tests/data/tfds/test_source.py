@@ -13,7 +13,7 @@ import pytest
 import scipy.io
 import tensorflow_datasets as tfds
 
-from capsnet_jax.data import DataError, dimensions, load
+from capsnet_jax.data import DataError, describe, dimensions, load
 from capsnet_jax.data.tfds import decode
 from tests.data import fakes
 
@@ -111,7 +111,21 @@ def test_dimensions_are_known_without_any_file(tmp_path, monkeypatch):
         dimensions("tiny")
     with pytest.raises(DataError, match="did you mean mnist"):
         dimensions("mnits")
+    assert describe("fashion_mnist").label_names[9] == "Ankle boot"
+    assert describe("cifar10").label_names == tuple("0123456789")  # its names come with its files
     assert not list(tmp_path.iterdir())
+
+
+def test_a_set_is_described_as_it_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    files, *_ = cifar10()
+    fakes.register(monkeypatch, "cifar10", files)
+    fakes.fill_download_cache("cifar10", files, tmp_path)
+    fakes.fashion(monkeypatch, tmp_path)
+    for name in ("cifar10", "fashion_mnist"):
+        data = load(name)
+        assert describe(name) == (data.image_shape, data.label_names)
+    assert describe("cifar10").label_names[3] == "name3"
 
 
 def test_second_load_decodes_nothing_and_a_change_of_the_files_is_seen(tmp_path, monkeypatch, empty_cache):
@@ -250,3 +264,4 @@ if REAL:
         assert np.bincount(data.test.labels).tolist() == counts
         assert (len(data.train.labels), len(data.validation.labels)) == (54_000, 6_000)
         assert round(float(np.concatenate([data.train.images, data.validation.images]).mean()), 2) == 33.32
+        assert describe("mnist") == (data.image_shape, data.label_names)
