@@ -35,7 +35,8 @@ def load(
     """Load a dataset, and prepare it first if necessary.
 
     Every split is deterministic: the same arguments give the same arrays on every machine. No argument but
-    `transform` changes the test split.
+    `transform` changes the test split. Test is the publisher's test split, else its validation split, else a fifth of
+    each class. A line on stderr says so, and which classes go without images.
 
     Args:
         name: a name in `DATASETS`, or any tfds name, with its config and version if wanted
@@ -43,7 +44,8 @@ def load(
         label_key: the tfds feature that is the label. The default is the entry's in `DATASETS`, else the only
             label of the set.
         validation_fraction: the share of each class, rounded to whole examples, that goes from train to
-            validation; in [0, 1).
+            validation; in [0, 1). A set with a validation split of its own uses that one, whole, and keeps all of
+            train, whatever the share is. 0 is no validation, for every set.
         train_size: number of training examples to use, the same for each class as far as possible; 0 uses all.
         transform: a name in `TRANSFORMS`: what is done once to every image of every split.
         data_dir: folder of prepared tfds sets. The default is the environment's `TFDS_DATA_DIR`, then tfds's
@@ -58,16 +60,14 @@ def load(
         DataError: an argument is out of bounds, or the set is unknown, damaged, not a set of images with labels,
             or not available. The message is one line that says what to do.
     """
-    from capsnet_jax.data.split import check_bounds, train_and_validation
+    from capsnet_jax.data.split import check_bounds, split_raw
     from capsnet_jax.data.transform import check_transform, transform_images
 
     check_bounds(validation_fraction, train_size)
     check_transform(transform)
     raw = _load_raw(name, label_key, data_dir, cache_dir)
-    train, validation = train_and_validation(
-        raw.train, validation_fraction=validation_fraction, train_size=train_size, name=name
-    )
-    train, validation, test = (transform_images(split, transform) for split in (train, validation, raw.test))
+    splits = split_raw(raw, validation_fraction=validation_fraction, train_size=train_size, name=name)
+    train, validation, test = (transform_images(split, transform) for split in splits)
     return Dataset(name, raw.label_names, train=train, validation=validation, test=test)
 
 
@@ -100,7 +100,8 @@ def describe(name: str, *, label_key: str | None = None, transform: str = "none"
         shape, label_names = source.describe(name, label_key or (entry.label_key if entry else None))
     else:
         raw = _load_raw(name, label_key)
-        shape, label_names = raw.train.images.shape[1:], raw.label_names
+        (height, width, channels), label_names = raw.train.images.shape[1:], raw.label_names
+        shape = (height, width, channels)
     height, width, channels = TRANSFORMS[transform](np.zeros((1, *shape), np.uint8)).shape[1:]
     return Description((height, width, channels), label_names)
 
@@ -139,10 +140,13 @@ def _load_raw(
         from capsnet_jax.data.tfds import source
 
         label_key = label_key or (entry.label_key if entry else None)
-        return source.load(name, label_key, data_dir=data_dir, cache_dir=cache_dir)
-    if label_key is not None:
+        raw = source.load(name, label_key, data_dir=data_dir, cache_dir=cache_dir)
+    elif label_key is not None:
         raise DataError(f"{name} has one label feature: leave out label_key={label_key!r}")
-    raw = entry.load()
+    else:
+        raw = entry.load()
+        if not isinstance(raw, RawDataset):
+            raise DataError(f"{name}: its loader returned a {type(raw).__name__}; it must return a RawDataset")
     raw.check(name)
     return raw
 

@@ -51,8 +51,12 @@ class TinyTwoSizes(Tiny):
     SIZES = (4, 5)
 
 
-class TinyWithoutTest(Tiny):
-    SPLITS = ("train", "validation")
+class TinyWithoutTrain(Tiny):
+    SPLITS = ("test",)
+
+
+class TinyScalarLabel(Tiny):
+    FEATURES = Tiny.FEATURES | {"label": tfds.features.Scalar(np.int64)}
 
 
 class TinyTwoLabels(Tiny):
@@ -79,7 +83,7 @@ def test_images_of_colour_keep_their_pixels_and_labels(tmp_path):
     ("name", "says"),
     [
         ("tiny_two_sizes", "differ in size"),
-        ("tiny_without_test", "no test split, only train, validation"),
+        ("tiny_without_train", "no train split, only test"),
         ("tiny_two_labels", "choose label_key from label, other"),
         ("tiny_without_image", "none for images"),
         ("tiny_deep", "uint16"),
@@ -87,7 +91,17 @@ def test_images_of_colour_keep_their_pixels_and_labels(tmp_path):
         ("minst", "mnist"),
         ("emnist/lettrs", "emnist/letters"),
         ("mnist:9.9.9", "3.0.1"),
-        ("nothing_at_all_like_it", "did you mean"),
+        ("nothing_at_all_like_it", "choose one of mnist_5k, mnist, "),
+        ("Fashion-MNIST", r"did you mean fashion_mnist\?"),
+        ("FashionMNIST", r"did you mean fashion_mnist\?"),
+        ("fashion mnist", r"did you mean fashion_mnist\?"),
+        ("MNIST", r"did you mean mnist\?"),
+        ("Cifar-10", r"did you mean cifar10\?"),
+        ("MNIST 5k", r"did you mean mnist_5k\?"),
+        ("huggingface:mnist", "no dataset is named 'huggingface:mnist'"),
+        ("../mnist", "no dataset is named"),
+        ("", "no dataset is named ''"),
+        ("tiny_scalar_label", r"no class label among its features \(image: Image, label: Scalar\)"),
     ],
 )
 def test_a_set_that_cannot_be_used_is_one_clear_line(name, says, tmp_path):
@@ -154,7 +168,10 @@ def test_damaged_records_and_half_a_folder_are_refused(tmp_path):
     folder = tmp_path / "tiny" / "1.0.0"
     records = next(folder.glob("*train*"))
     records.write_bytes(records.read_bytes()[:100])
-    with pytest.raises(DataError, match=r"cannot be read.*delete that folder"):
+    with pytest.raises(
+        DataError,
+        match=r"^tiny's train split \(.*/tiny-train.array_record.*\) cannot be read .*; delete .*1.0.0 and load",
+    ):
         load("tiny", data_dir=tmp_path)
     (folder / "dataset_info.json").unlink()
     with pytest.raises(DataError, match="not a complete prepared dataset; delete it"):
