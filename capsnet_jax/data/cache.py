@@ -31,16 +31,12 @@ def default_dir() -> Path:
         FileNotFoundError: the folder is in the home directory, and there is none.
     """
     if folder := os.environ.get("CAPSNET_JAX_CACHE"):
-        return expand_home(folder, "CAPSNET_JAX_CACHE")
-    return expand_home(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "CAPSNET_JAX_CACHE") / "capsnet_jax"
+        return expand_home(folder)
+    return expand_home(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "capsnet_jax"
 
 
-def expand_home(folder: str | os.PathLike[str], variable: str) -> Path:
+def expand_home(folder: str | os.PathLike[str]) -> Path:
     """Return a folder with its `~` replaced.
-
-    Args:
-        folder: the path as the user wrote it.
-        variable: the environment's variable that names the folder, for the error.
 
     Raises:
         FileNotFoundError: there is no such home directory.
@@ -48,7 +44,7 @@ def expand_home(folder: str | os.PathLike[str], variable: str) -> Path:
     try:
         return Path(folder).expanduser()
     except RuntimeError as error:
-        raise FileNotFoundError(f"{folder}: there is no such home directory; set {variable} to a folder") from error
+        raise FileNotFoundError(f"{folder}: there is no such home directory") from error
 
 
 def cached(path: Path, identity: dict[str, str], build: Callable[[], RawDataset]) -> RawDataset:

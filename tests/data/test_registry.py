@@ -98,6 +98,21 @@ def test_a_guest_whose_arrays_are_of_another_kind_is_refused(monkeypatch):
             function("guest")
 
 
+def test_a_loader_that_returns_something_else_is_refused(monkeypatch):
+    monkeypatch.setitem(DATASETS, "guest", DatasetEntry("a list", lambda: [1, 2, 3]))
+    with pytest.raises(DataError, match=r"^guest: its loader returned a list; it must return a RawDataset"):
+        load("guest")
+
+
+def test_a_guest_may_bring_its_validation_split(monkeypatch):
+    monkeypatch.setitem(
+        DATASETS, "guest", DatasetEntry("split in three", lambda: guest()._replace(validation=guest().test))
+    )
+    data = load("guest", validation_fraction=0.5, transform="inverted")
+    assert len(data.train.labels) == 30
+    np.testing.assert_array_equal(data.validation.images, 255 - guest().test.images)
+
+
 def test_a_set_with_a_loader_has_no_label_key_config_or_version(monkeypatch):
     monkeypatch.setitem(DATASETS, "guest", DatasetEntry("three classes", guest))
     for function in (load, describe, dimensions):

@@ -69,7 +69,7 @@ def choose_splits(builder: Builder) -> dict[str, str]:
     """
     splits, name = builder.info.splits, builder.info.full_name
     if "train" not in splits:
-        raise DataError(f"{builder.name} has no train split, only {_listed(splits)}; choose another set")
+        raise DataError(f"{builder.name} has no train split, only these: {_listed(splits)}; choose another set")
     if "test" in splits:
         return {split: split for split in ("train", "validation", "test") if split in splits}
     if "validation" in splits:
@@ -102,12 +102,14 @@ def decode(builder: Builder, image_key: str, label_key: str, splits: dict[str, s
 
 def _decode_split(builder: Builder, split: str, image_key: str, label_key: str) -> Examples:
     """Decode one split, or say why that is impossible."""
-    files = builder.info.splits[split].filepaths
-    for file in files:
-        Path(file).open("rb").close()  # array_record's own errors do not say what is wrong with a file
-    where = f"{builder.name}'s {split} split ({files[0]}{', …' if len(files) > 1 else ''})"
-    remedy = f"delete {builder.data_dir} and load again"
+    where, remedy = f"{builder.name}'s {split} split", f"delete {builder.data_dir} and load again"
     try:
+        files = builder.info.splits[split].filepaths
+        if not files:
+            raise DataError(f"{where} is empty; {remedy}")
+        where += f" ({files[0]}{', …' if len(files) > 1 else ''})"
+        for file in files:
+            Path(file).open("rb").close()  # array_record's own errors do not say what is wrong with a file
         return _decode_records(builder, split, image_key, label_key)
     except (DataError, OSError):
         raise
@@ -148,7 +150,7 @@ def _decode_records(builder: Builder, split: str, image_key: str, label_key: str
                 images[index] = image
             progress.update(len(indices))
     if images is None:
-        raise DataError(f"{builder.name}: the {split} split is empty; delete {builder.data_dir} and load again")
+        raise ValueError("it is empty")
     return Examples(images, labels)  # type: ignore[arg-type]  # NumPy, until it is put on the device
 
 

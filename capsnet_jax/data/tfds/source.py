@@ -74,7 +74,7 @@ def load(
             return decode.decode(builder, image_key, label_key, splits)
 
         try:
-            cache = expand_home(cache_dir, "CAPSNET_JAX_CACHE") if cache_dir else default_dir()
+            cache = expand_home(cache_dir) if cache_dir else default_dir()
         except FileNotFoundError as error:
             warn_uncached(error)
             return build()
@@ -103,8 +103,7 @@ def _root(data_dir: str | os.PathLike[str] | None) -> Path:
     Raises:
         OSError: it is no folder, or cannot be read.
     """
-    asked = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    root = expand_home(asked, "TFDS_DATA_DIR")
+    root = expand_home(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
     with contextlib.suppress(FileNotFoundError):
         next(os.scandir(root), None)
     return root
@@ -131,11 +130,12 @@ def _make_builder(name: str, root: Path) -> Builder:
         configs = [f"{base}/{c}" for c in tfds.builder_cls(base).builder_configs] if base in known else []
         if config and base in known and name not in configs:
             raise DataError(f"{base} has no config {config!r}; {_suggest(name, configs, configs[:8])}") from error
-        raise DataError(f"{name}: {error}") from error
-    try:
-        check_names(builder.info.full_name)
-    except DataError as error:
-        raise DataError(f"{name} in {root}: {error}") from error
+        problems = [str(cause) for cause in reversed(prepare.causes(error)) if " " in str(cause)]
+        problem = (problems[0] if problems else repr(error)).strip().split("\n")[0].rstrip(".")
+        if (root / base).is_dir():
+            problem += f"; if {root / base} is damaged or incomplete, delete it and load again"
+        raise DataError(f"{name}: {problem}") from error
+    check_names(builder, f"{name} in {root}")
     return builder
 
 

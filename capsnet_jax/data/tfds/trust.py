@@ -33,17 +33,22 @@ def _known_class(base: Any, name: str) -> Any:
     known = base._registered_features
     if not name.startswith(_TFDS_FEATURES) or name not in known:
         raise DataError(
-            f"its features.json asks for the code {name[:80]!r}, which is no feature of tfds's own; "
+            f"its metadata ask for the code {name[:80]!r}, which is no feature of tfds's own; "
             "use sets of images and class labels from someone you trust"
         )
     return known[name]
 
 
-def check_names(full_name: str) -> None:
+def check_names(builder: Any, where: str) -> None:
     """Check a set's name, config and version, which become folders of the cache.
+
+    Args:
+        builder: the set.
+        where: what the set was asked for by, for the error.
 
     Raises:
         DataError: one of them is no plain name, such as `..`.
     """
-    if not all(_PLAIN_NAME.fullmatch(part) for part in full_name.split("/")):
-        raise DataError(f"its dataset_info.json names it {full_name[:80]!r}, which is no name of a set; delete it")
+    full_name = builder.info.full_name
+    if not all(_PLAIN_NAME.fullmatch(part) for part in (builder.name, *full_name.split("/"))):
+        raise DataError(f"{where}: its dataset_info.json gives it the name {full_name[:80]!r}; delete that folder")
