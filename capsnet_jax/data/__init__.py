@@ -74,7 +74,8 @@ def load(
 def describe(name: str, *, label_key: str | None = None, transform: str = "none") -> Description:
     """Return the size of a dataset's images and the names of its classes, as `load` would.
 
-    Nothing is downloaded, prepared or decoded: tfds sets declare both. A set that has a loader is loaded.
+    Nothing is downloaded or prepared: tfds sets declare both. Of one that does not declare the size of its images, the
+    first image is read. A set that has a loader is loaded.
 
     Args:
         name: as in `load`.
@@ -86,7 +87,8 @@ def describe(name: str, *, label_key: str | None = None, transform: str = "none"
         Until then these are the class numbers.
 
     Raises:
-        DataError: the set is unknown, not a set of images with labels, or does not declare the size of its images.
+        DataError: the set is unknown, not a set of images with labels, or not prepared and does not declare the size of
+            its images.
     """
     import numpy as np
 

@@ -1,6 +1,7 @@
 """A prepared tfds set's records → arrays, without TensorFlow."""
 
 import io
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def decode(builder: Builder, image_key: str, label_key: str, splits: dict[str, s
         DataError: images differ in size, or the files are damaged, or of a format without random access.
         OSError: a file is missing, or may not be read.
     """
-    parts = {ours: _decode_split(builder, theirs, image_key, label_key) for ours, theirs in splits.items()}
+    parts = {ours: decode_split(builder, theirs, image_key, label_key) for ours, theirs in splits.items()}
     label_names = tuple(builder.info.features[label_key].names)
     if "test" not in parts:
         RawDataset(label_names, train=parts["train"], test=parts["train"]).check(builder.name)
@@ -100,8 +101,12 @@ def decode(builder: Builder, image_key: str, label_key: str, splits: dict[str, s
     return RawDataset(label_names, **parts)
 
 
-def _decode_split(builder: Builder, split: str, image_key: str, label_key: str) -> Examples:
-    """Decode one split, or say why that is impossible."""
+def decode_split(builder: Builder, split: str, image_key: str, label_key: str, *, limit: int = sys.maxsize) -> Examples:
+    """Decode the first `limit` examples of one of tfds's splits.
+
+    Raises:
+        DataError, OSError: as for `decode`.
+    """
     where, remedy = f"{builder.name}'s {split} split", f"delete {builder.data_dir} and load again"
     try:
         files = builder.info.splits[split].filepaths
@@ -110,7 +115,7 @@ def _decode_split(builder: Builder, split: str, image_key: str, label_key: str) 
         where += f" ({files[0]}{', …' if len(files) > 1 else ''})"
         for file in files:
             Path(file).open("rb").close()  # array_record's own errors do not say what is wrong with a file
-        return _decode_records(builder, split, image_key, label_key)
+        return _decode_records(builder, split, image_key, label_key, limit)
     except (DataError, OSError):
         raise
     except NotImplementedError as error:
@@ -121,17 +126,18 @@ def _decode_split(builder: Builder, split: str, image_key: str, label_key: str) 
         raise DataError(f"{where} cannot be read ({error}); {remedy}") from error
 
 
-def _decode_records(builder: Builder, split: str, image_key: str, label_key: str) -> Examples:
+def _decode_records(builder: Builder, split: str, image_key: str, label_key: str, limit: int) -> Examples:
     """Decode in one thread: two took twice as long for small images, because of Python's lock."""
     records = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
     shape = builder.info.features[image_key].shape
     mode = _MODES[shape[-1]]
-    labels = np.empty(len(records), dtype=np.int32)
+    count = min(len(records), limit)
+    labels = np.empty(count, dtype=np.int32)
     images: np.ndarray | None = None
     title = f"Decoding {builder.name} {split}"
-    with tqdm_utils.tqdm(total=len(records), desc=title, unit=" images", leave=False, mininterval=1) as progress:
-        for start in range(0, len(records), _RECORDS_PER_READ):
-            indices = range(start, min(start + _RECORDS_PER_READ, len(records)))
+    with tqdm_utils.tqdm(total=count, desc=title, unit=" images", leave=False, mininterval=1) as progress:
+        for start in range(0, count, _RECORDS_PER_READ):
+            indices = range(start, min(start + _RECORDS_PER_READ, count))
             for index, record in zip(indices, records.__getitems__(indices), strict=True):
                 feature = tf_example_pb2.Example.FromString(record).features.feature
                 label, encoded = feature[label_key].int64_list.value, feature[image_key].bytes_list.value
@@ -140,7 +146,7 @@ def _decode_records(builder: Builder, split: str, image_key: str, label_key: str
                 labels[index] = label[0]
                 image = _decode_image(encoded[0], mode)
                 if images is None:
-                    images = np.empty((len(records), *image.shape), dtype=np.uint8)
+                    images = np.empty((count, *image.shape), dtype=np.uint8)
                     shape = tuple(said or found for said, found in zip(shape, image.shape, strict=True))
                 if image.shape != shape:
                     raise DataError(

@@ -84,6 +84,8 @@ def load(
 def describe(name: str, label_key: str | None) -> tuple[tuple[int, int, int], tuple[str, ...]]:
     """Return the shape of a tfds set's images and the names of its classes, as tfds declares them.
 
+    A set that declares no shape has that of its first image, if it is prepared.
+
     Raises:
         DataError: as for `capsnet_jax.data.describe`.
     """
@@ -91,10 +93,12 @@ def describe(name: str, label_key: str | None) -> tuple[tuple[int, int, int], tu
         builder = _make_builder(name, _root(None))
         image_key, label_key = decode.choose_keys(builder, label_key)
         features = builder.info.features
-        height, width, channels = features[image_key].shape
-        if height is None or width is None:
+        shape = features[image_key].shape
+        if None in shape and prepare.is_prepared(builder):
+            shape = decode.decode_split(builder, "train", image_key, label_key, limit=1).images.shape[1:]
+        if None in shape:
             raise DataError(f"{name} does not say how large its images are; choose a set of images of one size")
-        return (height, width, channels), tuple(features[label_key].names)
+        return shape, tuple(features[label_key].names)
 
 
 def _root(data_dir: str | os.PathLike[str] | None) -> Path:

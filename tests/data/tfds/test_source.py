@@ -141,7 +141,7 @@ def test_a_set_is_described_as_it_is_loaded(tmp_path, monkeypatch):
     fakes.register(monkeypatch, "cifar10", files)
     fakes.fill_download_cache("cifar10", files, tmp_path)
     fakes.fashion(monkeypatch, tmp_path)
-    for name in ("cifar10", "fashion_mnist"):
+    for name in ("cifar10", "fashion_mnist", "tiny"):  # tiny does not declare the size of its images
         data = load(name)
         assert describe(name) == (data.image_shape, data.label_names)
     assert describe("cifar10").label_names[3] == "name3"
@@ -281,6 +281,33 @@ def test_damaged_metadata_are_one_line(name, content, mine):
     with pytest.raises(DataError, match=r"^mine") as error:
         load("mine", data_dir=mine.parents[1])
     assert len(str(error.value)) < 300
+
+
+@pytest.mark.slow
+def test_no_damage_of_the_records_is_ever_trusted(tmp_path):
+    whole = load("tiny", data_dir=tmp_path, validation_fraction=0.0)
+    folder = tmp_path / "tiny" / "1.0.0"
+    random, refused = np.random.default_rng(0), 0
+    for file in sorted(folder.glob("*.array_record*")):
+        content = file.read_bytes()
+        used = np.flatnonzero(np.frombuffer(content, np.uint8))  # most of so small a file is padding
+        for position in random.choice(used, 60, replace=False):
+            damaged = bytearray(content)
+            damaged[position] ^= 1 << random.integers(8)
+            file.write_bytes(damaged)
+            try:
+                data = load("tiny", data_dir=tmp_path, validation_fraction=0.0)
+            except DataError as error:
+                refused += str(file) in str(error)
+            else:
+                for one, other in zip((*data.train, *data.test), (*whole.train, *whole.test), strict=True):
+                    np.testing.assert_array_equal(one, other)
+        for length in random.integers(0, len(content), 20):
+            file.write_bytes(content[:length])
+            with pytest.raises(DataError, match="cannot be read"):
+                load("tiny", data_dir=tmp_path)
+        file.write_bytes(content)
+    assert refused > 60
 
 
 def in_the_way(file):
