@@ -290,7 +290,8 @@ def check_runs(first_seed: int, seeds: int, settings: int = 1) -> None:
     """
     if settings * seeds > MAX_RUNS:
         raise ConfigError(
-            f"{settings:,} settings × {seeds:,} seeds are more than {MAX_RUNS:,} runs; lower --seeds, or sweep fewer"
+            f"{settings * seeds:,} runs are asked for, of {settings:,} × {seeds:,} settings and seeds;"
+            f" at most {MAX_RUNS:,} can be: lower --seeds, or sweep fewer values"
         )
     if (last := first_seed + seeds - 1) > INT32[1]:
         raise ConfigError(f"--first_seed={first_seed} leads to seed {last}; lower it, programs hold {INT32[2]}")
