@@ -42,16 +42,17 @@ def check_limits(config: Config, runs: int, dataset: Dataset, params: dict[str, 
             f" lower it to at most {INT32[1] // steps}"
         )
     # Parameters, the optimizer's two moments, a mean if it is asked for; and the gradient, of one run at least.
-    one = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
-    needed, free = one * ((4 if train.ema_epochs else 3) * runs + 1), free_memory()
+    gradient = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
+    one = gradient * (4 if train.ema_epochs else 3)
+    needed, free = runs * one + gradient, free_memory()
     if needed > free:
         name, settings = config.model.name, config.model.settings
         sizes = [f"model.{f.name}" for f in dataclasses.fields(settings) if f.type in (int, tuple[int, ...])]
         remedy = f"lower {', '.join(sizes)}" if sizes else "take a smaller model.name"
-        if 5 * one < free:
+        if one + gradient <= free:
             remedy = "train fewer at once: lower --seeds, or sweep fewer values"
         raise OutOfMemoryError(
-            f"{runs} runs of {name} need {_size(needed)} for their parameters and the optimizer's moments,"
+            f"{runs} × {name} needs {_size(needed)} for parameters, gradient and the optimizer's moments,"
             f" but {_size(free)} are free; {remedy}"
         )
 

@@ -44,14 +44,12 @@ def test_more_parameters_than_memory(free):
     settings = overrides.build({})
     free(4.30e9)
     check_limits(settings, 1, DATA, PARAMS)
-    with pytest.raises(
-        OutOfMemoryError, match=r"^2 runs of capsnet_small need 7\.5 GB .* 4\.3 GB are free; train fewer"
-    ):
+    with pytest.raises(OutOfMemoryError, match=r"^2 × capsnet_small needs 7\.5 GB .* 4\.3 GB are free; train fewer"):
         check_limits(settings, 2, DATA, PARAMS)
     free(4.29e9)
-    with pytest.raises(OutOfMemoryError, match=r"^1 runs .* need 4\.3 GB .*; lower model\.channels, model\.kernel, "):
+    with pytest.raises(OutOfMemoryError, match=r"^1 × .* needs 4\.3 GB .*; lower model\.channels, model\.kernel, "):
         check_limits(settings, 1, DATA, PARAMS)
-    with pytest.raises(OutOfMemoryError, match=r"need 5\.4 GB .*; take a smaller model\.name$"):
+    with pytest.raises(OutOfMemoryError, match=r"needs 5\.4 GB .*; take a smaller model\.name$"):
         check_limits(overrides.build({"model.name": "vgg_a", "train.ema_epochs": 1}), 1, DATA, PARAMS)
 
 
