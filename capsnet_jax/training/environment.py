@@ -28,9 +28,7 @@ def check_devices() -> None:
 
     try:
         jax.devices()
-    except RuntimeError as error:
-        asked = os.environ.get("JAX_PLATFORMS", "")
-        reason = " ".join(str(error).split("\n")[0].split())
-        raise ConfigError(
-            f"JAX finds no device for JAX_PLATFORMS={asked!r} ({reason}); unset it, or say cpu"
-        ) from error
+    except (RuntimeError, AssertionError) as error:
+        asked, reason = os.environ.get("JAX_PLATFORMS", ""), str(error).partition("\n")[0].partition(" (set ")[0]
+        reason = f" ({reason})" if reason else ""
+        raise ConfigError(f"JAX finds no device for JAX_PLATFORMS={asked!r}{reason}; unset it, or say cpu") from error
