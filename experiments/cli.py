@@ -152,7 +152,7 @@ def _run(options: flags.FlagValues) -> None:
     from capsnet_jax.sweeps.interrupt import stop_requested
     from capsnet_jax.sweeps.lock import exclusive
     from capsnet_jax.sweeps.plan import Plan
-    from capsnet_jax.training.compile import enable_compilation_cache
+    from capsnet_jax.training.program_cache import enable_compilation_cache
 
     name, workdir = options.experiment or DEFAULT_EXPERIMENT, _workdir(options)
     experiment = _load(name)
