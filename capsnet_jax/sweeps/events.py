@@ -145,12 +145,13 @@ class GroupEvents:
 
         Args:
             at: where the fit ended.
-            results: a dictionary for each run; what begins with `test_` is taken.
+            results: a dictionary for each run; what begins with `test_` is taken, but nothing of single iterations.
         """
         epoch = at.step // self._steps
         pictures = self._reconstructions(at)
         for i, (writer, result) in enumerate(zip(self._writers, results, strict=True)):
-            writer.epoch({"epoch": epoch} | {name: v for name, v in result.items() if name.startswith("test_")})
+            tested = {n: value for n, value in result.items() if n.startswith("test_") and "_at_" not in n}
+            writer.epoch({"epoch": epoch} | tested)
             if pictures is not None:
                 writer.image("reconstructions", pictures[i], epoch)
             writer.finish()
