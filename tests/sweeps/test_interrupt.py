@@ -89,7 +89,7 @@ def test_a_terminal_that_is_closed_says_so_twice():
 @pytest.mark.parametrize("name", ["HUP", "INT"])
 def test_what_is_ignored_from_the_start_stays_ignored(name):
     """As under nohup, and in the background of a shell without job control."""
-    process = start(LOOP, "0", command=("sh", "-c", f"trap '' {name}; exec \"$0\" \"$@\""))
+    process = start(LOOP, "0", command=("sh", "-c", f'trap \'\' {name}; exec "$0" "$@"'))
     process.send_signal(getattr(signal, f"SIG{name}"))
     process.send_signal(signal.SIGTERM)
     assert process.communicate(timeout=10) == ("stopping\nsaved\n", ANNOUNCEMENT)
