@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from capsnet_jax.config import PRESETS, Config, ConfigError, Data, Eval, check_word
+from capsnet_jax.config import PRESETS, Config, ConfigError, Data, Eval, check_runs, check_word
 from experiments import EXPERIMENTS
 
 DEFAULT_EXPERIMENT = "routing_iterations"
@@ -90,13 +90,15 @@ def _explain(error: Exception) -> tuple[int | None, str]:
     from capsnet_jax.sweeps.interrupt import Interrupted
     from capsnet_jax.sweeps.lock import LockedError
     from capsnet_jax.sweeps.run import Diverged
+    from capsnet_jax.training.limits import OutOfMemoryError, told_as_out_of_memory
 
+    error = told_as_out_of_memory(error) or error
     line = str(error)
     if isinstance(error, Diverged):
         return 1, line
     if isinstance(error, ConfigError | DataError):
         return 2, line
-    if isinstance(error, LockedError | CheckpointError | WorkerError):
+    if isinstance(error, LockedError | CheckpointError | WorkerError | OutOfMemoryError):
         return 3, line
     if isinstance(error, Interrupted):
         return error.exit_code, line
@@ -152,6 +154,7 @@ def _run(options: flags.FlagValues) -> None:
     from capsnet_jax.sweeps.interrupt import stop_requested
     from capsnet_jax.sweeps.lock import exclusive
     from capsnet_jax.sweeps.plan import Plan
+    from capsnet_jax.training.environment import check_devices
     from capsnet_jax.training.program_cache import enable_compilation_cache
 
     name, workdir = options.experiment or DEFAULT_EXPERIMENT, _workdir(options)
@@ -163,6 +166,8 @@ def _run(options: flags.FlagValues) -> None:
             experiment.measure(asked.configs, workdir, stop)
             _show(name, workdir, options, stop)
         return
+    check_runs(options.first_seed, options.seeds, len(asked.configs))
+    check_devices()
     enable_compilation_cache()
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     runs = [records.Run(config, seed) for config in asked.configs for seed in seeds]

@@ -19,7 +19,7 @@ from capsnet_jax.sweeps import checkpoint, records
 from capsnet_jax.sweeps.code import code_of
 from capsnet_jax.sweeps.events import GroupEvents, select_run
 from capsnet_jax.sweeps.interrupt import Interrupted, check
-from capsnet_jax.sweeps.plan import Plan
+from capsnet_jax.sweeps.plan import Plan, check_memory
 from capsnet_jax.sweeps.pretrain import initialize_from_pretrained, pretraining_run
 from capsnet_jax.sweeps.progress import Progress
 from capsnet_jax.sweeps.records import Record, Run
@@ -50,8 +50,10 @@ def train_together(
 
     Raises:
         Interrupted: after saving.
+        OutOfMemoryError: they do not fit into memory side by side.
     """
     dataset = datasets[group[0].config.data]
+    check_memory(group, dataset)
     configs, seeds = [run.config for run in group], [run.seed for run in group]
     batch = configs[0].train.batch_size * len(group)
     checkpoints = checkpoint_folder(folder, [run.name for run in group])
@@ -132,8 +134,8 @@ def _finish(
         )
     if max(diverged) >= 0:
         checkpoint.save(checkpoints, at.step, at.states, at.history, code=code_of(configs[0]))
-    events.finish(at, [record.result for record in finished])
     records.append(finished, plan.workdir)
+    events.finish(at, [record.result for record in finished])
 
 
 def checkpoint_folder(program: Path, names: Sequence[str]) -> Path:

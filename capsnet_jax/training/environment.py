@@ -7,13 +7,18 @@ import re
 KEPT = r"JAX_(PLATFORM\w*|\w*VISIBLE_DEVICES|\w*CACHE\w*|\w*LOG\w*|TRACEBACK\w*|DUMP\w*|NUM_CPU_DEVICES)"
 
 
-def drop_jax_settings() -> None:
+def drop_jax_settings() -> list[str]:
     """Take settings of JAX that change numbers, as JAX_ENABLE_X64, out of the environment; before JAX is imported.
 
     A run's config says everything that determines it. Programs that are started from here inherit the environment.
+
+    Returns:
+        Their names.
     """
-    for name in [name for name in os.environ if name.startswith("JAX_") and not re.fullmatch(KEPT, name)]:
+    dropped = [name for name in os.environ if name.startswith("JAX_") and not re.fullmatch(KEPT, name)]
+    for name in dropped:
         del os.environ[name]
+    return dropped
 
 
 def check_devices() -> None:
