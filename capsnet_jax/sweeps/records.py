@@ -231,6 +231,7 @@ def environment() -> dict[str, Any]:
         "backend": jax.default_backend(),
         "cores": os.cpu_count(),
         "platform": f"{platform.system()} {platform.machine()}",
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
 
 
