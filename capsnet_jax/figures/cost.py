@@ -47,8 +47,8 @@ def error_by_cost(
         level: the coverage of the intervals.
 
     Returns:
-        The figure. The x axes are logarithmic, and every mark stands where its cost is: marks are hollow, and of bars at
-        one cost the caps differ in width, so that none hides another. A setting without its cost or any finite error
+        The figure. The x axes are logarithmic. Every mark stands where its cost is: marks are hollow, and bars at one
+        cost have caps of different widths, so that none hides another. A setting without its cost or any finite error
         has no mark there.
 
     Raises:
@@ -98,10 +98,16 @@ def _draw(
         return False
     axes.set_xscale("log")
     cut = False
-    for place, setting in enumerate(sorted(known, key=lambda setting: costs[setting])):
+    by_cost = sorted(known, key=lambda setting: costs[setting])
+    for setting in known:
         number, error = arms.number(groups[setting]), errors[setting]
         look: dict[str, Any] = {"fmt": style.MARKERS[number % len(style.MARKERS)], "markersize": 7, "mfc": "none"}
-        look |= {"mew": 1.5, "capsize": 3 + 1.5 * (place % 4), "elinewidth": 1.2, "label": setting_label(by, setting)}
+        look |= {
+            "mew": 1.5,
+            "capsize": 3 + 1.5 * (by_cost.index(setting) % 4),
+            "elinewidth": 1.2,
+            "label": setting_label(by, setting),
+        }
         at, colour = (costs[setting], error.mean), style.series_style(number)["color"]
         cut |= draw_mean(axes, *at, error.half_width, along="y", limits=limits, color=colour, **look)
     axes.margins(x=_MARGIN, y=_MARGIN)
