@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import capsnet_jax.figures.style as style
-from capsnet_jax.figures.grouping import Arms, Record, best_settings, group_by_dataset, results
+from capsnet_jax.figures.grouping import Arms, Record, best_settings, each_result, group_by_dataset, results
 from capsnet_jax.figures.labels import (
     dataset_label,
     interval_label,
@@ -55,6 +55,7 @@ def error_against(
         ValueError: there are no records, none has the quantity, or `path` is not a number in all of them.
     """
     arms = arms or Arms(records)
+    results(records, quantity)  # raises where no run has it
     shown, left_out = best_settings(records, by, len(style.MARKERS))
     datasets = group_by_dataset(shown, [*by, path])
     settings = [setting for groups in datasets.values() for setting in groups]
@@ -67,7 +68,7 @@ def error_against(
     counts: list[int] = []
     limits, cut = possible_range(quantity), False
     for axes, (dataset, groups) in zip(panels, datasets.items(), strict=False):
-        errors = {setting: results(runs, quantity) for setting, runs in groups.items()}
+        errors = {setting: each_result(runs, quantity) for setting, runs in groups.items()}
         counts += [int(np.isfinite(seeds).sum()) for seeds in errors.values()]
         colours = {setting: style.series_style(arms.number(runs))["color"] for setting, runs in groups.items()}
         for index, name in enumerate(series):
