@@ -88,7 +88,7 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
         return drawn
     drawn["error_against_iterations"] = error_against(routed, ITERATIONS, by=varied, arms=arms)
     if len(routed) < len(records):
-        others = group([record for record in records if record not in routed], varied)
+        others = group([record for record in records if record.settings.get(ITERATIONS) is None], varied)
         names = listing([setting_label(varied, setting) for setting in others])
         style.add_to_caption(drawn["error_against_iterations"], f"without iterations, so not shown: {names}")
     # What is drawn below compares iterations alone, at the setting that most runs have.
@@ -97,13 +97,16 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
     one_and_three = [record for record in alike if record.settings[ITERATIONS] in (1, 3)]
     if len({record.settings[ITERATIONS] for record in one_and_three}) == 2 and has(one_and_three, "train_loss"):
         some["training_loss"] = learning_curves(one_and_three, by, metrics=("train_loss",), arms=arms)
-    for dataset, members in by_dataset(alike).items():
-        if any(_iterates(record) for record in members):
-            some[f"changes-{dataset_slug(dataset)}"] = changes_by_iteration(members)
     if any("test_error_at_1" in record.result for record in alike):
         some["train_test_grid"] = train_test_grid(alike)
     for figure in some.values():
         style.add_to_caption(figure, said)
+    for dataset, members in by_dataset(routed).items():
+        observed = [record for record in members if _iterates(record) or record.settings[ITERATIONS] == 1]
+        if any(_iterates(record) for record in observed):
+            alike, said = _at_one_setting(observed, varied)
+            some[f"changes-{dataset_slug(dataset)}"] = changes_by_iteration(alike)
+            style.add_to_caption(some[f"changes-{dataset_slug(dataset)}"], said)
     return drawn | some
 
 
@@ -123,7 +126,7 @@ def _at_one_setting(routed: Sequence[Record], varied: Sequence[str]) -> tuple[li
             nearest[dataset, r] = max(nearest.get((dataset, r), (-1, [])), (sum(equal), runs), key=lambda pair: pair[0])
     alike = [record for _, runs in nearest.values() for record in runs]
     others = len(routed) - len(alike)
-    return alike, f"only runs with {setting_label(varied, most)}; {others} others are not shown" if others else ""
+    return alike, f"shown: {setting_label(varied, most)}; not shown: {others} runs of other settings" if others else ""
 
 
 @style.styled

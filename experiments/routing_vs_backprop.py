@@ -142,7 +142,7 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
         reference = SLIDE_POINTS if dataset == "fashion_mnist" else None
         figure = routing_vs_backprop(pairs[setting]["stop"], pairs[setting]["full"], reference)
         if len(settings) > 1:
-            style.add_to_caption(figure, f"with {setting_label(paths, setting)}; other settings are not shown here")
+            style.add_to_caption(figure, f"shown: {setting_label(paths, setting)}; not shown: runs of other settings")
         drawn[f"with_and_without-{dataset_slug(dataset)}"] = figure
     return drawn
 
@@ -221,7 +221,7 @@ def _draw(
         curve = mean_curve(records, metric, level)
         cut = draw_curve(axes, _accuracy(curve) if is_error else curve, label=text, color=colour, limits=limits)
     if points:  # hollow, and in the legend where they stand alone
-        name = {} if known else {"label": f"{text}, the slide's alone"}
+        name = {} if known else {"label": f"{text.split()[0]} (slide alone)"}
         axes.plot(*zip(*points, strict=True), "o", markersize=7, mfc="none", mec=colour, mew=1.3, **name)
     return {limits} if cut else set()
 

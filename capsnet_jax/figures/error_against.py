@@ -110,13 +110,14 @@ def _draw_series(
     """Draw the `index`-th of `count` series: {position: (a value a seed, colour)}; return whether a bar is cut off."""
     width = min(0.4, _WIDTH / count)
     middle = (index - (count - 1) / 2) * width
+    beside = 0.2 * width if count > 1 else 0.0
     marker, cut, means = style.MARKERS[index], False, []
     for x, (seeds, colour) in points.items():
         to_the_left = stacked(seeds, 0.15 * width, 0.3 * width)
-        place = x + middle - 0.2 * width - to_the_left
+        place = x + middle - (0.2 if count > 1 else 0.1) * width - to_the_left
         axes.plot(place, seeds, "o", color=colour, alpha=0.45, markersize=4.5, mew=0)
         estimate = mean_interval(seeds, level)
-        means.append((x + middle + 0.2 * width, estimate.mean))
+        means.append((x + middle + beside, estimate.mean))
         look: dict[str, Any] = {"fmt": marker, "markersize": 5.5, "capsize": 4, "linewidth": 1.2}
         cut |= draw_mean(axes, *means[-1], estimate.half_width, along="y", limits=limits, color=colour, **look)
     colours = {colour for _, colour in points.values()}

@@ -32,7 +32,7 @@ BAND_ALPHA = 0.18
 LINE_HEIGHT = 0.16  # inches of a line of text
 WIDTH = 7.5  # inches: 1125 pixels at 150 dpi, still readable when a README shows them at 830
 _LINE = 104  # characters of 9 points across a figure
-_MOST_TICKS = 12  # on a logarithmic axis
+_MOST_TICKS = 8  # on a logarithmic axis
 
 # What matplotlib starts with, whatever a user's matplotlibrc says; which backend shows windows is none of our concern.
 _DEFAULTS = {name: value for name, value in mpl.rcParamsDefault.items() if name != "backend"}
