@@ -86,10 +86,10 @@ def log_ticks(axis: Axis) -> None:
     They stand at 1, 2 and 5 times the powers of ten, or at the powers alone on a long axis, or where a linear axis has
     them on one so short that fewer than two of those are on it. An axis of about one value is widened around it.
     """
-    axes, name = axis.axes, axis.axis_name
-    low, high = sorted(getattr(axes, f"get_{name}lim")())
+    set_limits = axis.axes.set_xlim if axis is axis.axes.xaxis else axis.axes.set_ylim
+    low, high = sorted(axis.axes.get_xlim() if axis is axis.axes.xaxis else axis.axes.get_ylim())
     if high < 1.05 * low:
-        getattr(axes, f"set_{name}lim")(low / 1.05, high * 1.05)
+        set_limits(low / 1.05, high * 1.05)
     axis.set_major_locator(_LogTicks())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
