@@ -47,7 +47,6 @@ SWEEP = [
 CAPTIONS = {
     "loss_forms": "the paper's loss, the released code's, and the paper's with its balance",
     "softmax_and_scale": "each softmax against the scale that W starts from",
-    "other_arms": "arms that differ in more than one question",
 }
 
 

@@ -48,7 +48,6 @@ SWEEP = [
 
 CAPTIONS = {
     "rate_and_temperature": "mean validation error over learning rate and temperature",
-    "other_arms": "validation error of arms that differ in more than one setting",
 }
 
 

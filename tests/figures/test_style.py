@@ -158,7 +158,7 @@ assert "matplotlib.pyplot" not in sys.modules
 @pytest.mark.parametrize(
     "variables",
     [
-        {"MPLBACKEND": "module://matplotlib_inline.backend_inline"},
+        pytest.param({"MPLBACKEND": "module://matplotlib_inline.backend_inline"}, marks=pytest.mark.slow),
         {"MPLBACKEND": "nonsense", "MPLCONFIGDIR": "/proc/nowhere", "HOME": "/proc/nowhere"},
     ],
     ids=["a notebook's backend", "nonsense, and no home"],
