@@ -35,7 +35,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     before = path.read_bytes()
 
     def full_disk(descriptor):
-        raise OSError("no space left")
+        raise OSError(28, "no space left")
 
     monkeypatch.setattr("os.fsync", full_disk)
     with pytest.raises(OSError, match="no space left"):
@@ -155,19 +155,11 @@ assert "matplotlib.pyplot" not in sys.modules
 """
 
 
-@pytest.mark.parametrize(
-    "variables",
-    [
-        pytest.param({"MPLBACKEND": "module://matplotlib_inline.backend_inline"}, marks=pytest.mark.slow),
-        {"MPLBACKEND": "nonsense", "MPLCONFIGDIR": "/proc/nowhere", "HOME": "/proc/nowhere"},
-    ],
-    ids=["a notebook's backend", "nonsense, and no home"],
-)
-def test_it_draws_the_same_in_any_environment(variables, tmp_path):
+def test_it_draws_the_same_without_a_home(tmp_path):
     command = [sys.executable, "-c", DRAW, tmp_path / "a.png"]
-    environment = {name: value for name, value in os.environ.items() if name != "HOME"} | variables
-    done = subprocess.run(command, env=environment | {"PYTHONPATH": "."}, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    nowhere = {"MPLCONFIGDIR": "/proc/nowhere", "HOME": "/proc/nowhere", "PYTHONPATH": "."}
+    done = subprocess.run(command, env=os.environ | nowhere, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert (tmp_path / "a.png").read_bytes() == figures.save(draw(), tmp_path / "b.png").read_bytes()
 
 
