@@ -28,13 +28,16 @@ DASHES = ("-", "--", ":", "-.")
 BAND_ALPHA = 0.18
 WIDTH = 7.5  # inches: 1125 pixels at 150 dpi, still readable when a README shows them at 830
 _LINE = 104  # characters of 9 points across a figure
+# The formats of a figure, each with what it would say of the time and of versions.
+FORMATS = {"png": ("Software",), "svg": ("Creator", "Date"), "pdf": ("Creator", "Producer", "CreationDate")}
 
 # Decorates a drawing function: the settings hold while it draws, and matplotlib's own are back when it returns.
 styled = mpl.rc_context(
     {
         "figure.dpi": 150,
         "savefig.dpi": "figure",
-        "font.family": "DejaVu Sans",  # comes with matplotlib: the same bytes on every machine
+        # The first comes with matplotlib: the same bytes on every machine. An SVG may be read where it is missing.
+        "font.family": ["DejaVu Sans", "sans-serif"],
         "font.size": 9.5,
         "axes.titlesize": 10,
         "axes.labelsize": 9.5,
@@ -105,22 +108,27 @@ def caption(figure: Figure, *parts: str) -> None:
 
 @styled
 def save(figure: Figure, path: str | os.PathLike[str]) -> pathlib.Path:
-    """Write `figure` as a PNG: the same figure gives the same bytes, and a reader never sees half a file.
+    """Write `figure` as its name's ending says: the same figure gives the same bytes, and none is seen half written.
+
+    Text in an SVG or a PDF stays text, which can be searched and copied; an SVG is shown with the reader's fonts.
 
     Args:
         figure: what to write.
-        path: a name ending in `.png`; folders that are missing are made.
+        path: a name with one of the endings of `FORMATS`; folders that are missing are made.
 
     Returns:
         The path written.
 
     Raises:
-        ValueError: the name does not end in `.png`.
+        ValueError: the name has another ending.
+        OSError: the folder cannot be written, or the disk is full.
     """
     path = pathlib.Path(path)
-    if path.suffix != ".png":
-        raise ValueError(f"figures are written as .png, got {path.name!r}")
+    form = path.suffix.removeprefix(".")
+    if form not in FORMATS:
+        raise ValueError(f"figures are written as {', '.join(FORMATS)}, got {path.name!r}")
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=figure.dpi, metadata={"Software": None})
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "capsnet_jax", "pdf.fonttype": 42}):
+        figure.savefig(buffer, format=form, dpi=figure.dpi, metadata=dict.fromkeys(FORMATS[form]))
     write_bytes(path, buffer.getvalue())
     return path
