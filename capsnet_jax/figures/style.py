@@ -13,10 +13,11 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import AutoLocator, FuncFormatter, LogLocator, NullFormatter
 
 from capsnet_jax.sweeps.files import write_bytes
 
@@ -25,15 +26,24 @@ BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, BLACK, GREY = "#E69F00", "#56B4E9", "#000000", "#5A5A5A"
 PALETTE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 DASHES = ("-", "--", ":", "-.")
+MARKERS = "Dsov^PX<>"
+MOST = len(PALETTE) * len(DASHES)  # series that can be told apart
 BAND_ALPHA = 0.18
+LINE_HEIGHT = 0.16  # inches of a line of text
 WIDTH = 7.5  # inches: 1125 pixels at 150 dpi, still readable when a README shows them at 830
 _LINE = 104  # characters of 9 points across a figure
 # The formats of a figure, each with what it would say of the time and of versions.
 FORMATS = {"png": ("Software",), "svg": ("Creator", "Date"), "pdf": ("Creator", "Producer", "CreationDate")}
+_MOST_TICKS = 12  # on a logarithmic axis
 
-# Decorates a drawing function: the settings hold while it draws, and matplotlib's own are back when it returns.
+# What matplotlib starts with, whatever a user's matplotlibrc says; which backend shows windows is none of our concern.
+_DEFAULTS = {name: value for name, value in mpl.rcParamsDefault.items() if name != "backend"}
+
+# Decorates a drawing function: the settings hold while it draws, and the user's own are back when it returns.
 styled = mpl.rc_context(
-    {
+    _DEFAULTS
+    | {
+        "text.parse_math": False,  # a name may hold a $
         "figure.dpi": 150,
         "savefig.dpi": "figure",
         # The first comes with matplotlib: the same bytes on every machine. An SVG may be read where it is missing.
@@ -75,10 +85,25 @@ def shade(index: int, count: int) -> str:
 
 
 def log_ticks(axis: Axis) -> None:
-    """Put ticks on a logarithmic axis at 1, 2 and 5 times the powers of ten, written as plain numbers."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    """Put ticks on a logarithmic axis, written as plain numbers.
+
+    They stand at 1, 2 and 5 times the powers of ten, or at the powers alone on a long axis, or where a linear axis has
+    them on one so short that fewer than two of those are on it.
+    """
+    axis.set_major_locator(_LogTicks())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
+
+
+class _LogTicks(LogLocator):
+    def tick_values(self, vmin: float, vmax: float) -> np.ndarray:
+        low, high = sorted((vmin, vmax))
+        for subs in ((1, 2, 5), (1,)):
+            self.set_params(subs=subs)
+            ticks = np.asarray(super().tick_values(low, high))
+            if 2 <= np.count_nonzero((low <= ticks) & (ticks <= high)) <= _MOST_TICKS:
+                return ticks
+        return ticks if high > 10 * low else AutoLocator().tick_values(low, high)
 
 
 def image_axes(axes: Axes) -> None:
@@ -90,20 +115,44 @@ def image_axes(axes: Axes) -> None:
         spine.set_visible(False)
 
 
+def say(axes: Axes, text: str) -> None:
+    """Write in an empty panel why it is empty."""
+    axes.set(xticks=[], yticks=[])
+    axes.text(0.5, 0.5, textwrap.fill(text, 40), transform=axes.transAxes, ha="center", va="center", color=GREY)
+
+
 def legend(figure: Figure, panels: Iterable[Axes]) -> None:
-    """Put one legend over all `panels`: every series once, in as many columns as fit."""
+    """Put one legend over all `panels`: every series once, in as many columns as fit. The figure grows by its height.
+
+    Names too long for a line are wrapped; without a series there is no legend.
+    """
     handles: dict[str, Any] = {}
     for axes in panels:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
-            handles.setdefault(name, handle)
-    longest = max(len(name) for name in handles)
+            handles.setdefault(textwrap.fill(name, _LINE - 8), handle)
+    if not handles:
+        return
+    longest = max(len(line) for name in handles for line in name.split("\n"))
     columns = min(len(handles), max(1, _LINE // (longest + 8)))
+    lines = sum(name.count("\n") + 1 for name in handles)
+    figure.set_figheight(figure.get_figheight() + 1.2 * LINE_HEIGHT * -(-lines // columns))
     figure.legend(list(handles.values()), list(handles), loc="outside upper center", ncols=columns)
 
 
 def caption(figure: Figure, *parts: str) -> None:
-    """Write the parts that are not empty small under the figure, with semicolons between, wrapped to its width."""
-    figure.supxlabel(textwrap.fill("; ".join(filter(None, parts)), _LINE), fontsize=9, color=GREY)
+    """Write the parts that are not empty small under the figure, with semicolons between, wrapped to its width.
+
+    The figure grows by what the caption has more than two lines.
+    """
+    before, text = figure.get_supxlabel(), textwrap.fill("; ".join(filter(None, parts)), _LINE)
+    more = max(1, text.count("\n")) - max(1, before.count("\n"))
+    figure.set_figheight(figure.get_figheight() + LINE_HEIGHT * more)
+    figure.supxlabel(text, fontsize=9, color=GREY)
+
+
+def add_to_caption(figure: Figure, *parts: str) -> None:
+    """Write more parts under a figure that has a caption."""
+    caption(figure, " ".join(figure.get_supxlabel().split("\n")), *parts)
 
 
 @styled

@@ -1,0 +1,71 @@
+"""The marks of a mean, its interval and its seeds, which several plots share."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from capsnet_jax.figures.grouping import interval_reach
+from capsnet_jax.statistics import is_cut
+
+CUT = {"x": ("<", ">"), "y": ("v", "^")}  # what stands at the lower and at the upper limit
+
+
+def draw_mean(
+    axes: Axes,
+    x: float,
+    y: float,
+    half_width: float,
+    *,
+    along: Literal["x", "y"],
+    limits: tuple[float, float],
+    color: str,
+    **look: Any,
+) -> bool:
+    """Draw a mean and the bar of its interval.
+
+    Args:
+        axes: the panel.
+        x: where the mean stands.
+        y: where the mean stands.
+        half_width: of the interval; nan if there is none.
+        along: the axis on which the mean was measured.
+        limits: the least and the greatest possible value; the bar is cut off there, and ends in an arrow.
+        color: of mark and bar.
+        **look: more arguments of `Axes.errorbar`.
+
+    Returns:
+        Whether the bar is cut off.
+    """
+    mean = x if along == "x" else y
+    reach = np.vstack(interval_reach(mean, half_width, limits))
+    axes.errorbar(x, y, color=color, **{f"{along}err": None if np.isnan(half_width) else reach}, **look)
+    beyond = (mean - half_width < limits[0], mean + half_width > limits[1])
+    for end, cut, mark in zip(limits, beyond, CUT[along], strict=True):
+        if cut:
+            at = (end, y) if along == "x" else (x, end)
+            axes.plot(*at, mark, color=color, markersize=7, mew=0, clip_on=False, zorder=4)
+    return is_cut(mean, half_width, limits)
+
+
+def stacked(values: Iterable[float], step: float, room: float) -> np.ndarray:
+    """Return how far to move each value's dot, along an axis that measures nothing, so that equal ones are all seen.
+
+    Args:
+        values: float[n].
+        step: between the dots of equal values.
+        room: the most that one may move; many equal values stand closer.
+
+    Returns:
+        float[n], 0 for the first of each value.
+    """
+    seen: Counter[float] = Counter()
+    place = []
+    for value in np.round(np.asarray(list(values), np.float64), 9).tolist():
+        place.append(seen[value])
+        seen[value] += 1
+    return np.array(place, np.float64) * min(step, room / max(1, *place)) if place else np.zeros(0)
