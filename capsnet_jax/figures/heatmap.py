@@ -17,6 +17,7 @@ from capsnet_jax.figures.labels import ITERATIONS, dataset_label, label, possibl
 from capsnet_jax.statistics import Estimate, cut_label, describe_interval, is_cut, mean_interval
 
 _COLOURS = "cividis"  # reads the same with and without red-green vision
+_MOST_TEXTS = 12  # columns whose cells have room for a text
 
 
 @style.styled
@@ -100,8 +101,8 @@ def _caption(estimates: Sequence[Estimate], values: int, quantity: str) -> tuple
     missing, limits = values - sum(counts), possible_range(quantity)
     cut = any(is_cut(estimate.mean, estimate.half_width, limits) for estimate in estimates)
     return (
-        f"{'mean ± 95% Student t interval' if max(counts, default=0) > 1 else 'value'} of {seeds_label(counts)} in each"
-        " cell, and its colour",
+        f"cell: {'mean ± 95% Student t interval' if max(counts, default=0) > 1 else 'value'} of {seeds_label(counts)}",
+        "colour: the mean",
         cut_label(limits) if cut else "",
         f"{missing} values left out: not finite" if missing else "",
         "–: no value" if any(not estimate.n for estimate in estimates) else "",
@@ -123,7 +124,8 @@ def _draw_cells(
         figure = axes.get_figure(root=True)
         assert figure is not None, "axes are drawn in a figure"
         figure.colorbar(image, ax=axes, label=text, pad=0.02)
-    for (row, column), mean in np.ndenumerate(means):
+    wide = len(columns) <= _MOST_TEXTS
+    for (row, column), mean in np.ndenumerate(means if wide else means[:0]):
         red, green, blue, _ = image.to_rgba(mean)
         dark = np.isfinite(mean) and 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
         interval = describe_interval(mean, cells[row][column].half_width, limits=possible_range(quantity)).strip()
@@ -135,7 +137,7 @@ def _draw_cells(
             fontsize=9,
             color="white" if dark else style.BLACK,
         )
-    axes.set_xticks(range(len(columns)), [f"{value:g}" for value in columns])
+    axes.set_xticks(range(len(columns)), [f"{value:g}" for value in columns], rotation=0 if wide else 90)
     axes.set_yticks(range(len(rows)), [f"{value:g}" for value in rows])
     axes.grid(False)
     return means
