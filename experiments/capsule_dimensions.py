@@ -73,7 +73,7 @@ def _draw(arrays: dict[str, np.ndarray], note: str) -> dict[str, Figure]:
     most = change.argmax(axis=1)
     chosen = int(change.sum(axis=1).argmax())
     dimensions = np.sort(np.argsort(-change[chosen], kind="stable")[:MOST])
-    left_out = f", its {MOST} dimensions of {change.shape[1]} that do" if MOST < change.shape[1] else ""
+    left_out = f", its {MOST} dimensions of {change.shape[1]} that do" if change.shape[1] > MOST else ""
     return {
         "reconstructions": reconstructions(
             pixels["images"],
