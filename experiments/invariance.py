@@ -26,12 +26,12 @@ from capsnet_jax.figures.curves import draw_curve
 from capsnet_jax.figures.grouping import (
     Record,
     by_dataset,
-    compared_paths,
     distinct_settings,
     group,
     group_by_dataset,
     summarize,
 )
+from capsnet_jax.figures.images import network_paths
 from capsnet_jax.figures.labels import (
     MODEL,
     dataset_label,
@@ -71,7 +71,7 @@ CAPTIONS = {
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Draw error, change of the features and what can be read off them, against each distortion."""
-    by = compared_paths(records, [MODEL])
+    by = network_paths(records, [MODEL])
     names = {setting: setting_label(by, setting) for setting in distinct_settings(group_by_dataset(records, by))}
     drawn = {}
     for dataset, members in by_dataset(records).items():

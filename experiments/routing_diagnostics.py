@@ -23,12 +23,11 @@ from capsnet_jax.figures.curves import caveats, draw_curve
 from capsnet_jax.figures.grouping import (
     Record,
     by_dataset,
-    compared_paths,
     mean_curve,
     recorded_iterations,
     single_dataset,
 )
-from capsnet_jax.figures.images import network_note, show, single_networks
+from capsnet_jax.figures.images import network_note, network_paths, show, single_networks
 from capsnet_jax.figures.labels import (
     ITERATIONS,
     dataset_label,
@@ -82,7 +81,7 @@ def requires(config: Config, data: Dataset) -> str | None:
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Draw every quantity through training, and single images' couplings."""
     drawn = {}
-    by = compared_paths(records, [ITERATIONS])
+    by = network_paths(records, [ITERATIONS])
     for dataset, members in by_dataset(records).items():
         if any(RECORDED in record.metrics for record in members):
             drawn[f"through_training-{dataset_slug(dataset)}"] = through_training(members, by)

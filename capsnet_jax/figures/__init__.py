@@ -3,7 +3,7 @@
 Every function returns a `matplotlib.figure.Figure`; `save` writes it. README.md says which plot is where.
 """
 
-import capsnet_jax.figures.backend  # first: before matplotlib
+import capsnet_jax.figures.backend  # noqa: F401  first: before matplotlib
 from capsnet_jax.figures.cost import error_by_cost
 from capsnet_jax.figures.curves import learning_curves
 from capsnet_jax.figures.error_against import error_against

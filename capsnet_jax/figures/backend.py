@@ -12,7 +12,7 @@ _logger = logging.getLogger("matplotlib")
 _level = _logger.level
 _logger.setLevel(logging.ERROR)
 try:
-    import matplotlib  # noqa: F401
+    import matplotlib
 except ValueError:
     os.environ["MPLBACKEND"] = "agg"
     import matplotlib  # noqa: F401

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import capsnet_jax.figures.style as style
-from capsnet_jax.figures.grouping import Arms, Groups, Record, Setting, best_settings, group_by_dataset, results
+from capsnet_jax.figures.grouping import (
+    Arms,
+    Groups,
+    Record,
+    Setting,
+    best_settings,
+    each_result,
+    group_by_dataset,
+    results,
+)
 from capsnet_jax.figures.labels import (
     dataset_label,
     interval_label,
@@ -52,9 +62,10 @@ def error_by_cost(
         has no mark there.
 
     Raises:
-        ValueError: there are no records, or none has the quantity or one of the costs.
+        ValueError: there are no records, or none has the quantity.
     """
     arms = arms or Arms(records)
+    results(records, quantity)  # raises where no run has it
     shown, left_out = best_settings(records, by, style.MOST)
     datasets = group_by_dataset(shown, by)
     figure = style.new_figure(1.1 + 2.7 * len(datasets))
@@ -62,10 +73,10 @@ def error_by_cost(
     counts: list[int] = []
     limits, cut = possible_range(quantity), False
     for row, (dataset, groups) in zip(panels, datasets.items(), strict=True):
-        errors = {setting: mean_interval(results(runs, quantity), level) for setting, runs in groups.items()}
+        errors = {setting: mean_interval(each_result(runs, quantity), level) for setting, runs in groups.items()}
         counts += [estimate.n for estimate in errors.values()]
         for axes, (cost, unit, xlabel) in zip(row, _COSTS, strict=True):
-            costs = {setting: float(results(runs, cost)[0]) / unit for setting, runs in groups.items()}
+            costs = {setting: runs[0].result.get(cost, math.nan) / unit for setting, runs in groups.items()}
             cut |= _draw(axes, groups, costs, errors, by, arms, limits)
             axes.set(xlabel=xlabel, title=dataset_label(dataset))
         row[0].set_ylabel(label(quantity))
@@ -101,13 +112,15 @@ def _draw(
     by_cost = sorted(known, key=lambda setting: costs[setting])
     for setting in known:
         number, error = arms.number(groups[setting]), errors[setting]
-        look: dict[str, Any] = {"fmt": style.MARKERS[number % len(style.MARKERS)], "markersize": 7, "mfc": "none"}
-        look |= {
+        marker, capsize = style.MARKERS[number % len(style.MARKERS)], 3 + 1.5 * (by_cost.index(setting) % 4)
+        look: dict[str, Any] = {
+            "fmt": marker,
+            "mfc": "none",
             "mew": 1.5,
-            "capsize": 3 + 1.5 * (by_cost.index(setting) % 4),
-            "elinewidth": 1.2,
+            "markersize": 7,
             "label": setting_label(by, setting),
         }
+        look |= {"capsize": capsize, "elinewidth": 1.2}
         at, colour = (costs[setting], error.mean), style.series_style(number)["color"]
         cut |= draw_mean(axes, *at, error.half_width, along="y", limits=limits, color=colour, **look)
     axes.margins(x=_MARGIN, y=_MARGIN)

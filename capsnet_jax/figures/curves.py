@@ -132,7 +132,7 @@ def draw_curve(
 
 
 def caveats(records: Sequence[Record], metrics: Sequence[str]) -> str:
-    """Return what a reader of the means must know: what runs lack, values left out, seeds that stop early; "" if nothing."""
+    """Return what a reader of the means must know: what runs lack, what is left out; "" if nothing."""
     told = []
     for metric in metrics:
         if lacking := [record for record in records if not _is_known(record, metric)]:
@@ -163,11 +163,9 @@ def _scale(axes: Axes, curves: Sequence[Curve], limits: tuple[float, float]) -> 
     means = np.concatenate([curve.mean for curve in curves]) if curves else np.zeros(0)
     means = means[np.isfinite(means)]
     if means.size and means.min() > 0 and means.max() > 10 * means.min():
-        above = [
-            curve.mean + np.nan_to_num(interval_reach(curve.mean, curve.half_width, limits)[1]) for curve in curves
-        ]
+        highest = [np.nanmax(c.mean + np.nan_to_num(interval_reach(c.mean, c.half_width, limits)[1])) for c in curves]
         axes.set_yscale("log")
-        axes.set_ylim(means.min() / 1.3, np.nanmax(np.concatenate(above)) * 1.3)
+        axes.set_ylim(means.min() / 1.3, max(highest) * 1.3)
         style.log_ticks(axes.yaxis)
     elif means.size and means.min() >= 0 and axes.get_ylim()[0] < 0:
         axes.set_ylim(bottom=0)

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import capsnet_jax.figures.style as style
-from capsnet_jax.figures.grouping import Arms, Record, best_settings, group_by_dataset, results
+from capsnet_jax.figures.grouping import Arms, Record, best_settings, each_result, group_by_dataset, results
 from capsnet_jax.figures.labels import (
     dataset_label,
     interval_label,
@@ -55,6 +55,7 @@ def error_against(
         ValueError: there are no records, none has the quantity, or `path` is not a number in all of them.
     """
     arms = arms or Arms(records)
+    results(records, quantity)  # raises where no run has it
     shown, left_out = best_settings(records, by, len(style.MARKERS))
     datasets = group_by_dataset(shown, [*by, path])
     settings = [setting for groups in datasets.values() for setting in groups]
@@ -67,7 +68,7 @@ def error_against(
     counts: list[int] = []
     limits, cut = possible_range(quantity), False
     for axes, (dataset, groups) in zip(panels, datasets.items(), strict=False):
-        errors = {setting: results(runs, quantity) for setting, runs in groups.items()}
+        errors = {setting: each_result(runs, quantity) for setting, runs in groups.items()}
         counts += [int(np.isfinite(seeds).sum()) for seeds in errors.values()]
         colours = {setting: style.series_style(arms.number(runs))["color"] for setting, runs in groups.items()}
         for index, name in enumerate(series):
@@ -109,13 +110,14 @@ def _draw_series(
     """Draw the `index`-th of `count` series: {position: (a value a seed, colour)}; return whether a bar is cut off."""
     width = min(0.4, _WIDTH / count)
     middle = (index - (count - 1) / 2) * width
+    beside = 0.2 * width if count > 1 else 0.0
     marker, cut, means = style.MARKERS[index], False, []
     for x, (seeds, colour) in points.items():
         to_the_left = stacked(seeds, 0.15 * width, 0.3 * width)
-        place = x + middle - 0.2 * width - to_the_left
+        place = x + middle - (0.2 if count > 1 else 0.1) * width - to_the_left
         axes.plot(place, seeds, "o", color=colour, alpha=0.45, markersize=4.5, mew=0)
         estimate = mean_interval(seeds, level)
-        means.append((x + middle + 0.2 * width, estimate.mean))
+        means.append((x + middle + beside, estimate.mean))
         look: dict[str, Any] = {"fmt": marker, "markersize": 5.5, "capsize": 4, "linewidth": 1.2}
         cut |= draw_mean(axes, *means[-1], estimate.half_width, along="y", limits=limits, color=colour, **look)
     colours = {colour for _, colour in points.values()}

@@ -22,6 +22,7 @@ from capsnet_jax.figures.grouping import (
     Setting,
     best_settings,
     distinct_settings,
+    each_result,
     group_by_dataset,
     interval_reach,
     results,
@@ -97,6 +98,7 @@ def error_by_setting(
         ValueError: there are no records, or none has the quantity.
     """
     arms = arms or Arms(records)
+    results(records, quantity)  # raises where no run has it
     shown, left_out = best_settings(records, by, MOST)
     datasets = group_by_dataset(shown, by)
     limits = possible_range(quantity)
@@ -105,7 +107,7 @@ def error_by_setting(
     for dataset, groups in datasets.items():
         rows = panels.setdefault(dataset, [])
         for setting, runs in groups.items():
-            values = results(runs, quantity)
+            values = each_result(runs, quantity)
             estimate = mean_interval(values, level)
             counts.append(estimate.n)
             colour = style.series_style(arms.number(runs))["color"]
@@ -151,6 +153,7 @@ def paired_differences(
         ValueError: there are no records, none has the quantity, or no setting shares a seed with the baseline.
     """
     arms = arms or Arms(records)
+    results(records, quantity)  # raises where no run has it
     chosen, found = _find(records, by, baseline or {})
     shown, left_out = best_settings(records, by, MOST, keep=chosen)
     datasets = group_by_dataset(shown, by)
@@ -269,7 +272,7 @@ def _find(records: Sequence[Record], by: Sequence[str], wanted: Mapping[str, obj
 def _pairs(groups: Groups, baseline: Setting, quantity: str) -> dict[Setting, tuple[list[float], list[float]]]:
     """Return, for every other setting, its values and the baseline's, of the seeds for which both are finite."""
     by_seed = {
-        setting: {r.seed: value for r, value in zip(runs, results(runs, quantity), strict=True) if np.isfinite(value)}
+        setting: {r.seed: v for r, v in zip(runs, each_result(runs, quantity), strict=True) if np.isfinite(v)}
         for setting, runs in groups.items()
     }
     reference = by_seed.pop(baseline, {})

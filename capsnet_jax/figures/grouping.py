@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from capsnet_jax.figures.labels import dataset_label, setting_label
 from capsnet_jax.statistics import mean_interval
 from capsnet_jax.sweeps.records import Record, by_dataset
 from capsnet_jax.sweeps.varying import compared_paths, varying_paths
@@ -26,11 +27,13 @@ __all__ = [
     "by_dataset",
     "compared_paths",
     "distinct_settings",
+    "each_result",
     "group",
     "group_by_dataset",
     "interval_reach",
     "is_arm",
     "mean_curve",
+    "missing_arms",
     "recorded_iterations",
     "results",
     "single_dataset",
@@ -41,6 +44,7 @@ __all__ = [
 
 DATASET = "data.dataset"
 MOST_ITERATIONS = 20
+MOST_LETTERS = 250  # of names in a caption
 
 Setting = tuple[object, ...]  # the values at the paths that a figure compares
 Groups = dict[Setting, list[Record]]
@@ -84,6 +88,22 @@ class Arms:
 def is_arm(record: Record, arm: Mapping[str, object]) -> bool:
     """Whether a run has all values of {path: value}."""
     return all(record.settings.get(path) == value for path, value in arm.items())
+
+
+def missing_arms(records: Sequence[Record], declared: Sequence[Mapping[str, object]]) -> str:
+    """Return for a caption which of the declared arms have no run; "" if all have some."""
+    told: dict[str, list[str]] = {}
+    for dataset, runs in by_dataset(records).items():
+        missing = [arm for arm in declared if not any(is_arm(record, arm) for record in runs)]
+        names = "; ".join(setting_label(list(arm), list(arm.values())) for arm in missing)
+        short = names if len(names) < MOST_LETTERS else f"{len(missing)} of the experiment's {len(declared)} arms"
+        if missing:
+            told.setdefault(short, []).append(dataset_label(dataset))
+    everywhere = len(by_dataset(records))
+    return "; ".join(
+        f"no run of {names}" + ("" if len(datasets) == everywhere else f" ({', '.join(datasets)})")
+        for names, datasets in told.items()
+    )
 
 
 def group(records: Sequence[Record], by: Sequence[str]) -> Groups:
@@ -190,6 +210,11 @@ def results(records: Sequence[Record], name: str) -> np.ndarray:
     if not any(name in record.result for record in records):
         names = sorted({key for record in records for key in record.result})
         raise ValueError(f"no record has the result {name!r}; there are: {', '.join(names) or 'none'}")
+    return each_result(records, name)
+
+
+def each_result(records: Sequence[Record], name: str) -> np.ndarray:
+    """Return `result[name]` of each record, float[records]; nan where a record lacks it."""
     return np.array([record.result.get(name, math.nan) for record in records], np.float64)
 
 
@@ -256,9 +281,7 @@ def _check_alike(members: Sequence[Record]) -> None:
     """Raise ValueError where members are not the seeds of one setting in each data set."""
     for runs in by_dataset(members).values():
         if mixed := varying_paths(runs):
-            raise ValueError(
-                f"one group mixes runs that differ in {', '.join(mixed)}: they are no seeds of one setting"
-            )
+            raise ValueError(f"one group mixes runs that differ in {', '.join(mixed)}, and counts them as seeds")
         seeds = [record.seed for record in runs]
         if twice := {seed for seed in seeds if seeds.count(seed) > 1}:
             raise ValueError(f"seed {min(twice)} comes twice in one group: one run was given twice")

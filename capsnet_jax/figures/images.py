@@ -15,6 +15,7 @@ from capsnet_jax.figures.grouping import DATASET, Record, compared_paths, group
 from capsnet_jax.figures.labels import ITERATIONS, MODEL, dataset_label, dataset_slug, setting_label
 from capsnet_jax.overrides import flatten, format_value, from_preset
 
+ROUTER = "routing.name"
 HIGHEST = 100  # inches; matplotlib draws no more than 400
 _BARS = 12  # of more classes, the longest capsules are shown
 _COLUMNS = 10
@@ -134,21 +135,34 @@ def show(axes: Axes, picture: np.ndarray) -> None:
     style.image_axes(axes)
 
 
+def network_paths(records: Sequence[Record], always: Sequence[str] = ()) -> list[str]:
+    """Return the paths that tell networks apart: `always`, model and router if they vary, what varies with one of them.
+
+    That each model has settings of its own says nothing beside its name.
+    """
+    names = (MODEL, ROUTER)
+    kinds: dict[tuple[object, ...], list[Record]] = {}
+    for record in records:
+        kinds.setdefault(tuple(record.settings.get(path) for path in names), []).append(record)
+    varying = [path for path, values in zip(names, zip(*kinds, strict=True), strict=True) if len(set(values)) > 1]
+    return list(dict.fromkeys([*always, *varying, *(p for members in kinds.values() for p in compared_paths(members))]))
+
+
 def single_networks(records: Sequence[Record], always: Sequence[str] = ()) -> dict[str, Record]:
     """Return the runs whose networks are drawn alone: of each data set and setting the one with the least seed.
 
     Args:
         records: finished runs of an experiment.
-        always: paths that tell settings apart, beside those that the runs differ in.
+        always: as of `network_paths`, which tells settings apart.
 
     Returns:
         Each run by what tells it from the others, as part of a figure's title: `mnist-iterations3`.
     """
     if not records:
         return {}
-    by = compared_paths(records, always)
+    by = network_paths(records, always)
     return {
-        "-".join([dataset_slug(dataset), *filter(None, [setting_slug(by, setting)])]): min(runs, key=lambda r: r.seed)
+        "-".join(filter(None, [dataset_slug(dataset), setting_slug(by, setting)])): min(runs, key=lambda r: r.seed)
         for (dataset, *setting), runs in group(records, [DATASET, *by]).items()
     }
 
@@ -171,7 +185,7 @@ def network_note(record: Record, what: str) -> str:
         what: is drawn, such as "validation images".
     """
     settings = record.settings
-    paths = (MODEL, "routing.name", ITERATIONS)
+    paths = (MODEL, ROUTER, ITERATIONS)
     network = setting_label(paths, [settings.get(path) for path in paths])
     parts = [f"{dataset_label(settings[DATASET])}, {what}", f"{network}, seed {record.seed}", _beside_preset(settings)]
     return "; ".join(filter(None, parts))
@@ -182,7 +196,7 @@ def _beside_preset(settings: Mapping[str, object]) -> str:
     preset = str(settings.get("preset"))
     if preset not in PRESETS:
         return ""
-    names = {path: settings[path] for path in (MODEL, "routing.name", "loss.name") if path in settings}
+    names = {path: settings[path] for path in (MODEL, ROUTER, "loss.name") if path in settings}
     same_names, usual = flatten(from_preset(preset, names)), flatten(from_preset(preset))
     told = ("preset", DATASET, ITERATIONS)
     other = {

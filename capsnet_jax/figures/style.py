@@ -32,9 +32,7 @@ BAND_ALPHA = 0.18
 LINE_HEIGHT = 0.16  # inches of a line of text
 WIDTH = 7.5  # inches: 1125 pixels at 150 dpi, still readable when a README shows them at 830
 _LINE = 104  # characters of 9 points across a figure
-# The formats of a figure, each with what it would say of the time and of versions.
-FORMATS = {"png": ("Software",), "svg": ("Creator", "Date"), "pdf": ("Creator", "Producer", "CreationDate")}
-_MOST_TICKS = 12  # on a logarithmic axis
+_MOST_TICKS = 8  # on a logarithmic axis
 
 # What matplotlib starts with, whatever a user's matplotlibrc says; which backend shows windows is none of our concern.
 _DEFAULTS = {name: value for name, value in mpl.rcParamsDefault.items() if name != "backend"}
@@ -153,6 +151,10 @@ def caption(figure: Figure, *parts: str) -> None:
 def add_to_caption(figure: Figure, *parts: str) -> None:
     """Write more parts under a figure that has a caption."""
     caption(figure, " ".join(figure.get_supxlabel().split("\n")), *parts)
+
+
+# The formats of a figure, each with what it would say of the time and of versions.
+FORMATS = {"png": ("Software",), "svg": ("Creator", "Date"), "pdf": ("Creator", "Producer", "CreationDate")}
 
 
 @styled

@@ -50,7 +50,7 @@ def test_another_swept_path_is_told_apart():
 
 def test_what_was_probed_has_figures_of_its_own():
     drawn = routing_iterations.figures([probed(record) for record in records()])
-    assert list(drawn)[3:] == ["changes-mnist", "train_test_grid"]
+    assert list(drawn)[3:] == ["train_test_grid", "changes-mnist"]
     one = [probed(record) for record in records() if record.settings["routing.iterations"] == 1]
     assert list(routing_iterations.figures(one))[2:] == ["train_test_grid"]
 
