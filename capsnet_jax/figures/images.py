@@ -144,7 +144,7 @@ def network_paths(records: Sequence[Record], always: Sequence[str] = ()) -> list
     kinds: dict[tuple[object, ...], list[Record]] = {}
     for record in records:
         kinds.setdefault(tuple(record.settings.get(path) for path in names), []).append(record)
-    varying = [path for path, values in zip(names, zip(*kinds, strict=True), strict=True) if len(set(values)) > 1]
+    varying = [path for path, values in zip(names, zip(*kinds, strict=True), strict=True) if len({*values} - {None}) > 1]
     return list(dict.fromkeys([*always, *varying, *(p for members in kinds.values() for p in compared_paths(members))]))
 
 
