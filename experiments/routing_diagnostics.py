@@ -199,7 +199,9 @@ def couplings_over_image(
             axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
             weight = "bold" if k == true_class else "normal"
             axes.set_title(f"{label_names[k]}: {lengths[t, k]:.2f}", fontsize=9, fontweight=weight)
-    bar = figure.colorbar(votes, ax=panels, label="length of a position's coupled votes, Σ |c û|", shrink=0.8, pad=0.02)
+    bar = figure.colorbar(
+        votes, ax=panels, label="length of a position's\ncoupled votes, Σ |c û|", shrink=0.8, pad=0.02
+    )
     bar.ax.set_facecolor(style.BLACK)  # as behind the colours in the panels
     panels[0, 0].set_title(f"true class: {label_names[true_class]}", fontsize=9, fontweight="bold")
     style.caption(

@@ -156,9 +156,9 @@ def transfer_grid(
     Raises:
         ValueError: there are no records, or none has the quantity.
     """
-    results(records, quantity)  # raises where no run has it
     paths = list(dict.fromkeys(path for strategy in strategies.values() for path in strategy))
     groups = group(records, [DATASET, TRANSFORM, SIZE, *paths])
+    results(records, quantity)  # raises where no run has it
     names = {tuple(strategy.get(path) for path in paths): name for name, strategy in strategies.items()}
     names |= {s[3:]: textwrap.fill(setting_label(paths, s[3:]), LETTERS) for s in groups if s[3:] not in names}
     colours = {name: style.series_style(index)["color"] for index, name in enumerate(names.values())}

@@ -198,7 +198,7 @@ def _beside_preset(settings: Mapping[str, object]) -> str:
         return ""
     names = {path: settings[path] for path in (MODEL, ROUTER, "loss.name") if path in settings}
     same_names, usual = flatten(from_preset(preset, names)), flatten(from_preset(preset))
-    told = ("preset", DATASET, ITERATIONS)
+    told = ("preset", DATASET)
     other = {
         path: format_value(value) if isinstance(value, list) else value
         for path, value in settings.items()
