@@ -52,7 +52,7 @@ def requires(config: Config, data: Dataset) -> str | None:
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Draw reconstructions, the dimension of each class that changes most, and one class's dimensions."""
-    drawn = {}
+    drawn: dict[str, Figure] = {}
     for title, record in single_networks(records).items():
         arrays = load_observation(record, "capsule_dimensions")
         if arrays is not None:

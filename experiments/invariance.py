@@ -73,7 +73,7 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Draw error, change of the features and what can be read off them, against each distortion."""
     by = network_paths(records, [MODEL])
     names = {setting: setting_label(by, setting) for setting in distinct_settings(group_by_dataset(records, by))}
-    drawn = {}
+    drawn: dict[str, Figure] = {}
     for dataset, members in by_dataset(records).items():
         observed = {
             setting: [load_observation(r, "invariance") for r in runs] for setting, runs in group(members, by).items()

@@ -80,7 +80,7 @@ def requires(config: Config, data: Dataset) -> str | None:
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Draw every quantity through training, and single images' couplings."""
-    drawn = {}
+    drawn: dict[str, Figure] = {}
     by = network_paths(records, [ITERATIONS])
     for dataset, members in by_dataset(records).items():
         if any(RECORDED in record.metrics for record in members):

@@ -99,7 +99,7 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
             record
         )
     by = list(dict.fromkeys(path for members in cells.values() for path in varying_paths(members)))
-    drawn = {}
+    drawn: dict[str, Figure] = {}
     for setting, members in _alike(records, by).items():
         sizes = sorted({int(record.settings[SIZE]) for record in members}, key=_amount)
         advice = {

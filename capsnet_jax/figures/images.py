@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import capsnet_jax.figures.style as style
-from capsnet_jax.config import PRESETS
+from capsnet_jax.config import PRESETS, ConfigError
 from capsnet_jax.figures.grouping import DATASET, Record, compared_paths, group
 from capsnet_jax.figures.labels import ITERATIONS, MODEL, dataset_label, dataset_slug, setting_label
-from capsnet_jax.overrides import flatten, format_value, from_preset
+from capsnet_jax.overrides import flatten, format_value, from_preset, resolve
 
 ROUTER = "routing.name"
 HIGHEST = 100  # inches; matplotlib draws no more than 400
@@ -144,7 +144,9 @@ def network_paths(records: Sequence[Record], always: Sequence[str] = ()) -> list
     kinds: dict[tuple[object, ...], list[Record]] = {}
     for record in records:
         kinds.setdefault(tuple(record.settings.get(path) for path in names), []).append(record)
-    varying = [path for path, values in zip(names, zip(*kinds, strict=True), strict=True) if len({*values} - {None}) > 1]
+    varying = [
+        path for path, values in zip(names, zip(*kinds, strict=True), strict=True) if len({*values} - {None}) > 1
+    ]
     return list(dict.fromkeys([*always, *varying, *(p for members in kinds.values() for p in compared_paths(members))]))
 
 
@@ -194,10 +196,12 @@ def network_note(record: Record, what: str) -> str:
 def _beside_preset(settings: Mapping[str, object]) -> str:
     """Return `small preset`, or `small preset but for epochs = 3`: what a caption has not named yet."""
     preset = str(settings.get("preset"))
-    if preset not in PRESETS:
-        return ""
     names = {path: settings[path] for path in (MODEL, ROUTER, "loss.name") if path in settings}
-    same_names, usual = flatten(from_preset(preset, names)), flatten(from_preset(preset))
+    try:
+        usual = flatten(from_preset(preset))
+        same_names = flatten(resolve(PRESETS[preset] | names).config)
+    except (KeyError, ConfigError):  # a preset, a model or a router of another version
+        return ""
     told = ("preset", DATASET)
     other = {
         path: format_value(value) if isinstance(value, list) else value

@@ -43,7 +43,7 @@ def test_capsule_dimensions(net, monkeypatch):
     assert arrays["shown"].tolist() == [1]
     assert arrays["moved"].shape == (1, 3, 11, *SHAPE)
     figures = drawn(capsule_dimensions, arrays, monkeypatch)
-    assert [tick.get_text() for tick in figures["all_dimensions-mnist"].axes[0].get_yticklabels()][0] == "dimension 1"
+    assert len(figures["all_dimensions-mnist"].axes[0].get_yticks()) == 3
     assert all("1 of 2 classes" in figure.get_supxlabel().replace("\n", " ") for figure in figures.values())
 
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -105,7 +107,7 @@ def test_reconstructions_refuse_what_does_not_fit():
 def record(changes, seed=0):
     """Of a run that starts from a preset."""
     settings = overrides.flatten(overrides.from_preset(changes.get("preset", "small"), changes))
-    return fake_record(seed, 2, **{path.replace(".", "__"): value for path, value in settings.items()})
+    return dataclasses.replace(fake_record(seed, 2), settings=settings)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +130,8 @@ def test_a_caption_calls_a_run_by_its_preset_only_if_it_is_the_presets(changes, 
 def test_a_run_of_no_known_preset_has_none_in_its_caption():
     other = fake_record(2, 2, model__name="capsnet", preset="mine")
     assert network_note(other, "one image") == "MNIST, one image; capsnet, dynamic routing, seed 2"
+    other.settings |= {"preset": "small", "model.name": "gone"}
+    assert network_note(other, "one image") == "MNIST, one image; gone, dynamic routing, seed 2"
 
 
 def test_of_each_data_set_and_setting_the_run_with_the_least_seed_is_drawn():
