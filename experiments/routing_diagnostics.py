@@ -91,6 +91,7 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
             continue
         names, receptive = arrays["names"].tolist(), tuple(arrays["receptive"])
         note = network_note(record, f"one of its {arrays.get('split', 'validation')} images")
+        note += "" if RECORDED in record.metrics else "; its iterations were not recorded through training"
         of_each_image = (arrays[name] for name in ("images", "labels", "shares", "lengths"))
         for image, true, shares, lengths in zip(*of_each_image, strict=True):
             drawn[f"couplings-{title}-class{true}"] = couplings_over_image(

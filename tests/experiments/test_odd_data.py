@@ -53,4 +53,6 @@ def test_couplings(net, monkeypatch):
     assert arrays["shares"].shape == (1, 3, 4, 7, 2)
     [figure] = drawn(routing_diagnostics, arrays, monkeypatch).values()
     assert len(figure.axes) == 3 * 3 + 1
-    assert figure.get_supxlabel().startswith("MNIST, one of its validation images")
+    caption = figure.get_supxlabel().replace("\n", " ")
+    assert caption.startswith("MNIST, one of its validation images")
+    assert "its iterations were not recorded through training" in caption
