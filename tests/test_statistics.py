@@ -9,10 +9,13 @@ import pytest
 from scipy import stats
 
 from capsnet_jax.statistics import (
+    PERCENT,
     Estimate,
     McNemar,
+    cut_label,
     describe,
     holm,
+    is_cut,
     mcnemar,
     mean_interval,
     paired_difference,

@@ -32,7 +32,6 @@ BAND_ALPHA = 0.18
 LINE_HEIGHT = 0.16  # inches of a line of text
 WIDTH = 7.5  # inches: 1125 pixels at 150 dpi, still readable when a README shows them at 830
 _LINE = 104  # characters of 9 points across a figure
-_MOST_TICKS = 8  # on a logarithmic axis
 
 # What matplotlib starts with, whatever a user's matplotlibrc says; which backend shows windows is none of our concern.
 _DEFAULTS = {name: value for name, value in mpl.rcParamsDefault.items() if name != "backend"}
@@ -94,11 +93,13 @@ def log_ticks(axis: Axis) -> None:
 
 class _LogTicks(LogLocator):
     def tick_values(self, vmin: float, vmax: float) -> np.ndarray:
+        """Return the positions of the ticks, of no more than fit beside each other if it can be."""
         low, high = sorted((vmin, vmax))
+        most = max(4, self.axis.get_tick_space())
         for subs in ((1, 2, 5), (1,)):
             self.set_params(subs=subs)
             ticks = np.asarray(super().tick_values(low, high))
-            if 2 <= np.count_nonzero((low <= ticks) & (ticks <= high)) <= _MOST_TICKS:
+            if 2 <= np.count_nonzero((low <= ticks) & (ticks <= high)) <= most:
                 return ticks
         return ticks if high > 10 * low else AutoLocator().tick_values(low, high)
 

@@ -41,7 +41,10 @@ def test_a_path_that_some_lack_is_none():
 @pytest.mark.parametrize("seeds", [(0, 0), (0, 1)])
 @pytest.mark.parametrize("other", [{"routing__iterations": 1}, {"train__sharpness": 0.05}], ids=["known", "unknown"])
 def test_settings_never_count_as_seeds(seeds, other):
-    records = [fake_record(seeds[0], routing__iterations=3), fake_record(seeds[1], **{"routing__iterations": 3} | other)]
+    records = [
+        fake_record(seeds[0], routing__iterations=3),
+        fake_record(seeds[1], **{"routing__iterations": 3} | other),
+    ]
     path = next(iter(other)).replace("__", ".")
     with pytest.raises(ValueError, match=rf"one group mixes runs that differ in {path}, and counts them as seeds"):
         group(records, ["routing.name"])
@@ -103,6 +106,8 @@ def test_of_very_many_settings_those_of_least_validation_error_are_shown():
 
 def test_studies_of_records_that_lack_preset_or_optimizer():
     assert list(studies([fake_record(), fake_record(train__optimizer="muon")])) == ["", "muon"]
+    paper = [fake_record(preset="paper"), fake_record(preset="paper"), fake_record(preset="small"), fake_record()]
+    assert {name: len(runs) for name, runs in studies(paper).items()} == {"": 3, "small": 1}
 
 
 def test_a_path_that_all_lack_tells_nothing_apart():
