@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -240,4 +241,4 @@ def test_long_names_do_not_lie_over_each_other():
     figure = error_by_setting(records, by)
     figure.draw_without_rendering()
     boxes = [tick.get_window_extent() for tick in figure.axes[0].get_yticklabels()]
-    assert all(above.y0 >= below.y1 for above, below in zip(boxes, boxes[1:], strict=False))
+    assert all(above.y0 >= below.y1 for above, below in itertools.pairwise(boxes))
