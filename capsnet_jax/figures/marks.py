@@ -43,7 +43,8 @@ def draw_mean(
     """
     mean = x if along == "x" else y
     reach = np.vstack(interval_reach(mean, half_width, limits))
-    axes.errorbar(x, y, color=color, **{f"{along}err": None if np.isnan(half_width) else reach}, **look)
+    bar: dict[str, Any] = {} if np.isnan(half_width) else {f"{along}err": reach}
+    axes.errorbar(x, y, color=color, **bar, **look)
     beyond = (mean - half_width < limits[0], mean + half_width > limits[1])
     for end, cut, mark in zip(limits, beyond, CUT[along], strict=True):
         if cut:

@@ -34,7 +34,7 @@ WIDTH = 7.5  # inches: 1125 pixels at 150 dpi, still readable when a README show
 _LINE = 104  # characters of 9 points across a figure
 
 # What matplotlib starts with, whatever a user's matplotlibrc says; which backend shows windows is none of our concern.
-_DEFAULTS = {name: value for name, value in mpl.rcParamsDefault.items() if name != "backend"}
+_DEFAULTS: dict[Any, Any] = {name: value for name, value in mpl.rcParamsDefault.items() if name != "backend"}
 
 # Decorates a drawing function: the settings hold while it draws, and the user's own are back when it returns.
 styled = mpl.rc_context(
@@ -92,10 +92,10 @@ def log_ticks(axis: Axis) -> None:
 
 
 class _LogTicks(LogLocator):
-    def tick_values(self, vmin: float, vmax: float) -> np.ndarray:
+    def tick_values(self, vmin: float, vmax: float) -> Any:
         """Return the positions of the ticks, of no more than fit beside each other if it can be."""
         low, high = sorted((vmin, vmax))
-        most = max(4, self.axis.get_tick_space())
+        most = max(4, self.axis.get_tick_space() if self.axis is not None else 0)
         for subs in ((1, 2, 5), (1,)):
             self.set_params(subs=subs)
             ticks = np.asarray(super().tick_values(low, high))
