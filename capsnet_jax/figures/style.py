@@ -84,8 +84,12 @@ def log_ticks(axis: Axis) -> None:
     """Put ticks on a logarithmic axis, written as plain numbers.
 
     They stand at 1, 2 and 5 times the powers of ten, or at the powers alone on a long axis, or where a linear axis has
-    them on one so short that fewer than two of those are on it.
+    them on one so short that fewer than two of those are on it. An axis of about one value is widened around it.
     """
+    axes, name = axis.axes, axis.axis_name
+    low, high = sorted(getattr(axes, f"get_{name}lim")())
+    if high < 1.05 * low:
+        getattr(axes, f"set_{name}lim")(low / 1.05, high * 1.05)
     axis.set_major_locator(_LogTicks())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())

@@ -113,4 +113,6 @@ def test_an_axis_of_costs_has_labels_however_near_they_are(spread):
     figure.draw_without_rendering()
     for axes in figure.axes:
         low, high = axes.get_xlim()
+        assert low < min(point[0] for point, *_ in marks(axes).values())
+        assert high > max(point[0] for point, *_ in marks(axes).values())
         assert sum(low <= tick <= high for tick in axes.get_xticks()) >= 2

@@ -101,17 +101,16 @@ def test_a_logarithmic_axis_has_plain_numbers():
 
 
 @pytest.mark.parametrize("low", [1.0, 5.3, 1e-5, 700.0])
-@pytest.mark.parametrize("ratio", [1.0001, 1.05, 1.5, 3, 9, 50, 1e4, 1e9])
+@pytest.mark.parametrize("ratio", [1, 1.0001, 1.05, 1.5, 3, 9, 50, 1e4, 1e9])
 def test_a_logarithmic_axis_has_labels_over_every_range(low, ratio):
     axes = style.new_figure(2).subplots()
-    axes.set(yscale="log", ylim=(low, low * ratio))
+    axes.plot([0, 1], [low, low * ratio])
+    axes.set(yscale="log", ylim=(low, low * ratio) if ratio > 1 else None)
     style.log_ticks(axes.yaxis)
     axes.figure.draw_without_rendering()
-    texts = [
-        t.get_text()
-        for t in axes.get_yticklabels()
-        if t.get_text() and 0.999999 * low <= t.get_position()[1] <= low * ratio
-    ]
+    low, high = axes.get_ylim()
+    shown = [tick for tick in axes.get_yticklabels() if 0.999999 * low <= tick.get_position()[1] <= 1.000001 * high]
+    texts = [tick.get_text() for tick in shown]
     assert 2 <= len(texts) <= 12
     assert not any("$" in text for text in texts)
 
