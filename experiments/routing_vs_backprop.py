@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -138,11 +139,11 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
         pairs = {setting: pair for setting, pair in settings.items() if set(GRADIENTS) <= set(pair)}
         if not pairs:
             continue
-        setting = max(pairs, key=lambda setting: sum(len(pairs[setting][gradient]) for gradient in GRADIENTS))
+        shown = max(pairs, key=lambda setting: sum(len(pairs[setting][gradient]) for gradient in GRADIENTS))
         reference = SLIDE_POINTS if dataset == "fashion_mnist" else None
-        figure = routing_vs_backprop(pairs[setting]["stop"], pairs[setting]["full"], reference)
+        figure = routing_vs_backprop(pairs[shown]["stop"], pairs[shown]["full"], reference)
         if len(settings) > 1:
-            style.add_to_caption(figure, f"shown: {setting_label(paths, setting)}; not shown: runs of other settings")
+            style.add_to_caption(figure, f"shown: {setting_label(paths, shown)}; not shown: runs of other settings")
         drawn[f"with_and_without-{dataset_slug(dataset)}"] = figure
     return drawn
 
@@ -221,7 +222,7 @@ def _draw(
         curve = mean_curve(records, metric, level)
         cut = draw_curve(axes, _accuracy(curve) if is_error else curve, label=text, color=colour, limits=limits)
     if points:  # hollow, and in the legend where they stand alone
-        name = {} if known else {"label": f"{text.split()[0]} (slide alone)"}
+        name: dict[str, Any] = {} if known else {"label": f"{text.split()[0]} (slide alone)"}
         axes.plot(*zip(*points, strict=True), "o", markersize=7, mfc="none", mec=colour, mew=1.3, **name)
     return {limits} if cut else set()
 

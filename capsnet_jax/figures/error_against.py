@@ -121,7 +121,8 @@ def _draw_series(
         look: dict[str, Any] = {"fmt": marker, "markersize": 5.5, "capsize": 4, "linewidth": 1.2}
         cut |= draw_mean(axes, *means[-1], estimate.half_width, along="y", limits=limits, color=colour, **look)
     colours = {colour for _, colour in points.values()}
-    line = {"color": colours.pop() if len(colours) == 1 else style.GREY, "linestyle": style.DASHES[index % 4]}
+    colour = colours.pop() if len(colours) == 1 else style.GREY
+    line: dict[str, Any] = {"color": colour, "linestyle": style.DASHES[index % len(style.DASHES)]}
     if means:
         axes.plot(*zip(*means, strict=True), linewidth=1, zorder=1, **line)
         axes.plot([], [], marker=marker, label=name, **line)

@@ -138,8 +138,9 @@ def studies(records: Sequence[Record]) -> dict[str, list[Record]]:
         For each study its records. Its name is "" for the preset that most runs are of, trained by Adam, else the
         preset, the optimizer or both, as `paper-muon`.
     """
-    presets = [str(record.settings.get("preset")) for record in records]
-    most = max(dict.fromkeys(presets), key=presets.count, default="")
+    known = [str(record.settings["preset"]) for record in records if "preset" in record.settings]
+    most = max(dict.fromkeys(known), key=known.count, default="")
+    presets = [str(record.settings.get("preset", most)) for record in records]
     split: dict[str, list[Record]] = defaultdict(list)
     for record, preset in zip(records, presets, strict=True):
         optimizer = str(record.settings.get("train.optimizer", "adam"))
@@ -207,7 +208,7 @@ def results(records: Sequence[Record], name: str) -> np.ndarray:
     Raises:
         ValueError: no record has it.
     """
-    if not any(name in record.result for record in records):
+    if records and not any(name in record.result for record in records):
         names = sorted({key for record in records for key in record.result})
         raise ValueError(f"no record has the result {name!r}; there are: {', '.join(names) or 'none'}")
     return each_result(records, name)

@@ -113,8 +113,8 @@ def seeds_label(counts: Iterable[int]) -> str:
 
 def interval_label(counts: Iterable[int], level: float, mark: str) -> str:
     """Return what `mark` (`band`, `bar`) means in a caption: a t interval, or none with one seed."""
-    if max(counts, default=0) < 2:
-        return f"one seed has no interval, so no {mark}"
+    if (most := max(counts, default=0)) < 2:
+        return "" if not most else f"one seed has no interval, so no {mark}"
     return f"{mark}: {100 * level:g}% Student t interval of the mean"
 
 

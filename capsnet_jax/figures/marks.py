@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from capsnet_jax.figures.grouping import interval_reach
 from capsnet_jax.statistics import is_cut
 
-CUT = {"x": ("<", ">"), "y": ("v", "^")}  # what stands at the lower and at the upper limit
+ARROWS = {"x": ("<", ">"), "y": ("v", "^")}  # what stands at the lower and at the upper limit
 
 
 def draw_mean(
@@ -24,6 +24,7 @@ def draw_mean(
     along: Literal["x", "y"],
     limits: tuple[float, float],
     color: str,
+    capsize: float,
     **look: Any,
 ) -> bool:
     """Draw a mean and the bar of its interval.
@@ -36,20 +37,27 @@ def draw_mean(
         along: the axis on which the mean was measured.
         limits: the least and the greatest possible value; the bar is cut off there, and ends in an arrow.
         color: of mark and bar.
+        capsize: points that the bar's caps reach to each side.
         **look: more arguments of `Axes.errorbar`.
 
     Returns:
         Whether the bar is cut off.
     """
     mean = x if along == "x" else y
-    reach = np.vstack(interval_reach(mean, half_width, limits))
-    axes.errorbar(x, y, color=color, **{f"{along}err": None if np.isnan(half_width) else reach}, **look)
-    beyond = (mean - half_width < limits[0], mean + half_width > limits[1])
-    for end, cut, mark in zip(limits, beyond, CUT[along], strict=True):
-        if cut:
-            at = (end, y) if along == "x" else (x, end)
-            axes.plot(*at, mark, color=color, markersize=7, mew=0, clip_on=False, zorder=4)
-    return is_cut(mean, half_width, limits)
+    bar: dict[str, Any] = {}
+    if not np.isnan(half_width):
+        bar[f"{along}err"] = np.vstack(interval_reach(mean, half_width, limits))
+    if not (cut := is_cut(mean, half_width, limits)):
+        axes.errorbar(x, y, color=color, capsize=capsize, **bar, **look)
+        return cut
+    axes.errorbar(x, y, color=color, **bar, **look)
+    cap, size = ("|" if along == "x" else "_"), {"markersize": 2 * capsize}
+    for end, limit, arrow in zip((mean - half_width, mean + half_width), limits, ARROWS[along], strict=True):
+        beyond = abs(end - mean) > abs(limit - mean)
+        at = np.clip(end, *limits)
+        end_mark: dict[str, Any] = {"marker": arrow, "markersize": 7, "mew": 0} if beyond else {"marker": cap} | size
+        axes.plot(*((at, y) if along == "x" else (x, at)), color=color, clip_on=False, zorder=4, **end_mark)
+    return cut
 
 
 def stacked(values: Iterable[float], step: float, room: float) -> np.ndarray:

@@ -32,10 +32,9 @@ BAND_ALPHA = 0.18
 LINE_HEIGHT = 0.16  # inches of a line of text
 WIDTH = 7.5  # inches: 1125 pixels at 150 dpi, still readable when a README shows them at 830
 _LINE = 104  # characters of 9 points across a figure
-_MOST_TICKS = 8  # on a logarithmic axis
 
 # What matplotlib starts with, whatever a user's matplotlibrc says; which backend shows windows is none of our concern.
-_DEFAULTS = {name: value for name, value in mpl.rcParamsDefault.items() if name != "backend"}
+_DEFAULTS: dict[Any, Any] = {name: value for name, value in mpl.rcParamsDefault.items() if name != "backend"}
 
 # Decorates a drawing function: the settings hold while it draws, and the user's own are back when it returns.
 styled = mpl.rc_context(
@@ -86,20 +85,26 @@ def log_ticks(axis: Axis) -> None:
     """Put ticks on a logarithmic axis, written as plain numbers.
 
     They stand at 1, 2 and 5 times the powers of ten, or at the powers alone on a long axis, or where a linear axis has
-    them on one so short that fewer than two of those are on it.
+    them on one so short that fewer than two of those are on it. An axis of about one value is widened around it.
     """
+    axes, name = axis.axes, axis.axis_name
+    low, high = sorted(getattr(axes, f"get_{name}lim")())
+    if high < 1.05 * low:
+        getattr(axes, f"set_{name}lim")(low / 1.05, high * 1.05)
     axis.set_major_locator(_LogTicks())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 
 
 class _LogTicks(LogLocator):
-    def tick_values(self, vmin: float, vmax: float) -> np.ndarray:
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        """Return the positions of the ticks, of no more than fit beside each other if it can be."""
         low, high = sorted((vmin, vmax))
+        most = max(4, self.axis.get_tick_space() if self.axis is not None else 0)
         for subs in ((1, 2, 5), (1,)):
             self.set_params(subs=subs)
             ticks = np.asarray(super().tick_values(low, high))
-            if 2 <= np.count_nonzero((low <= ticks) & (ticks <= high)) <= _MOST_TICKS:
+            if 2 <= np.count_nonzero((low <= ticks) & (ticks <= high)) <= most:
                 return ticks
         return ticks if high > 10 * low else AutoLocator().tick_values(low, high)
 
