@@ -43,7 +43,8 @@ styled = mpl.rc_context(
         "text.parse_math": False,  # a name may hold a $
         "figure.dpi": 150,
         "savefig.dpi": "figure",
-        "font.family": "DejaVu Sans",  # comes with matplotlib: the same bytes on every machine
+        # The first comes with matplotlib: the same bytes on every machine. An SVG may be read where it is missing.
+        "font.family": ["DejaVu Sans", "sans-serif"],
         "font.size": 9.5,
         "axes.titlesize": 10,
         "axes.labelsize": 9.5,
@@ -86,10 +87,10 @@ def log_ticks(axis: Axis) -> None:
     They stand at 1, 2 and 5 times the powers of ten, or at the powers alone on a long axis, or where a linear axis has
     them on one so short that fewer than two of those are on it. An axis of about one value is widened around it.
     """
-    set_limits = axis.axes.set_xlim if axis is axis.axes.xaxis else axis.axes.set_ylim
-    low, high = sorted(axis.axes.get_xlim() if axis is axis.axes.xaxis else axis.axes.get_ylim())
+    axes, name = axis.axes, axis.axis_name
+    low, high = sorted(getattr(axes, f"get_{name}lim")())
     if high < 1.05 * low:
-        set_limits(low / 1.05, high * 1.05)
+        getattr(axes, f"set_{name}lim")(low / 1.05, high * 1.05)
     axis.set_major_locator(_LogTicks())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
@@ -157,24 +158,33 @@ def add_to_caption(figure: Figure, *parts: str) -> None:
     caption(figure, " ".join(figure.get_supxlabel().split("\n")), *parts)
 
 
+# The formats of a figure, each with what it would say of the time and of versions.
+FORMATS = {"png": ("Software",), "svg": ("Creator", "Date"), "pdf": ("Creator", "Producer", "CreationDate")}
+
+
 @styled
 def save(figure: Figure, path: str | os.PathLike[str]) -> pathlib.Path:
-    """Write `figure` as a PNG: the same figure gives the same bytes, and a reader never sees half a file.
+    """Write `figure` as its name's ending says: the same figure gives the same bytes, and none is seen half written.
+
+    Text in an SVG or a PDF stays text, which can be searched and copied; an SVG is shown with the reader's fonts.
 
     Args:
         figure: what to write.
-        path: a name ending in `.png`; folders that are missing are made.
+        path: a name with one of the endings of `FORMATS`; folders that are missing are made.
 
     Returns:
         The path written.
 
     Raises:
-        ValueError: the name does not end in `.png`.
+        ValueError: the name has another ending.
+        OSError: the folder cannot be written, or the disk is full.
     """
     path = pathlib.Path(path)
-    if path.suffix != ".png":
-        raise ValueError(f"figures are written as .png, got {path.name!r}")
+    form = path.suffix.removeprefix(".")
+    if form not in FORMATS:
+        raise ValueError(f"figures are written as {', '.join(FORMATS)}, got {path.name!r}")
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=figure.dpi, metadata={"Software": None})
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "capsnet_jax", "pdf.fonttype": 42}):
+        figure.savefig(buffer, format=form, dpi=figure.dpi, metadata=dict.fromkeys(FORMATS[form]))
     write_bytes(path, buffer.getvalue())
     return path

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import matplotlib as mpl
 import numpy as np
@@ -44,9 +45,26 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_only_png(tmp_path):
-    with pytest.raises(ValueError, match=r"written as \.png, got 'a\.pdf'"):
-        figures.save(draw(), tmp_path / "a.pdf")
+@pytest.mark.parametrize("form", ["svg", "pdf"])
+def test_vectors_have_text_and_neither_date_nor_version(form, tmp_path):
+    figure = draw()
+    first = figures.save(figure, tmp_path / f"a.{form}").read_bytes()
+    assert figures.save(draw(), tmp_path / f"b.{form}").read_bytes() == first
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"a.{form}", f"b.{form}"]
+    if form == "svg":
+        words = [element.text for element in ElementTree.fromstring(first).iter("{http://www.w3.org/2000/svg}text")]
+        assert "validation error [%]" in words
+    else:
+        assert first.startswith(b"%PDF")
+        assert b"/FontFile2" in first  # TrueType: text that can be selected
+    assert b"Matplotlib v" not in first
+    assert b"CreationDate" not in first
+    assert b"<dc:date>" not in first
+
+
+def test_other_formats(tmp_path):
+    with pytest.raises(ValueError, match=r"written as png, svg, pdf, got 'a\.jpg'"):
+        figures.save(draw(), tmp_path / "a.jpg")
 
 
 def test_drawing_leaves_matplotlibs_settings_alone():
