@@ -241,11 +241,14 @@ def _show(
     """
     from capsnet_jax import figures
     from capsnet_jax.figures.grouping import studies
+    from capsnet_jax.sweeps.files import write_text
 
     experiment = _load(name)
     if hasattr(experiment, "report"):
         text, measured = experiment.report(workdir)
         _print_table(text, name, workdir)
+        write_text(workdir / f"{name}.csv", experiment.to_csv(measured))
+        print(f"\n{workdir / f'{name}.csv'}")
         parts = {"": measured}
     else:
         parts = studies(_print_tables(name, experiment, workdir, _baseline(options, experiment)))
