@@ -83,7 +83,7 @@ class EventWriter:
 
     def finish(self) -> None:
         """Wait until the file is on the disk."""
-        with self._path.open("rb") as file:
+        with self._path.open("ab") as file:
             os.fsync(file.fileno())
 
     def _scalars(self, metrics: Mapping[str, float], step: int) -> None:
