@@ -6,6 +6,7 @@ python launch.py --describe=capsnet       a model's layers, parameters and FLOPs
 python launch.py --predict=digit.png      what the workdir's best run says of a picture
 """
 
+import contextlib
 import logging
 import os
 import shlex
@@ -13,6 +14,11 @@ import signal
 import sys
 import traceback
 
+for descriptor in (0, 1, 2):  # a closed one would be given to the next file that is opened
+    with contextlib.suppress(OSError):
+        os.fstat(descriptor)
+        continue
+    os.open(os.devnull, os.O_RDWR)
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not in the background, where it is ignored
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends this at once, but where a run catches it and saves
 
@@ -64,9 +70,11 @@ def main(_: list[str]) -> None:
 
         if dropped := drop_jax_settings():
             print(f"{', '.join(dropped)} not heeded: a run's settings say all that determines it", file=sys.stderr)
+        from capsnet_jax.sweeps.output import protect_output
+
+        output_failure = protect_output()
         from experiments import cli
 
-        output_failure = cli.protect_output()
         code = cli.main(FLAGS)
         if code == 0 and (error := output_failure()):
             code = _refuse(f"standard output: {error.strerror}; what was asked is done, but not all was printed", 3)
