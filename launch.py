@@ -6,23 +6,12 @@ python launch.py --describe=capsnet       a model's layers, parameters and FLOPs
 python launch.py --predict=digit.png      what the workdir's best run says of a picture
 """
 
-import contextlib
 import logging
 import os
 import shlex
 import signal
 import sys
 import traceback
-
-for descriptor in (0, 1, 2):  # a closed one would be given to the next file that is opened
-    with contextlib.suppress(OSError):
-        os.fstat(descriptor)
-        continue
-    os.open(os.devnull, os.O_RDWR)
-if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not in the background, where it is ignored
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends this at once, but where a run catches it and saves
-
-os.environ.pop("MPLBACKEND", None)  # a notebook's is not there in its child processes; figures are files and need none
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -48,6 +37,19 @@ flags.DEFINE_string("predict", None, "a picture to classify with the workdir's b
 flags.DEFINE_bool("invert", False, "with --predict: the picture is dark on light")
 flags.DEFINE_bool("as_is", False, "with --predict: only scale the picture; look for no ink")
 flags.DEFINE_enum("figure_format", "png", ["png", "svg", "pdf"], "what figures are saved as")
+
+
+def prepare_process() -> None:
+    """Make the process what a long run needs, before anything large is imported."""
+    for descriptor in (0, 1, 2):  # one that is closed would be given to the next file that is opened
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not in the background, where it is ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends this at once, but where a run catches it and saves
+    os.environ.pop("MPLBACKEND", None)  # a notebook's is not there in its child processes; our figures are files
+    take_large_pages()
 
 
 def take_large_pages() -> None:
@@ -103,5 +105,5 @@ def _refuse(message: str, code: int = 2) -> int:
 
 
 if __name__ == "__main__":
-    take_large_pages()
+    prepare_process()
     app.run(main, flags_parser=parse)
