@@ -6,11 +6,18 @@ python launch.py --describe=capsnet       a model's layers, parameters and FLOPs
 python launch.py --predict=digit.png      what the workdir's best run says of a picture
 """
 
+import logging
 import os
 import shlex
+import signal
 import sys
+import traceback
 
-from absl import app, flags, logging
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not in the background, where it is ignored
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends this at once, but where a run catches it and saves
+
+from absl import app, flags
+from absl import logging as absl_logging
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("experiment", None, "which one; see --list (default routing_iterations)")
@@ -31,6 +38,8 @@ flags.DEFINE_bool("settings", False, "every setting with the value in force, wha
 flags.DEFINE_string("describe", None, "a model to describe, or several joined by commas, and stop")
 flags.DEFINE_string("predict", None, "a picture to classify with the workdir's best run, and stop")
 flags.DEFINE_bool("invert", False, "with --predict: the picture is dark on light")
+flags.DEFINE_bool("as_is", False, "with --predict: only scale the picture; look for no ink")
+flags.DEFINE_enum("figure_format", "png", ["png", "svg", "pdf"], "what figures are saved as")
 
 
 def take_large_pages() -> None:
@@ -46,10 +55,19 @@ def take_large_pages() -> None:
 
 def main(_: list[str]) -> None:
     """Hand the flags on."""
-    from experiments import cli
+    absl_logging.set_verbosity(absl_logging.WARNING)  # app.run lets through what libraries say about themselves
+    absl_logging.get_absl_handler().setFormatter(logging.Formatter("%(message)s"))
+    try:
+        from experiments import cli
 
-    logging.set_verbosity(logging.WARNING)  # app.run lets through what libraries say about themselves
-    sys.exit(cli.main(FLAGS))
+        output_failure = cli.protect_output()
+        code = cli.main(FLAGS)
+        if code == 0 and (error := output_failure()):
+            code = _refuse(f"standard output: {error.strerror}; what was asked is done, but not all was printed", 3)
+    except Exception:
+        traceback.print_exc()
+        code = 4  # a fault of ours
+    sys.exit(code)
 
 
 def parse(arguments: list[str]) -> list[str]:
@@ -65,9 +83,9 @@ def parse(arguments: list[str]) -> list[str]:
     return rest
 
 
-def _refuse(message: str) -> int:
+def _refuse(message: str, code: int = 2) -> int:
     print(" ".join(message.split()), file=sys.stderr)
-    return 2
+    return code
 
 
 if __name__ == "__main__":

@@ -2,18 +2,20 @@
 
 import ast
 import dataclasses
+import errno
 import importlib
+import io
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from absl import flags
 
-from capsnet_jax.config import PRESETS, Config, ConfigError, Eval, check_word
+from capsnet_jax.config import PRESETS, Config, ConfigError, Data, Eval, check_word
 from experiments import EXPERIMENTS
 
 DEFAULT_EXPERIMENT = "routing_iterations"
@@ -39,58 +41,67 @@ def main(options: flags.FlagValues) -> int:
     """Do what the flags ask.
 
     Returns:
-        The exit code: 0, 1 when runs diverged, 2 for a mistake in what was asked (one line on stderr), 128 + signal
-        when a signal stopped the run, which the same command continues.
+        The exit code, after one line on stderr where it is not 0: 1 when runs diverged, 2 for a mistake in what was
+        asked, 3 when the machine or a file failed, 128 + signal when a signal stopped the run, which the same command
+        continues.
     """
     try:
-        code = _task(options)
+        task = _choose_task(options)
+        task(options)
         sys.stdout.flush()
-    except ConfigError as mistake:
-        return _complain(mistake)
-    except BrokenPipeError:  # the reader, as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes what is left when it exits
         return 0
-    return code
+    except Exception as error:
+        code, line = _explain(error)
+        if code is None:  # a fault of ours
+            raise
+        print(line, file=sys.stderr)
+        return code
 
 
-def _task(options: flags.FlagValues) -> int:
-    """Carry out one task; each imports what it needs, for the whole package takes seconds."""
-    if options.list:
-        print(_what_there_is())
-        return 0
+def _choose_task(options: flags.FlagValues) -> Callable[[flags.FlagValues], None]:
+    """Return the task that the flags ask for.
+
+    Raises:
+        ConfigError: several tasks, a flag that the task does not use, or one that is given but empty.
+    """
+    given = [name for name in ALL_FLAGS if options[name].present and options[name].value is not False]
+    tasks = [name for name in given if name in TASKS]
+    if len(tasks) > 1:
+        raise ConfigError(f"--{tasks[0]} and --{tasks[1]} are two tasks; ask for one at a time")
+    if empty := [name for name in given if options[name].value == ""]:
+        raise ConfigError(f"--{empty[0]} is empty; give it a value, or leave it out")
+    task, used = TASKS[tasks[0]] if tasks else (_run, RUN_FLAGS)
+    what = f"--{tasks[0]}" if tasks else "training"
+    if not tasks and hasattr(_load(options.experiment or DEFAULT_EXPERIMENT), "measure"):
+        what, used = f"{options.experiment}, which trains nothing,", MEASURE_FLAGS
+    if unused := [name for name in given if name not in (*tasks, *used)]:
+        raise ConfigError(f"{what} does not use --{unused[0]}; leave it out")
+    return task
+
+
+def _explain(error: Exception) -> tuple[int | None, str]:
+    """Return the exit code of what ended a task, and the line that tells it; None where it is a fault of ours."""
     from capsnet_jax.bench.process import WorkerError
     from capsnet_jax.data import DataError
     from capsnet_jax.sweeps.checkpoint import CheckpointError
-    from capsnet_jax.sweeps.files import DamagedFileError
     from capsnet_jax.sweeps.interrupt import Interrupted
     from capsnet_jax.sweeps.lock import LockedError
     from capsnet_jax.sweeps.run import Diverged
 
-    try:
-        if options.settings:
-            _settings(options)
-        elif options.describe is not None:
-            _describe(options)
-        elif options.predict is not None:
-            _predict(options)
-        elif options.report:
-            _report(options)
-        elif options.figures_only:
-            name = _experiment_name(options)
-            _draw(name, _workdir(options), _baseline(options, _load(name)))
-        else:
-            _run(options)
-    except (DataError, LockedError, CheckpointError, DamagedFileError) as mistake:
-        return _complain(mistake)
-    except BrokenPipeError:
-        raise
-    except OSError as mistake:
-        return _complain(f"{mistake}: make room, or use another workdir")
-    except (Diverged, WorkerError) as outcome:
-        return _complain(outcome, 1)
-    except Interrupted as signal:
-        return _complain(signal, signal.exit_code)
-    return 0
+    line = str(error)
+    if isinstance(error, Diverged):
+        return 1, line
+    if isinstance(error, ConfigError | DataError):
+        return 2, line
+    if isinstance(error, LockedError | CheckpointError | WorkerError):
+        return 3, line
+    if isinstance(error, Interrupted):
+        return error.exit_code, line
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename is not None else ""
+        remedy = REMEDIES.get(error.errno or 0, "mend that, or use another workdir")
+        return 3, f"{where}{error.strerror or error}; {remedy}; what is finished is kept, the same command continues"
+    return None, line
 
 
 def resolve_flags(experiment: ModuleType, options: flags.FlagValues) -> Asked:
@@ -109,19 +120,16 @@ def resolve_flags(experiment: ModuleType, options: flags.FlagValues) -> Asked:
     base = preset | experiment.CONFIG
     if "train.epochs" in preset:  # a preset that says how long it trains is trained so long, also where a look is quick
         base |= {"train.epochs": preset["train.epochs"]}
-    if options.dataset is not None:
-        base |= {"data.dataset": options.dataset}
-    fixed = _single_values("--set", options.set)
-    varied: dict[str, list[Any]] = {}
-    for text in options.sweep:
-        path, values = overrides.parse_setting(text)
-        varied[path] = values
+    dataset = [] if options.dataset is None else [f"data.dataset={options.dataset}"]
+    fixed = _single_values("--set", [*dataset, *options.set])
+    varied = _parse("--sweep", options.sweep)
     for path in [*fixed, *varied]:
         if path == "preset":
             raise ConfigError("preset is not a setting to change; use --preset")
         if path in varied and path.startswith("eval."):
             raise ConfigError(f"{path} changes no run, so it cannot be swept; use --set {path}=…")
-    fixed = {path: value for path, value in fixed.items() if path not in varied}
+        if path in varied and path in fixed:
+            raise ConfigError(f"{path} is set and swept; leave out one of them")
     arms = overrides.sweep_over(experiment.SWEEP, {path: [value] for path, value in fixed.items()} | varied)
     resolved = [overrides.resolve(base | arm) for arm in arms]
     configs = list(dict.fromkeys(each.config for each in resolved))
@@ -147,9 +155,10 @@ def _run(options: flags.FlagValues) -> None:
     experiment = _load(name)
     asked = resolve_flags(experiment, options)
     if hasattr(experiment, "measure"):
+        _check_needs(experiment, asked.configs, None)
         with exclusive(workdir), stop_requested() as stop:
             experiment.measure(asked.configs, workdir, stop)
-            _draw(name, workdir, asked.baseline)
+            _show(name, workdir, options, stop)
         return
     enable_compilation_cache()
     seeds = range(options.first_seed, options.first_seed + options.seeds)
@@ -160,22 +169,58 @@ def _run(options: flags.FlagValues) -> None:
 
     with stop_requested() as stop:
         datasets = run.load_and_check(runs)
+        _check_needs(experiment, asked.configs, datasets)
         records.note_experiment(workdir, name, runs, asked.swept)
         observe_fn = observe_routing(asked.observed.max_routing_iterations)
         plan = Plan(workdir, options.across, command, stop, asked.observed, observe_fn, options.rerun)
+        diverged = None
         try:
             run.train_all(runs, plan, datasets)
-        except run.Diverged:
-            _draw(name, workdir, asked.baseline)
-            raise
-        if hasattr(experiment, "observe"):
+        except run.Diverged as outcome:
+            diverged = outcome
+
+        def observe() -> None:
             for record in _finite(records.load(workdir, name)[0]):
+                _leave_if_asked(stop)
                 restore.save_observation(record, name, experiment.observe)
-        _draw(name, workdir, asked.baseline)
+
+        _show(name, workdir, options, stop, observe if hasattr(experiment, "observe") else None)
+        if diverged:
+            raise diverged
 
 
-def _draw(name: str, workdir: Path, baseline: dict[str, Any]) -> None:
-    """Print the table and save the figures of the workdir's records."""
+def _check_needs(experiment: ModuleType, configs: Sequence[Config], datasets: Mapping[Data, Any] | None) -> None:
+    """Raise a ConfigError where an experiment could not draw what some config would train."""
+    if hasattr(experiment, "requires"):
+        for config in configs:
+            if lacking := experiment.requires(config, datasets and datasets[config.data]):
+                raise ConfigError(lacking)
+
+
+def _leave_if_asked(stop: Callable[[], int | None]) -> None:
+    """Raise Interrupted where a signal has come."""
+    from capsnet_jax.sweeps.interrupt import Interrupted
+
+    if signum := stop():
+        raise Interrupted(signum)
+
+
+def _figures_only(options: flags.FlagValues) -> None:
+    """Draw tables and figures again from the records."""
+    _show(_experiment_name(options), _workdir(options), options)
+
+
+def _show(
+    name: str,
+    workdir: Path,
+    options: flags.FlagValues,
+    stop: Callable[[], int | None] = lambda: None,
+    observe: Callable[[], None] | None = None,
+) -> None:
+    """Print the tables of the workdir's records; then observe, and save the figures.
+
+    The tables come first, so that what fails later does not cost them.
+    """
     from capsnet_jax import figures
     from capsnet_jax.figures.grouping import studies
 
@@ -184,15 +229,18 @@ def _draw(name: str, workdir: Path, baseline: dict[str, Any]) -> None:
         text, measured = experiment.report(workdir)
         parts = {"": measured}
     else:
-        text, results = _tables(name, experiment, workdir, baseline)
+        text, results = _tables(name, experiment, workdir, _baseline(options, experiment))
         parts = studies(results)
     if not text:
         raise ConfigError(f"no finished run of {name} in {workdir}; run it first, or name its --workdir")
-    print(f"\n{text}")
+    print(f"\n{text}", flush=True)
+    if observe:
+        observe()
     for study, members in parts.items():
         for title, figure in (experiment.figures(members) if members else {}).items():
+            _leave_if_asked(stop)
             file = "-".join(word for word in (name, title, study) if word)
-            print(figures.save(figure, workdir / "figures" / f"{file}.png"))
+            print(figures.save(figure, workdir / "figures" / f"{file}.{options.figure_format}"))
 
 
 def _tables(name: str, experiment: ModuleType, workdir: Path, baseline: dict[str, Any]) -> tuple[str, list[Any]]:
@@ -219,7 +267,7 @@ def _report(options: flags.FlagValues) -> None:
 
     if options.workdir is None:
         raise ConfigError("--report needs the --workdir whose records it tells of")
-    for path in pages.write(Path(options.workdir), {name: _load(name) for name in EXPERIMENTS}):
+    for path in pages.write(_workdir(options), {name: _load(name) for name in EXPERIMENTS}):
         print(path)
 
 
@@ -279,16 +327,27 @@ def _baseline(options: flags.FlagValues, experiment: ModuleType) -> dict[str, An
 
 def _single_values(flag: str, texts: Sequence[str]) -> dict[str, Any]:
     """Return {path: the text of its value} of a flag that takes one value a path."""
-    from capsnet_jax import overrides
-
-    single = {}
-    for text in texts:
-        path, values = overrides.parse_setting(text)
+    parsed = _parse(flag, texts)
+    for path, values in parsed.items():
         if len(values) > 1:
+            text = f"{path}={','.join(values)}"
             remedy = f"compare them with --sweep {text}" if flag == "--set" else "name one"
             raise ConfigError(f"{flag} {text} gives {len(values)} values; {remedy}")
-        single[path] = values[0]
-    return single
+    return {path: values[0] for path, values in parsed.items()}
+
+
+def _parse(flag: str, texts: Sequence[str]) -> dict[str, list[str]]:
+    """Return {path: the texts of its values} of a flag that repeats, each path once."""
+    from capsnet_jax import overrides
+
+    parsed: dict[str, list[str]] = {}
+    for text in texts:
+        path, values = overrides.parse_setting(text)
+        if path in parsed:
+            remedy = f"give all values at once: {path}=…,…" if flag == "--sweep" else "leave out one"
+            raise ConfigError(f"{path} is given twice; {remedy}")
+        parsed[path] = values
+    return parsed
 
 
 def _experiment_name(options: flags.FlagValues) -> str:
@@ -310,10 +369,13 @@ def _load(name: str) -> ModuleType:
 
 
 def _workdir(options: flags.FlagValues) -> Path:
-    return Path(options.workdir or Path("runs") / (options.experiment or DEFAULT_EXPERIMENT))
+    if options.workdir is None:
+        return Path("runs") / (options.experiment or DEFAULT_EXPERIMENT)
+    return Path(os.path.expanduser(options.workdir))
 
 
-def _what_there_is() -> str:
+def _list(_: flags.FlagValues) -> None:
+    """Print what there is."""
     from capsnet_jax.data import DATASETS
     from capsnet_jax.models import MODELS
     from capsnet_jax.routing import ROUTERS
@@ -330,7 +392,7 @@ def _what_there_is() -> str:
     lines = []
     for title, entries in parts.items():
         lines += [title, *(f"  {name:<20} {text}" for name, text in entries.items()), ""]
-    return "\n".join([*lines, "Any other tfds image-classification set is named as tfds names it."])
+    print("\n".join([*lines, "Any other tfds image-classification set is named as tfds names it."]))
 
 
 def _question(module: str) -> str:
@@ -339,6 +401,68 @@ def _question(module: str) -> str:
     return (ast.get_docstring(ast.parse(file.read_text())) or "").split("\n")[0]
 
 
-def _complain(reason: object, code: int = 2) -> int:
-    print(reason, file=sys.stderr)
-    return code
+class _Output(io.FileIO):
+    """A standard stream that never fails: what cannot be written is lost, and the first error is kept."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int | None:  # type: ignore[override]
+        """Write, or lose what does not go."""
+        if self.error is None:
+            try:
+                return super().write(data)
+            except OSError as error:
+                self.error = error
+        return len(data)
+
+
+def protect_output() -> Callable[[], OSError | None]:
+    """Keep stdout and stderr from ending a task: full, closed, or in an encoding without some letters.
+
+    Where the reader of a pipe, such as `head`, has seen enough, the task goes on in silence.
+
+    Returns:
+        A function that returns what went wrong with stdout; None if nothing did, or if its reader left.
+    """
+    opened = []
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        raw = _Output(os.devnull if stream is None else descriptor, "w", closefd=stream is None)
+        opened.append(raw)
+        encoding = "utf-8" if stream is None else stream.encoding
+        text = io.TextIOWrapper(io.BufferedWriter(raw), encoding, "replace", line_buffering=True)
+        setattr(sys, name, text)
+
+    def failure() -> OSError | None:
+        sys.stdout.flush()
+        error = opened[0].error
+        return None if error is None or error.errno == errno.EPIPE else error
+
+    return failure
+
+
+# Each task that is not training: its function, and the flags that it uses.
+TASKS: dict[str, tuple[Callable[[flags.FlagValues], None], tuple[str, ...]]] = {
+    "list": (_list, ()),
+    "settings": (_settings, ("experiment", "dataset", "preset", "set", "sweep", "baseline")),
+    "describe": (_describe, ("dataset", "set")),
+    "predict": (_predict, ("experiment", "workdir", "invert", "as_is")),
+    "report": (_report, ("workdir",)),
+    "figures_only": (_figures_only, ("experiment", "workdir", "baseline", "figure_format")),
+}
+MEASURE_FLAGS = ("experiment", "dataset", "preset", "set", "sweep", "workdir", "figure_format")
+RUN_FLAGS = (*MEASURE_FLAGS, "baseline", "seeds", "first_seed", "across", "rerun")
+ALL_FLAGS = (*TASKS, *RUN_FLAGS, "invert", "as_is")
+
+REMEDIES = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EACCES: "allow it, or use another workdir",
+    errno.EPERM: "allow it, or use another workdir",
+    errno.EROFS: "make it writable, or use another workdir",
+    errno.EMFILE: "raise the limit by `ulimit -n`",
+    errno.ENOENT: "was it deleted?",
+    errno.ENAMETOOLONG: "use a shorter name",
+    errno.ENOTDIR: "name a folder",
+    errno.EISDIR: "name a file",
+}

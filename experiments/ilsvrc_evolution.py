@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from capsnet_jax.config import Config
 from capsnet_jax.models.summary import outline
 from capsnet_jax.overrides import build
 from capsnet_jax.report.render import align
-from capsnet_jax.sweeps.files import write_json, write_text
+from capsnet_jax.sweeps.files import append_lines, read_lines, write_text
 from capsnet_jax.sweeps.interrupt import Interrupted
 
 CONFIG: dict[str, object] = {}
@@ -74,24 +73,23 @@ CAPTIONS = {
 
 def measure(configs: Sequence[Config], workdir: Path, stop: Callable[[], int | None]) -> None:
     """Count what the workdir does not yet hold."""
-    path = _counts(workdir)
-    counts = json.loads(path.read_text()) if path.exists() else {}
+    counted_before = {row["model"] for row in read_lines(_counts(workdir))}
     for name, error in TOP5.items():
-        if name in counts:
+        if name in counted_before:
             continue
         if signum := stop():
             raise Interrupted(signum)
         counted = outline(build({"model.name": name}))
-        counts[name] = {"top5_error": error, "parameters": counted.parameters, "flops": counted.flops}
-        write_json(path, counts)
+        row = {"model": name, "top5_error": error, "parameters": counted.parameters, "flops": counted.flops}
+        append_lines(_counts(workdir), [row])
         print(f"{name}: {counted.parameters:,} parameters, {counted.flops / 1e9:.2f} GFLOP for one image", flush=True)
 
 
 def report(workdir: Path) -> tuple[str, list[dict[str, Any]]]:
     """Return the table for the terminal, and its rows; write ilsvrc_evolution.csv."""
-    if not _counts(workdir).exists():
+    rows = read_lines(_counts(workdir))
+    if not rows:
         return "", []
-    rows = [{"model": name} | counts for name, counts in json.loads(_counts(workdir).read_text()).items()]
     text = io.StringIO()
     table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     table.writeheader()
@@ -187,4 +185,4 @@ def _draw_family(
 
 
 def _counts(workdir: Path) -> Path:
-    return workdir / "ilsvrc_evolution.json"
+    return workdir / "ilsvrc_evolution.jsonl"

@@ -1,14 +1,12 @@
 """Measurements in WORKDIR/EXPERIMENT.jsonl: one JSON line each, appended; read as one data frame."""
 
-import contextlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from capsnet_jax.sweeps.files import append_lines
+from capsnet_jax.sweeps.files import append_lines, read_lines
 
 GROUP = ["machine", "case", "group"]  # what is measured in turns has these in common
 # round: from 0. recorded: when its group was done. digest: of what was asked; empty if a subject failed.
@@ -26,10 +24,6 @@ def append(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 def load(path: Path) -> pd.DataFrame:
     """Return the measurements, each group as it was measured last; groups that were cut short are left out."""
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        with contextlib.suppress(json.JSONDecodeError):  # torn
-            rows.append(json.loads(line))
-    frame = pd.DataFrame(rows, columns=COLUMNS)
+    frame = pd.DataFrame(read_lines(path), columns=COLUMNS)
     frame = frame[frame.groupby([*GROUP, "recorded"])["value"].transform("size") == frame["group_size"]]
     return frame[frame.groupby(GROUP)["recorded"].transform("max") == frame["recorded"]].reset_index(drop=True)

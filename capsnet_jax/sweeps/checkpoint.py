@@ -27,6 +27,7 @@ from safetensors.numpy import save as to_bytes
 from capsnet_jax.sweeps import files
 
 SUFFIX = ".safetensors"
+NO_CODE: Mapping[str, str] = {}
 log = logging.getLogger(__name__)
 
 
@@ -49,7 +50,15 @@ class _Contents(NamedTuple):
     metadata: dict[str, str]
 
 
-def save(folder: Path, step: int, state: PyTree, history: list[dict[str, Any]], *, keep: int = 2) -> None:
+def save(
+    folder: Path,
+    step: int,
+    state: PyTree,
+    history: list[dict[str, Any]],
+    *,
+    code: Mapping[str, str] = NO_CODE,
+    keep: int = 2,
+) -> None:
     """Save one step; return when it is on the disk.
 
     Afterwards the newest `keep` steps remain. Steps above this one are removed too: `restore` passed them
@@ -61,26 +70,28 @@ def save(folder: Path, step: int, state: PyTree, history: list[dict[str, Any]], 
         step: at least 0.
         state: pytree of arrays, no two with the same path. Random keys as their `jax.random.key_data`.
         history: JSON-able; floats, non-finite ones included, come back equal to the bit.
+        code: {source file: digest} of what trains; other code does not go on from here.
         keep: how many steps remain, at least 1.
 
     Raises:
         CheckpointError: nothing was saved; the checkpoints before this one are as they were.
     """
-    _write(folder / f"{step}{SUFFIX}", state, {"step": str(step), "history": json.dumps(history)})
+    _write(folder / f"{step}{SUFFIX}", state, {"step": str(step), "history": json.dumps(history), "code": _code(code)})
     older = [s for s in _steps(folder) if s <= step][keep:]
     newer = [s for s in _steps(folder) if s > step]
     for s in older + newer:
         (folder / f"{s}{SUFFIX}").unlink(missing_ok=True)
 
 
-def restore(folder: Path, like: PyTree) -> Restored | None:
-    """Restore the newest checkpoint that is complete.
+def restore(folder: Path, like: PyTree, *, code: Mapping[str, str] = NO_CODE) -> Restored | None:
+    """Restore the newest checkpoint that is complete and of this code.
 
-    One that is damaged is passed over with a warning, and the one before it is used.
+    Another one is passed over with a warning, and the one before it is used.
 
     Args:
         folder: as given to `save`; need not exist.
         like: pytree of arrays or `jax.ShapeDtypeStruct`; its structure is the structure of the result.
+        code: as given to `save`.
 
     Returns:
         The checkpoint, its arrays on the default device; None where there is none.
@@ -93,6 +104,8 @@ def restore(folder: Path, like: PyTree) -> Restored | None:
         contents = _read(path)
         if isinstance(contents, str):
             log.warning("checkpoint %s is damaged (%s): passed over", path, contents)
+        elif contents.metadata.get("code") != _code(code):
+            log.warning("checkpoint %s is of other code than now: passed over", path)
         else:
             return Restored(step, _tree(path, contents, like), json.loads(contents.metadata["history"]))
     return None
@@ -126,11 +139,18 @@ def load_params(path: Path, like_params: PyTree, like_stats: PyTree) -> tuple[Py
     Raises:
         CheckpointError: they are missing, damaged, or of another tree, shape or dtype than asked for.
     """
+    if not path.exists():
+        raise CheckpointError(f"{path} is missing: add --rerun to the command that trained it")
     contents = _read(path)
     if isinstance(contents, str):
-        raise CheckpointError(f"{path} holds no complete parameters ({contents}): run the training again")
+        raise CheckpointError(f"{path} is damaged ({contents}): the command that trained it mends it")
     tree = _tree(path, contents, {"params": like_params, "stats": like_stats})
     return tree["params"], tree["stats"]
+
+
+def is_damaged(path: Path) -> bool:
+    """Whether a file of parameters is there, but not as it was saved."""
+    return path.exists() and isinstance(_read(path), str)
 
 
 def _steps(folder: Path) -> list[int]:
@@ -153,13 +173,17 @@ def _describe(leaf: Any) -> str:
     return f"{leaf.dtype}{list(leaf.shape)}"
 
 
+def _code(code: Mapping[str, str]) -> str:
+    return json.dumps(dict(code), sort_keys=True)
+
+
 def _write(path: Path, tree: PyTree, metadata: Mapping[str, str]) -> None:
     """Write a tree and texts as one file, which gets its name when it is on the disk."""
     arrays = {name: np.asarray(leaf, order="C") for name, leaf in _leaves(jax.device_get(tree)).items()}
     contents = _Contents(arrays, dict(metadata))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.remove_partial(path.parent, f"*{SUFFIX}")
+        files.make_folder(path.parent)
+        files.remove_abandoned(path.parent)
         _check_free_space(path.parent, sum(array.nbytes for array in arrays.values()))
         # Not by `save_file`: a kill leaves its temporary file under a name that nobody knows.
         files.write_bytes(path, to_bytes(arrays, {**metadata, "digest": _digest(contents)}))

@@ -1,28 +1,31 @@
 """Write files that are complete after a crash, and append to one file from many processes."""
 
+import contextlib
+import fcntl
+import functools
+import hashlib
 import json
+import logging
 import math
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import filelock
 
 LOCK_SECONDS = 60.0
-
-
-class DamagedFileError(Exception):
-    """A line of a file is no JSON object; the message names the file, the line and the remedy."""
+CHECKSUM = "checksum"
+log = logging.getLogger(__name__)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees the old one or the new one, never a part.
 
-    The bytes are on the disk before the file gets its name. Until then it has a name that no other process uses. If
-    anything fails, the temporary file is removed and the old file stays. Only a killed process leaves a temporary file
-    behind: see `remove_partial`.
+    The bytes are on the disk before the file gets its name, and so is the name when this returns. Until then the file
+    has a name that no other process uses. If anything fails, that file is removed and the old one stays. Only a killed
+    process leaves one behind: see `remove_abandoned`.
 
     Args:
         path: the file; its folder is made where missing.
@@ -31,16 +34,17 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         OSError: the folder cannot be written, or the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+    make_folder(path.parent)
+    partial, file = _new_partial(path.parent)
     try:
-        with partial.open("xb") as file:
+        with file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
+            os.replace(partial, path)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what went wrong first is what is told
+            partial.unlink(missing_ok=True)
         raise
     _flush_folder(path.parent)
 
@@ -50,12 +54,18 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write strict JSON as `write_bytes` does, indented for people."""
-    write_text(path, to_json(value, indent=2) + "\n")
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it where missing; their names are on the disk when this returns."""
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for new in reversed(missing):
+        new.mkdir(exist_ok=True)
+        _flush_folder(new.parent)
 
 
-def to_json(value: Any, indent: int | None = None) -> str:
+def to_json(value: Any) -> str:
     """Return strict JSON: null stands for NaN and the infinities, which JSON does not know."""
 
     def strict(part: Any) -> Any:
@@ -65,24 +75,26 @@ def to_json(value: Any, indent: int | None = None) -> str:
             return [strict(inner) for inner in part]
         return None if isinstance(part, float) and not math.isfinite(part) else part
 
-    return json.dumps(strict(value), indent=indent, allow_nan=False)
+    return json.dumps(strict(value), allow_nan=False)
 
 
-def remove_partial(folder: Path, name: str) -> None:
-    """Remove what killed processes left of files called `name` (a glob pattern).
+def remove_abandoned(folder: Path) -> None:
+    """Remove the unfinished files that killed processes left in a folder and in those below it.
 
-    Only for files that one process at a time writes: the temporary file of a living process would go too.
+    A living process holds a lock on its own, which stays.
     """
-    for path in folder.glob(f".{name}.*.partial"):
-        path.unlink(missing_ok=True)
+    for partial in folder.rglob(".*.partial"):
+        with contextlib.suppress(OSError), partial.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            partial.unlink()
 
 
 def append_lines(path: Path, values: Sequence[dict[str, Any]]) -> None:
     """Append JSON objects, a line each, to a file that other processes may append to as well.
 
-    The lines are on the disk when this returns. A killed process, or one whose disk was full, may have left a torn last
-    line. It is cut off first, so that it does not spoil the new one. If only its newline is missing, that is added.
-    `.<name>.lock` beside the file keeps two writers apart.
+    Each line gets a checksum. The lines are on the disk when this returns. A killed process, or one whose disk was
+    full, may have left a torn last line. It is cut off first, so that it does not spoil the new one. If only its
+    newline is missing, that is added.
 
     Args:
         path: the file; made where missing.
@@ -91,43 +103,43 @@ def append_lines(path: Path, values: Sequence[dict[str, Any]]) -> None:
     Raises:
         OSError: no line was written, and the file is as it was; or others hold the lock for a minute.
     """
-    text = "".join(to_json(value) + "\n" for value in values)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS):
-            _append(path, text.encode())
-    except filelock.Timeout as error:
-        raise TimeoutError(
-            f"{path} was locked by another process for {LOCK_SECONDS:.0f} s: end that process"
-        ) from error
+    text = "".join(to_json(value | {CHECKSUM: _checksum(value)}) + "\n" for value in values)
+    make_folder(path.parent)
+    with _locked(path):
+        _append(path, text.encode())
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """Return the JSON objects of a file, one a line; none where there is no file.
 
-    A torn last line is ignored: its writer was killed, or is still writing. Blank lines are ignored too.
-
-    Raises:
-        DamagedFileError: another line is no JSON object.
+    A line that is not what was written is left out, and a warning names it, once. Blank lines are ignored.
     """
-    try:
-        *lines, tail = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return []
     rows = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_split(path), 1):
         row = _parse(line)
         if row is not None:
             rows.append(row)
         elif line.strip():
-            raise DamagedFileError(f"{path}, line {number}: no JSON object; mend the line or remove it")
-    last = _parse(tail)
-    return rows if last is None else [*rows, last]
+            _warn(f"{path}, line {number} is damaged and left out; the command that wrote it writes it again")
+    return rows
+
+
+def set_damaged_aside(path: Path) -> None:
+    """Move the damaged lines of a file to `<name>.damaged` beside it; nothing happens where there are none."""
+    read_lines(path)  # which names them
+    if not path.exists():
+        return
+    with _locked(path):
+        lines = [line for line in _split(path) if line.strip()]
+        damaged = [line for line in lines if _parse(line) is None]
+        if damaged:
+            aside = path.with_name(f"{path.name}.damaged")
+            write_bytes(aside, _join([*_split(aside), *damaged]))
+            write_bytes(path, _join([line for line in lines if _parse(line) is not None]))
 
 
 def _append(path: Path, lines: bytes) -> None:
     """Append lines, newlines included; nobody else may append at the same time."""
-    new = not path.exists()
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         before = os.fstat(descriptor).st_size
@@ -146,8 +158,7 @@ def _append(path: Path, lines: bytes) -> None:
             raise
     finally:
         os.close(descriptor)
-    if new:
-        _flush_folder(path.parent)
+    _flush_folder(path.parent)
 
 
 def _tail(descriptor: int, size: int) -> bytes:
@@ -161,12 +172,62 @@ def _tail(descriptor: int, size: int) -> bytes:
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
-    """Return a line's JSON object; None where it is something else. No part of an object is itself an object."""
+    """Return what a line holds beside its checksum; None where that is not what was written."""
     try:
         row = json.loads(line)
-    except ValueError:  # of JSON or of UTF-8
+        checksum = row.pop(CHECKSUM)
+        return row if checksum == _checksum(row) else None
+    except (ValueError, RecursionError, AttributeError, TypeError, KeyError):  # no JSON, no object, or no checksum
         return None
-    return row if isinstance(row, dict) else None
+
+
+def _checksum(row: dict[str, Any]) -> str:
+    return hashlib.blake2b(to_json(row).encode(), digest_size=8).hexdigest()
+
+
+def _split(path: Path) -> list[bytes]:
+    """Return a file's lines; none where there is no file."""
+    try:
+        return path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+
+
+def _join(lines: Sequence[bytes]) -> bytes:
+    return b"".join(line + b"\n" for line in lines if line)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keep other writers away from a file by `.<name>.lock` beside it."""
+    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise TimeoutError(
+            f"{path} was locked by another process for {LOCK_SECONDS:.0f} s: end that process"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _new_partial(folder: Path) -> tuple[Path, BinaryIO]:
+    """Make a file for what is not yet complete; it is locked until it is closed."""
+    while True:
+        path = folder / f".{secrets.token_hex(8)}.partial"
+        file = path.open("xb")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if path.exists():  # or somebody took it for abandoned just before it was locked
+            return path, file
+        file.close()
+
+
+@functools.cache
+def _warn(message: str) -> None:
+    """Warn once, however often a file is read."""
+    log.warning("%s", message)
 
 
 def _flush_folder(folder: Path) -> None:

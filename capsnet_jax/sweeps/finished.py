@@ -18,10 +18,12 @@ def changes_since(run: Run, record: Record) -> list[str]:
     """Return the files whose code has changed since a run was recorded, and the settings whose default has.
 
     A run's name leaves out settings at their defaults, so a new default comes under the old name. Settings that are
-    newer than the record do not count: at their default they change nothing.
+    newer than the record do not count: at their default they change nothing. Settings of the record that are unknown
+    now do.
     """
     settings = flatten(run.config)
     other = [path for path, value in settings.items() if record.settings.get(path, value) != value]
+    other += sorted(record.settings.keys() - settings.keys())
     return differing_files(record.code, code_of(run.config)) + other
 
 
@@ -34,7 +36,10 @@ def tell_finished(runs: Sequence[Run], pending: Sequence[Run], before: Mapping[s
         print(
             f"{len(done)} of {len(runs)} runs are finished already (code of revision {revisions}); --rerun trains anew"
         )
-    stale = [(run, before[run.name]) for run in pending if run.name in before and not plan.rerun]
+    again = [(run, before[run.name]) for run in pending if run.name in before and not plan.rerun]
+    stale = [(run, old) for run, old in again if changes_since(run, old)]
+    if len(stale) < len(again):
+        print(f"the parameters of {len(again) - len(stale)} finished runs are damaged: they are trained anew")
     if stale:
         changed = {name for run, old in stale for name in changes_since(run, old)}
         revisions = ", ".join(dict.fromkeys(old.revision for _, old in stale))

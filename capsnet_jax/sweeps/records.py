@@ -9,7 +9,8 @@ workdir/
   runs/<name>/              params.safetensors, observations as .npz, TensorBoard's event files
   programs/<key>/           lock and checkpoints of runs that are being trained
 
-All three .jsonl files are append-only, so several processes may work in one workdir.
+All three .jsonl files are append-only, so several processes may work in one workdir. Each line has a checksum. A line
+that is damaged, or of another version, is left out with a warning; the same command trains its run again.
 """
 
 import base64
@@ -19,9 +20,11 @@ import hashlib
 import importlib.metadata
 import itertools
 import json
+import logging
 import math
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -32,8 +35,10 @@ import numpy as np
 
 from capsnet_jax import __version__
 from capsnet_jax.config import Config
-from capsnet_jax.overrides import identity
-from capsnet_jax.sweeps.files import append_lines, read_lines
+from capsnet_jax.overrides import all_paths, identity
+from capsnet_jax.sweeps.files import append_lines, read_lines, set_damaged_aside
+
+log = logging.getLogger(__name__)
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
 
@@ -104,7 +109,10 @@ class Record:
     def revision(self) -> str:
         """The git revision of the code that made it, short; "unknown" where there was none."""
         revision = str(self.environment.get("git_revision") or "unknown")[:7]
-        return f"{revision} with changes" if self.environment.get("git_changes") else revision
+        changes = self.environment.get("git_changes")
+        if revision == "unknown" or changes is False:
+            return revision
+        return f"{revision} with changes" if changes else f"{revision}, changes unknown"
 
 
 def run_folder(workdir: Path, name: str) -> Path:
@@ -124,7 +132,20 @@ def append(records: Iterable[Record], workdir: Path) -> None:
 
 def load_all(workdir: Path) -> dict[str, Record]:
     """Return every finished run by name. A run that was trained anew counts as it was the last time."""
-    return {line["name"]: _from_line(line, workdir) for line in read_lines(workdir / "runs.jsonl")}
+    path = workdir / "runs.jsonl"
+    read = [_from_line(line, workdir) for line in read_lines(path)]
+    if foreign := read.count(None):
+        _warn(f"{path}: {foreign} of {len(read)} runs are of another version of capsnet_jax and left out")
+    finished = {record.name: record for record in read if record is not None}
+    if unknown := sorted({path for record in finished.values() for path in record.settings} - {*all_paths()}):
+        _warn(f"{path}: runs with settings that this version does not have: {', '.join(unknown)}")
+    return finished
+
+
+def set_damaged_records_aside(workdir: Path) -> None:
+    """Move damaged lines out of a workdir's files, each to a file `<name>.damaged`."""
+    for path in workdir.glob("*.jsonl"):
+        set_damaged_aside(path)
 
 
 def note_experiment(workdir: Path, experiment: str, runs: Iterable[Run], swept: Iterable[str]) -> None:
@@ -136,7 +157,7 @@ def note_experiment(workdir: Path, experiment: str, runs: Iterable[Run], swept: 
 
 def load(workdir: Path, experiment: str) -> tuple[list[Record], list[str]]:
     """Return an experiment's finished runs, in the order they were asked for, and the paths swept with them."""
-    lines = [line for line in read_lines(workdir / "experiments.jsonl") if line["experiment"] == experiment]
+    lines = [line for line in _noted(workdir) if line["experiment"] == experiment]
     finished = load_all(workdir)
     names = dict.fromkeys(name for line in lines for name in line["runs"] if name in finished)
     with_results = [line for line in lines if any(name in finished for name in line["runs"])]
@@ -146,7 +167,7 @@ def load(workdir: Path, experiment: str) -> tuple[list[Record], list[str]]:
 
 def experiments_in(workdir: Path) -> list[str]:
     """Return the experiments that a workdir holds runs of."""
-    return list(dict.fromkeys(line["experiment"] for line in read_lines(workdir / "experiments.jsonl")))
+    return list(dict.fromkeys(line["experiment"] for line in _noted(workdir)))
 
 
 def register_group(workdir: Path, program: str, names: Sequence[str]) -> None:
@@ -157,8 +178,14 @@ def register_group(workdir: Path, program: str, names: Sequence[str]) -> None:
 
 def registered_groups(workdir: Path, program: str) -> list[tuple[str, ...]]:
     """Return the groups of runs of a program that ever began, the newest last."""
-    lines = [line for line in read_lines(workdir / "programs.jsonl") if line["program"] == program]
+    lines = [line for line in read_lines(workdir / "programs.jsonl") if line.get("program") == program]
     return list(dict.fromkeys(tuple(line["runs"]) for line in lines))
+
+
+def _noted(workdir: Path) -> list[dict[str, Any]]:
+    """Return what `note_experiment` noted."""
+    lines = read_lines(workdir / "experiments.jsonl")
+    return [line for line in lines if {"experiment", "swept", "runs"} <= line.keys()]
 
 
 def varying_paths(records: Sequence[Record], always: Sequence[str] = ()) -> list[str]:
@@ -199,8 +226,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "capsnet_jax": __version__,
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "git_revision": _git("rev-parse", "HEAD"),
-        "git_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        **_revision(),
         "device": jax.devices()[0].device_kind,
         "backend": jax.default_backend(),
         "cores": os.cpu_count(),
@@ -232,36 +258,64 @@ def _to_line(record: Record) -> dict[str, Any]:
     return line
 
 
-def _from_line(line: dict[str, Any], workdir: Path) -> Record:
-    wrong = line.get("wrong")
-    if wrong is not None:
-        bits = np.frombuffer(base64.b64decode(wrong["bits"]), np.uint8)
-        wrong = np.unpackbits(bits, count=wrong["images"]).astype(bool)
-    return Record(
-        name=line["name"],
-        settings=line["settings"],
-        seed=line["seed"],
-        metrics={name: np.array([_number(v) for v in values]) for name, values in line["metrics"].items()},
-        result={name: _number(value) for name, value in line["result"].items()},
-        workdir=workdir,
-        command=line["command"],
-        environment=line["environment"],
-        code=line["code"],
-        observed=line["observed"],
-        recorded=line.get("recorded", ""),
-        wrong=wrong,
-    )
+def _from_line(line: dict[str, Any], workdir: Path) -> Record | None:
+    """Return a line's record; None where it is no record of this version, or its name is none of a folder."""
+    try:
+        wrong = line.get("wrong")
+        if wrong is not None:
+            bits = np.frombuffer(base64.b64decode(wrong["bits"]), np.uint8)
+            wrong = np.unpackbits(bits, count=wrong["images"]).astype(bool)
+        record = Record(
+            name=line["name"],
+            settings=dict(line["settings"]),
+            seed=int(line["seed"]),
+            metrics={name: np.array([_number(v) for v in values]) for name, values in line["metrics"].items()},
+            result={name: _number(value) for name, value in line["result"].items()},
+            workdir=workdir,
+            command=line["command"],
+            environment=dict(line["environment"]),
+            code=dict(line["code"]),
+            observed=dict(line["observed"]),
+            recorded=line.get("recorded", ""),
+            wrong=wrong,
+        )
+        known = {"data.dataset", "preset", "model.name"} <= record.settings.keys() and "diverged_step" in record.result
+        return record if known and _is_folder_name(record.name) else None
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def _is_folder_name(name: str) -> bool:
+    """Whether a folder of this name lies where it should, and not elsewhere as that of `../name` would."""
+    return re.fullmatch(r"\w[\w.+-]*", name) is not None
 
 
 def _number(value: float | None) -> float:
-    return math.nan if value is None else value
+    return math.nan if value is None else float(value)
 
 
-def _git(*arguments: str) -> str | None:
-    """Ask git about the source's checkout; None where there is no git or no checkout."""
+def _revision() -> dict[str, Any]:
+    """Return the git revision of this source, and whether there are changes; None each where that is not known."""
+    root = Path(__file__).parents[2]
+    toplevel = _git(root, "rev-parse", "--show-toplevel")
+    if toplevel is None or Path(toplevel).resolve() != root:  # installed inside a checkout of something else
+        return {"git_revision": None, "git_changes": None}
+    changes = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return {"git_revision": _git(root, "rev-parse", "HEAD"), "git_changes": None if changes is None else bool(changes)}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """Ask git about the checkout that a folder is in, whatever GIT_DIR says; None where it fails."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", "-C", str(folder), *arguments]
     try:
-        source = Path(__file__).parent
-        done = subprocess.run(["git", "-C", source, *arguments], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=variables)
+    except (OSError, ValueError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
+
+
+@functools.cache
+def _warn(message: str) -> None:
+    """Warn once, however often records are read."""
+    log.warning("%s", message)

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from capsnet_jax.sweeps import records
+from capsnet_jax.sweeps.checkpoint import is_damaged
+from capsnet_jax.sweeps.files import remove_abandoned
 from capsnet_jax.sweeps.finished import is_finished, tell_finished
 from capsnet_jax.sweeps.interrupt import Interrupted
 from capsnet_jax.sweeps.lock import ProgramLock
@@ -53,16 +55,18 @@ def train_all(runs: Sequence[Run], plan: Plan, datasets: Datasets) -> None:
         Diverged: after all other runs are finished.
     """
     plan = dataclasses.replace(plan, parallel=resolve(plan.parallel))
+    records.set_damaged_records_aside(plan.workdir)
+    remove_abandoned(plan.workdir)
     before = records.load_all(plan.workdir)
-    pending = [run for run in runs if plan.rerun or not is_finished(run, before.get(run.name))]
+
+    def is_complete(run: Run) -> bool:
+        return is_finished(run, before.get(run.name)) and not is_damaged(params_path(plan.workdir, run.name))
+
+    pending = [run for run in runs if plan.rerun or not is_complete(run)]
     sources = pretraining_runs(pending)
     # A record may have come without its parameters: such a source is trained again, to the same result.
-    missing = [
-        run
-        for run in sources
-        if not params_path(plan.workdir, run.name).exists() or not is_finished(run, before.get(run.name))
-    ]
-    _train(missing, sources, dataclasses.replace(plan, rerun=True), datasets, before)
+    missing = [run for run in sources if not is_complete(run) or not params_path(plan.workdir, run.name).exists()]
+    _train(missing, sources, plan, datasets, before)
     tell_finished(runs, pending, before, plan)
     _train(pending, runs, plan, datasets, before)
     after = records.load_all(plan.workdir)
@@ -81,6 +85,8 @@ def _train(
     total = sum(count_images(group, datasets[group[0].config.data]) for group in groups.values())
     with Progress(total) as progress:
         while waiting:
+            if signum := plan.stop():
+                raise Interrupted(signum)
             for key in list(waiting):
                 lock = ProgramLock(plan.workdir / "programs" / key / "lock")
                 if not lock.acquire():
@@ -97,8 +103,6 @@ def _train(
                 if not announced:
                     progress.say(f"waiting for {len(waiting)} programs that {lock.holder()} trains")
                     announced = True
-                if signum := plan.stop():
-                    raise Interrupted(signum)
                 time.sleep(WAIT_SECONDS)
         programs = _count(len(groups), "compiled training program")
         progress.say(f"{_count(len(runs), 'run')} in {programs} ({compile_seconds:.1f} s)")
@@ -120,10 +124,10 @@ def _train_program(
     now = records.load_all(plan.workdir)
 
     def is_new(run: Run) -> bool:
-        record = now.get(run.name)
-        if record is None or not is_finished(run, record):
+        record, old = now.get(run.name), before.get(run.name)
+        if record is None or (old is not None and record.recorded == old.recorded):
             return False
-        return not (plan.rerun and run.name in before and record.recorded == before[run.name].recorded)
+        return is_finished(run, record)
 
     folder = plan.workdir / "programs" / key
     todo = {run.name: run for run in group if not is_new(run)}

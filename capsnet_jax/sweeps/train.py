@@ -57,7 +57,8 @@ def train_together(
     configs, seeds = [run.config for run in group], [run.seed for run in group]
     batch = configs[0].train.batch_size * len(group)
     checkpoints = checkpoint_folder(folder, [run.name for run in group])
-    start = checkpoint.restore(checkpoints, abstract_states(configs, seeds, dataset))
+    code = code_of(configs[0])
+    start = checkpoint.restore(checkpoints, abstract_states(configs, seeds, dataset), code=code)
     if start is None:
         states = initial_states(configs, seeds, dataset, parallel=plan.parallel)
         if source := pretraining_run(group[0]):
@@ -82,7 +83,7 @@ def train_together(
             step = at.step
             signum, all_diverged = plan.stop(), bool(np.all(np.asarray(at.states.diverged) >= 0))
             if signum or time.monotonic() - saved > CHECKPOINT_SECONDS:
-                checkpoint.save(checkpoints, step, at.states, history)
+                checkpoint.save(checkpoints, step, at.states, history, code=code)
                 saved = time.monotonic()
             if signum:
                 raise Interrupted(signum)
@@ -133,7 +134,7 @@ def _finish(group: list[Run], at: FitProgress, dataset: data.Dataset, plan: Plan
             )
         )
     if max(diverged) >= 0:
-        checkpoint.save(checkpoints, at.step, at.states, at.history)
+        checkpoint.save(checkpoints, at.step, at.states, at.history, code=code_of(configs[0]))
     records.append(finished, plan.workdir)
 
 

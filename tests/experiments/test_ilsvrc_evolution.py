@@ -1,8 +1,8 @@
 import csv
-import json
 
 import pytest
 
+from capsnet_jax.sweeps.files import read_lines
 from capsnet_jax.sweeps.interrupt import Interrupted
 from experiments import ilsvrc_evolution
 from experiments.ilsvrc_evolution import error_against_cost, winners
@@ -14,7 +14,7 @@ def test_what_is_counted_is_kept_and_not_counted_again(tmp_path, monkeypatch):
     signals = iter([0, 15])
     with pytest.raises(Interrupted):
         ilsvrc_evolution.measure([], tmp_path, lambda: next(signals))
-    assert list(json.loads((tmp_path / "ilsvrc_evolution.json").read_text())) == ["alexnet_single"]
+    assert [row["model"] for row in read_lines(tmp_path / "ilsvrc_evolution.jsonl")] == ["alexnet_single"]
     ilsvrc_evolution.measure([], tmp_path, lambda: 0)
     monkeypatch.setattr(ilsvrc_evolution, "outline", lambda config: pytest.fail("counted again"))
     ilsvrc_evolution.measure([], tmp_path, lambda: 0)

@@ -336,7 +336,7 @@ STATS = {"norm1": {"mean": jnp.full(8, 0.5), "var": jnp.arange(8, dtype=jnp.floa
 def test_params_are_whole_or_absent(tmp_path, monkeypatch, stats):
     path = tmp_path / "run/params.safetensors"
     params = make_state().params
-    with pytest.raises(CheckpointError, match=r"holds no complete parameters \(No such file.*run the training again"):
+    with pytest.raises(CheckpointError, match="is missing: add --rerun to the command"):
         load_params(path, params, stats)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: 1 / 0)
@@ -352,7 +352,9 @@ def test_params_are_whole_or_absent(tmp_path, monkeypatch, stats):
     with pytest.raises(CheckpointError, match=r"params/conv/kernel is float32\[3, 3, 1, 8\] there, nothing here"):
         load_params(path, {"a/b.c": params["a/b.c"], "conv": {"bias": params["conv"]["bias"]}}, stats)
     damage_truncate(path)
-    with pytest.raises(CheckpointError, match="run the training again"):
+    with pytest.raises(
+        CheckpointError, match=r"params.safetensors is damaged \(.*the command that trained it mends it"
+    ):
         load_params(path, params, stats)
 
 
@@ -367,6 +369,16 @@ def test_params_with_statistics_are_not_those_of_a_model_without(tmp_path):
         load_params(path, params, STATS)
 
 
+def test_other_code_does_not_go_on_from_a_checkpoint(tmp_path, caplog):
+    state = {"w": np.ones(2, np.float32)}
+    save(tmp_path, 1, state, [], code={"a.py": "1"})
+    save(tmp_path, 2, state, [], code={"a.py": "2"})
+    assert restore(tmp_path, state, code={"a.py": "2"}).step == 2
+    assert restore(tmp_path, state, code={"a.py": "1"}).step == 1
+    assert caplog.messages == [f"checkpoint {tmp_path}/2.safetensors is of other code than now: passed over"]
+    assert restore(tmp_path, state) is None
+
+
 VICTIM = """
 import itertools, os, pathlib, signal, sys
 import numpy as np
@@ -378,7 +390,7 @@ print("ready", flush=True)
 restored = checkpoint.restore(folder, state(0))
 step = restored.step if restored else 0
 if moment != "any":
-    files.remove_partial(folder, "*")
+    files.remove_abandoned(folder)
     owner = pathlib.Path if moment == "unlink" else os
     setattr(owner, moment, lambda *_args, **_kwargs: os.kill(os.getpid(), signal.SIGKILL))
 for step in itertools.count(step + 1):

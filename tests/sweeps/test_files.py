@@ -1,4 +1,3 @@
-import json
 import os
 import random
 import signal
@@ -11,21 +10,19 @@ from pathlib import Path
 import pytest
 
 from capsnet_jax.sweeps import files
-from capsnet_jax.sweeps.files import DamagedFileError, append_lines, read_lines, remove_partial, to_json
+from capsnet_jax.sweeps.files import append_lines, read_lines, remove_abandoned, set_damaged_aside, to_json
 
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_text_bytes_and_json_replace_what_was_there(tmp_path):
+def test_text_and_bytes_replace_what_was_there(tmp_path):
     path = tmp_path / "made/where missing/a"
     files.write_bytes(path, b"\0\xff")
     assert path.read_bytes() == b"\0\xff"
     files.write_text(path, "é\n")
     assert path.read_bytes() == "é\n".encode()
-    files.write_json(path, {"a": [1, 2.5], "b": None})
-    assert json.loads(path.read_text()) == {"a": [1, 2.5], "b": None}
     assert names(path.parent) == ["a"]
 
 
@@ -77,11 +74,42 @@ def test_two_writers_do_not_share_a_temporary_file(tmp_path, monkeypatch):
     assert names(tmp_path) == ["a"]
 
 
-def test_what_killed_writers_left_is_removed(tmp_path):
-    for name in (".a.json.12-ab.partial", ".b.json.12-ab.partial", ".a.text.12-ab.partial", "a.json"):
+def test_what_killed_writers_left_is_removed_and_what_living_ones_have_is_not(tmp_path, monkeypatch):
+    fsync, seen = os.fsync, []
+
+    def look(descriptor):
+        remove_abandoned(tmp_path)
+        seen.extend(names(tmp_path / "run"))
+        fsync(descriptor)
+
+    (tmp_path / "run").mkdir()
+    for name in (".0123.partial", "run/.4567.partial", "run/other.partial", "run/.partial.json"):
         (tmp_path / name).write_text("")
-    remove_partial(tmp_path, "*.json")
-    assert names(tmp_path) == [".a.text.12-ab.partial", "a.json"]
+    monkeypatch.setattr(os, "fsync", look)
+    files.write_text(tmp_path / "run/a", "whole")
+    [mine] = {name for name in seen if name.startswith(".") and name.endswith(".partial")}
+    assert mine != ".4567.partial"
+    assert names(tmp_path) == ["run"]
+    assert names(tmp_path / "run") == [".partial.json", "a", "other.partial"]
+    assert (tmp_path / "run/a").read_text() == "whole"
+
+
+def test_the_names_of_new_folders_are_on_the_disk(tmp_path, monkeypatch):
+    opened, synced, open_, fsync = {}, [], os.open, os.fsync
+
+    def note_open(path, *arguments, **keywords):
+        descriptor = open_(path, *arguments, **keywords)
+        opened[descriptor] = Path(path)
+        return descriptor
+
+    monkeypatch.setattr(os, "open", note_open)
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: (synced.append(opened.pop(descriptor, None)), fsync(descriptor))
+    )
+    files.write_text(tmp_path / "b/c/d", "text")
+    assert [path for path in synced if path] == [tmp_path, tmp_path / "b", tmp_path / "b/c"]
+    append_lines(tmp_path / "e", [{}])
+    assert synced[-1] == tmp_path
 
 
 def test_lines_come_back_in_order(tmp_path):
@@ -97,35 +125,64 @@ def test_lines_come_back_in_order(tmp_path):
 ROW = {"name": "é", "value": [1.5, {"inner": "}"}]}
 
 
-@pytest.mark.parametrize("length", range(len(to_json(ROW).encode()) + 1))
-def test_a_line_torn_at_any_byte_costs_that_line_alone(tmp_path, length):
-    path, line = tmp_path / "a", to_json(ROW).encode()
-    path.write_bytes(b'{"n": 1}\n' + line[:length])
+def written(row: dict, folder: Path) -> bytes:
+    """The bytes that stand for a row, without its newline."""
+    append_lines(folder / "row", [row])
+    line = (folder / "row").read_bytes()[:-1]
+    (folder / "row").unlink()
+    return line
+
+
+@pytest.mark.parametrize("part", range(21))
+def test_a_line_torn_at_any_byte_costs_that_line_alone(tmp_path, part):
+    path, first, line = tmp_path / "a", written({"n": 1}, tmp_path), written(ROW, tmp_path)
+    length = len(line) * part // 20
+    path.write_bytes(first + b"\n" + line[:length])
     expected = [{"n": 1}, ROW] if length == len(line) else [{"n": 1}]
     assert read_lines(path) == expected
     append_lines(path, [{"n": 2}])
     assert read_lines(path) == [*expected, {"n": 2}]
-    assert path.read_bytes().endswith(b'}\n{"n": 2}\n')
+    assert path.read_bytes().endswith(b"}\n" + written({"n": 2}, tmp_path) + b"\n")
 
 
 @pytest.mark.parametrize("torn", [b"\0" * 100, b"\xff\xfe", b"12", b'{"long": "' + b"x" * 200_000])
 def test_other_torn_tails(tmp_path, torn):
-    path = tmp_path / "a"
-    for start in (b"", b'{"n": 1}\n'):
+    path, whole = tmp_path / "a", written({"n": 2}, tmp_path) + b"\n"
+    for start in (b"", written({"n": 1}, tmp_path) + b"\n"):
         path.write_bytes(start + torn)
         append_lines(path, [{"n": 2}])
-        assert path.read_bytes() == start + b'{"n": 2}\n'
+        assert path.read_bytes() == start + whole
 
 
-@pytest.mark.parametrize("damage", ["{", "[1]", "\0", '{"n": 1}{"n": 2}', "<<<<<<< HEAD"])
-def test_damage_in_the_middle_is_an_error_of_one_line(tmp_path, damage):
+OTHERS = [b"{", b"[1]", b"\0", b"{}", b'{"n": 1}{"n": 2}', b"<<<<<<< HEAD", b"[" * 100_000, b'{"checksum": null}']
+
+
+@pytest.mark.parametrize("damage", [*OTHERS, "digit", "checksum", "name"])
+def test_a_damaged_line_is_named_and_left_out(tmp_path, caplog, damage):
+    path, line = tmp_path / "a", written({"error": 0.52}, tmp_path)
+    changes = {"digit": (b"0.52", b"0.53"), "checksum": (b'sum": "', b'sum": "0'), "name": (b"error", b"errer")}
+    bad = damage if isinstance(damage, bytes) else line.replace(*changes[damage])
+    path.write_bytes(line + b"\n\n" + bad + b"\r\n" + written(ROW, tmp_path) + b"\r\n")
+    for _ in range(2):
+        assert read_lines(path) == [{"error": 0.52}, ROW]
+    remedy = "the command that wrote it writes it again"
+    assert caplog.messages == [f"{path}, line 3 is damaged and left out; {remedy}"]  # once
+
+    set_damaged_aside(path)
+    set_damaged_aside(path)
+    assert (tmp_path / "a.damaged").read_bytes() == bad + b"\r\n"
+    assert path.read_bytes().count(b"\n") == 2
+    assert read_lines(path) == [{"error": 0.52}, ROW]
+
+
+def test_a_second_damaged_line_joins_the_first(tmp_path):
     path = tmp_path / "a"
-    path.write_text(f'{{"n": 1}}\n\n{damage}\n{{"n": 2}}\n')
-    with pytest.raises(DamagedFileError) as error:
-        read_lines(path)
-    assert str(error.value) == f"{path}, line 3: no JSON object; mend the line or remove it"
-    path.write_text('{"n": 1}\n \n{"n": 2}\n')
-    assert read_lines(path) == [{"n": 1}, {"n": 2}]
+    for damage in (b"one", b"two"):
+        path.write_bytes(damage + b"\n" + written({"n": 1}, tmp_path) + b"\n" + damage)
+        set_damaged_aside(path)
+    assert (tmp_path / "a.damaged").read_bytes() == b"one\none\ntwo\ntwo\n"
+    set_damaged_aside(tmp_path / "missing")
+    assert not (tmp_path / ".missing.lock").exists()
 
 
 def test_several_lines_at_once(tmp_path):
@@ -149,7 +206,7 @@ def test_a_failing_append_leaves_the_file_as_it_was(tmp_path, monkeypatch):
         patch.setattr(os, "write", half)
         with pytest.raises(OSError, match="No space left"):
             append_lines(path, [{"n": "x" * 100}])
-    assert path.read_text() == '{"n": 1}\n'
+    assert path.read_bytes() == written({"n": 1}, tmp_path) + b"\n"
     append_lines(path, [{"n": 2}])
     assert read_lines(path) == [{"n": 1}, {"n": 2}]
 

@@ -13,7 +13,8 @@ import pytest
 
 from capsnet_jax import overrides
 from capsnet_jax.config import Config
-from capsnet_jax.sweeps import records
+from capsnet_jax.sweeps import files, records
+from capsnet_jax.sweeps.finished import changes_since
 from capsnet_jax.sweeps.records import Record, Run
 from tests import tiny
 
@@ -139,6 +140,42 @@ def test_no_git_is_no_error(monkeypatch):
     assert (environment["git_revision"], environment["python"]) == (None, ".".join(map(str, sys.version_info[:3])))
 
 
+def revision_of(root: Path, monkeypatch) -> tuple[object, object]:
+    """What is recorded of a copy of the package's folders under `root`."""
+    monkeypatch.setattr(records, "__file__", str(root / "capsnet_jax/sweeps/records.py"))
+    environment = records.environment.__wrapped__()
+    return environment["git_revision"], environment["git_changes"]
+
+
+def test_only_the_revision_of_this_checkout_is_recorded(monkeypatch, tmp_path):
+    def git(folder: Path, *words: str) -> str:
+        name = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        done = subprocess.run(["git", "-C", str(folder), *name, *words], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    ours, other = tmp_path / "ours", tmp_path / "other"
+    for folder in (ours, other):
+        (folder / "capsnet_jax/sweeps").mkdir(parents=True)
+        (folder / "file").write_text(folder.name)
+        git(folder, "init")
+        git(folder, "add", "file")
+        git(folder, "commit", "-m", "first")
+    head = git(ours, "rev-parse", "HEAD")
+    assert revision_of(ours, monkeypatch) == (head, False)
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(other))
+    assert revision_of(ours, monkeypatch) == (head, False)
+    installed = other / "venv/site-packages"
+    (installed / "capsnet_jax/sweeps").mkdir(parents=True)
+    assert revision_of(installed, monkeypatch) == (None, None)
+    (ours / "file").write_text("changed")
+    assert revision_of(ours, monkeypatch) == (head, True)
+    (ours / ".git/index").write_text("damaged")  # git tells the revision, but not whether there are changes
+    assert revision_of(ours, monkeypatch) == (head, None)
+    one = dataclasses.replace(record(), environment={"git_revision": head, "git_changes": None})
+    assert one.revision == f"{head[:7]}, changes unknown"
+
+
 def test_the_study_keeps_its_environment():
     for one in records.load_all(tiny.study().folder).values():
         assert one.environment["packages"] == records.environment()["packages"]
@@ -208,3 +245,36 @@ def test_a_workdir_remembers_what_was_asked_for(tmp_path):
     before = (tmp_path / "experiments.jsonl").read_text()
     records.note_experiment(tmp_path, "study", runs[:2], ["routing.iterations"])
     assert (tmp_path / "experiments.jsonl").read_text() == before  # the same command twice
+
+
+def test_records_of_another_version_are_told_and_left_out(tmp_path, caplog):
+    run = Run(changed("routing.iterations", 2), 5)
+    records.append([finished(run, tmp_path)], tmp_path)
+    [line] = files.read_lines(tmp_path / "runs.jsonl")
+    others: list[dict] = [
+        {},
+        {name: value for name, value in line.items() if name != "code"},
+        line | {"name": "../../outside"},
+        line | {"name": "a/b"},
+        line | {"name": ".."},
+        line | {"settings": ["list"]},
+        line | {"result": {}},
+        line | {"metrics": {"loss": "abc"}},
+    ]
+    files.append_lines(tmp_path / "runs.jsonl", others)
+    files.append_lines(tmp_path / "experiments.jsonl", [{}])
+    files.append_lines(tmp_path / "programs.jsonl", [{}])
+    assert list(records.load_all(tmp_path)) == [run.name]
+    assert caplog.messages == [f"{tmp_path}/runs.jsonl: 8 of 9 runs are of another version of capsnet_jax and left out"]
+    assert (records.experiments_in(tmp_path), records.registered_groups(tmp_path, "key")) == ([], [])
+
+
+def test_a_setting_that_this_version_does_not_have_is_told(tmp_path, caplog):
+    run = Run(changed("routing.iterations", 2), 5)
+    one = finished(run, tmp_path)
+    records.append([dataclasses.replace(one, settings=one.settings | {"train.smoothing": 0.1})], tmp_path)
+    [loaded] = records.load_all(tmp_path).values()
+    assert caplog.messages == [
+        f"{tmp_path}/runs.jsonl: runs with settings that this version does not have: train.smoothing"
+    ]
+    assert "train.smoothing" in changes_since(run, loaded)  # so that the run is trained, not taken for finished

@@ -203,6 +203,38 @@ def test_rerun_trains_anew(tmp_path):
     assert first["result"]["test_loss"] == second["result"]["test_loss"]
 
 
+def test_a_run_whose_parameters_are_damaged_is_trained_again(tmp_path, capsys):
+    runs = small_runs(2)
+    train(runs, tmp_path)
+    paths = [records.params_path(tmp_path, one.name) for one in runs]
+    whole = [path.read_bytes() for path in paths]
+    paths[0].write_bytes(whole[0][:-1])
+    capsys.readouterr()
+    train(runs, tmp_path)
+    printed = capsys.readouterr().out
+    assert "1 of 2 runs are finished already" in printed
+    assert "the parameters of 1 finished runs are damaged: they are trained anew" in printed
+    assert [path.read_bytes() for path in paths] == whole
+    train(runs, tmp_path)
+    assert "2 of 2 runs are finished already" in capsys.readouterr().out
+
+
+def test_a_damaged_record_is_set_aside_and_its_run_trained_again(tmp_path, caplog):
+    runs = small_runs(2)
+    train(runs, tmp_path)
+    path, before = tmp_path / "runs.jsonl", records.load_all(tmp_path)
+    damaged = path.read_text().replace('"seed": 1,', '"seed": 7,')
+    path.write_text(damaged)
+    train(runs, tmp_path)
+    assert "runs.jsonl, line 2 is damaged and left out" in caplog.text
+    assert (tmp_path / "runs.jsonl.damaged").read_text() == damaged.splitlines()[1] + "\n"
+    after = records.load_all(tmp_path)
+    assert len(path.read_text().splitlines()) == 2
+    for one in runs:
+        old, new = before[one.name].result, after[one.name].result
+        assert old | {"images_per_second": 0} == new | {"images_per_second": 0}
+
+
 def test_what_is_observed_is_no_part_of_a_run(tmp_path, capsys):
     runs = small_runs(**{"routing.iterations": 2})
     train(runs, tmp_path)
