@@ -15,7 +15,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock
+from PIL import Image
 from safetensors import numpy as safetensors
 
 from tests import tiny
@@ -104,17 +106,34 @@ def finished() -> Path:
     return once("finished", make)
 
 
+def others(workdir: Path) -> dict[str, list[str]]:
+    """The commands that train nothing, by name; they need a finished workdir."""
+    picture = tiny.shared() / "faults" / "digit.png"
+    if not picture.exists():
+        Image.fromarray(np.pad(np.full((16, 4), 255, np.uint8), ((6, 6), (12, 12)))).save(picture)
+    at = f"--workdir={workdir}"
+    return {
+        "figures": ["--figures_only", at],
+        "report": ["--report", at],
+        "predict": [f"--predict={picture}", at],
+    }
+
+
 @functools.cache
-def calls() -> list[str]:
-    """What an undisturbed sweep calls, as `replace runs/…/params.safetensors`, in order."""
+def calls(name: str = "sweep") -> list[str]:
+    """What an undisturbed command calls in its workdir, as `replace runs/…/params.safetensors`, in order."""
 
     def make(folder: Path) -> None:
-        log = folder.with_suffix(".log")
-        assert sweep(folder / "work", fault={"folder": str(folder / "work"), "log": str(log)}).code == 0
-        log.rename(folder / "log")
+        folder.mkdir()
+        work, log = folder / "work", folder / "log"
+        fault = {"folder": str(work), "log": str(log)}
+        if name == "sweep":
+            assert sweep(work, fault=fault).code == 0
+        else:
+            assert command(*others(copied(finished(), work))[name], fault=fault).code == 0
 
     finished()
-    return (once("calls", make) / "log").read_text().splitlines()
+    return (once(f"calls-{name}", make) / "log").read_text().splitlines()
 
 
 def moments(number: int, seed: int, lines: list[str] | None = None) -> list[int]:
@@ -178,12 +197,18 @@ def assert_goes_on(workdir: Path, *, names: bool = True) -> Done:
     return done
 
 
+def assert_clean(done: Done) -> None:
+    """Nothing but lines that a person can read."""
+    assert "Traceback" not in done.err, done.err
+    assert "Exception" not in done.err, done.err
+    assert all(len(line) < 1000 for line in done.err.splitlines()), done.err
+
+
 def assert_told(done: Done, codes: tuple[int, ...] = (2, 3)) -> None:
     """A command ended with one line that a person can read."""
-    assert "Traceback" not in done.err, done.err
+    assert_clean(done)
     assert done.code in codes, f"code {done.code}: {done.err}"
     assert len(done.err.splitlines()) == 1, done.err
-    assert len(done.err) < 1000, done.err
 
 
 def _without_speed(row: dict[str, Any]) -> dict[str, Any]:
