@@ -10,7 +10,7 @@ import signal
 import pytest
 
 from tests.faults.disk import Disk, State, remains
-from tests.faults.work import assert_goes_on, assert_same, calls, finished, moments, once, records, rows, sweep, trials
+from tests.faults.work import assert_goes_on, assert_same, finished, moments, once, records, rows, sweep, trials
 
 pytestmark = pytest.mark.slow
 
@@ -67,16 +67,17 @@ def test_what_a_command_has_ended_with_is_on_the_disk(names, data, states, tmp_p
 
 
 @pytest.mark.parametrize("trial", trials(2))
-def test_what_a_killed_command_wrote_is_made_durable_by_the_next(trial, tmp_path):
+def test_what_a_killed_command_wrote_is_made_durable_by_the_next(trial, states, tmp_path):
     """A kill between a write and its fsync leaves bytes that look whole, and are on no disk yet."""
     work, record = tmp_path / "seen" / "work", tmp_path / "seen.disk"
     work.parent.mkdir()
-    lines = [line for line in calls() if "fsync" in line]
-    at = calls().index(lines[moments(trial + 1, 3, lines)[trial] - 1]) + 1
-    done = sweep(work, record=str(record), fault={"folder": str(work), "at": at, "do": "kill"})
+    syncs = [number for number, state in enumerate(states) if state.what.startswith("fsync")]
+    at = syncs[moments(trial + 1, 3, [states[number].what for number in syncs])[trial] - 1]
+    print(f"killed before call {at}: {states[at].what}")
+    watched = {"folder": str(work.parent)}
+    done = sweep(work, record=str(record), fault=watched | {"at": at, "do": "kill"})
     assert done.code == -signal.SIGKILL
-    print(f"killed before call {at}: {calls()[at - 1]}")
-    assert sweep(work, record=str(record), fault={"folder": str(work)}).code == 0
+    assert sweep(work, record=str(record), fault=watched).code == 0
     remains(Disk.continued(str(record)).states[-1], "late", "late", random.Random(trial), tmp_path / "disk")
     assert records(tmp_path / "disk" / "work") == records(finished())
     assert rows(tmp_path / "disk" / "work") == rows(finished())
