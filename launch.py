@@ -58,6 +58,10 @@ def main(_: list[str]) -> None:
     absl_logging.set_verbosity(absl_logging.WARNING)  # app.run lets through what libraries say about themselves
     absl_logging.get_absl_handler().setFormatter(logging.Formatter("%(message)s"))
     try:
+        from capsnet_jax.training.environment import drop_jax_settings
+
+        if dropped := drop_jax_settings():
+            print(f"{', '.join(dropped)} not heeded: a run's settings say all that determines it", file=sys.stderr)
         from experiments import cli
 
         output_failure = cli.protect_output()

@@ -14,13 +14,17 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
 
 T = TypeVar("T")
 UNIONS = (types.UnionType, typing.Union)
+# What programs hold: the least and the greatest size of numbers, 0 aside. Beyond them float32 has 0 and infinity.
+INT32 = (1, 2**31 - 1, "int32: up to 2147483647")
+FLOAT32 = (1.1754944e-38, 3.4028234e38, "float32: 0, or of a size from 1.2e-38 to 3.4e+38")
+MAX_RUNS = 100_000  # a person who asks for more has mistyped
 
 
 class ConfigError(Exception):
@@ -255,9 +259,8 @@ def check_value(path: str, field: dataclasses.Field, value: Any) -> Any:
             raise wrong
         parsed = numbers = tuple(parsed)
     elif kind is float:
-        if isinstance(parsed, bool) or not isinstance(parsed, int | float) or not math.isfinite(parsed):
+        if isinstance(parsed, bool) or not isinstance(parsed, int | float) or not abs(parsed) < math.inf:
             raise wrong
-        parsed = float(parsed)
         numbers = (parsed,)
     elif type(parsed) is not kind:
         raise wrong
@@ -265,10 +268,33 @@ def check_value(path: str, field: dataclasses.Field, value: Any) -> Any:
         numbers = (parsed,) if kind is int else ()
     if any(not field.metadata["low"] <= n <= field.metadata["high"] for n in numbers):
         raise wrong
+    least, greatest, held = FLOAT32 if kind is float else INT32
+    if any(n and not least <= abs(n) <= greatest for n in numbers):
+        raise ConfigError(f"{wrong}; programs hold {held}")
     choices = field.metadata.get("choices")
     if choices and parsed not in choices:
         raise wrong
-    return parsed
+    return float(parsed) if kind is float else parsed
+
+
+def check_runs(first_seed: int, seeds: int, settings: int = 1) -> None:
+    """Look whether so many runs can be meant, before anything of their number is made.
+
+    Args:
+        first_seed: the least seed, at least 0.
+        seeds: how many seeds there are.
+        settings: how many settings are compared.
+
+    Raises:
+        ConfigError: more than `MAX_RUNS`, or a seed that int32 does not hold.
+    """
+    if settings * seeds > MAX_RUNS:
+        raise ConfigError(
+            f"{settings * seeds:,} runs are asked for, of {settings:,} × {seeds:,} settings and seeds;"
+            f" at most {MAX_RUNS:,} can be: lower --seeds, or sweep fewer values"
+        )
+    if (last := first_seed + seeds - 1) > INT32[1]:
+        raise ConfigError(f"--first_seed={first_seed} leads to seed {last}; lower it, programs hold {INT32[2]}")
 
 
 def describe_domain(field: dataclasses.Field) -> str:
@@ -289,8 +315,18 @@ def describe_domain(field: dataclasses.Field) -> str:
 def check_word(path: str, word: str, known: Collection[str]) -> None:
     """Raise a ConfigError with the nearest known word if `word` is not one of them."""
     if word not in known:
-        near = difflib.get_close_matches(str(word), known, n=1, cutoff=0)[0]
+        near = nearest(word, known)
         raise ConfigError(f"{path} has no {word!r}; did you mean {near!r}? There are: {', '.join(known)}")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return the known word that is most like a word; upper case, and - for _, make no difference."""
+
+    def plain(text: object) -> str:
+        return str(text).lower().replace("-", "_")
+
+    by_plain = {plain(each): each for each in known}
+    return by_plain[difflib.get_close_matches(plain(word), by_plain, n=1, cutoff=0)[0]]
 
 
 def makes_difference(settings: Any, field: dataclasses.Field) -> bool:

@@ -5,10 +5,10 @@ each has its own settings. What a choice lacks is no part of a config, and so of
 """
 
 import dataclasses
-import difflib
 import functools
 import itertools
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -22,10 +22,12 @@ from capsnet_jax.config import (
     Finetune,
     Reconstruction,
     Train,
+    check_runs,
     check_value,
     check_word,
     describe_domain,
     makes_difference,
+    nearest,
 )
 from capsnet_jax.losses import LOSSES
 from capsnet_jax.models import MODELS
@@ -239,8 +241,9 @@ def full_path(path: str) -> str:
     for old, new in RENAMED.items():
         if path == old.rsplit(".", 1)[-1]:
             raise ConfigError(f"{path} is now called {new}")
-    near = same or difflib.get_close_matches(path, known, n=1, cutoff=0)
-    raise ConfigError(f"unknown setting {path!r}; did you mean {near[0]!r}?")
+    names = {full: full for full in known} | SHORT  # as train.lr, and LR
+    near = same[0] if same else names[nearest(leaf if leaf.lower() in SHORT else path, names)]
+    raise ConfigError(f"unknown setting {path!r}; did you mean {near!r}?")
 
 
 def parse_setting(text: str) -> tuple[str, list[str]]:
@@ -266,7 +269,12 @@ def format_value(value: Any) -> str:
 
 
 def grid(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Return every combination of {path: values} as {path: value}, the last path fastest."""
+    """Return every combination of {path: values} as {path: value}, the last path fastest.
+
+    Raises:
+        ConfigError: so many cannot be meant.
+    """
+    check_runs(0, 1, math.prod(map(len, values.values())))
     return [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
 
 

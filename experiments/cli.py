@@ -1,6 +1,7 @@
 """Carry out what the flags of launch.py ask for; a mistake becomes one line and an exit code."""
 
 import ast
+import contextlib
 import dataclasses
 import errno
 import importlib
@@ -8,17 +9,19 @@ import io
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from absl import flags
 
-from capsnet_jax.config import PRESETS, Config, ConfigError, Data, Eval, check_word
+from capsnet_jax.config import PRESETS, Config, ConfigError, Data, Eval, check_runs, check_word
 from experiments import EXPERIMENTS
 
 DEFAULT_EXPERIMENT = "routing_iterations"
+
+Attempt = Callable[[], contextlib.AbstractContextManager[None]]
 
 
 class Asked(NamedTuple):
@@ -87,13 +90,15 @@ def _explain(error: Exception) -> tuple[int | None, str]:
     from capsnet_jax.sweeps.interrupt import Interrupted
     from capsnet_jax.sweeps.lock import LockedError
     from capsnet_jax.sweeps.run import Diverged
+    from capsnet_jax.training.limits import OutOfMemoryError, told_as_out_of_memory
 
+    error = told_as_out_of_memory(error) or error
     line = str(error)
     if isinstance(error, Diverged):
         return 1, line
     if isinstance(error, ConfigError | DataError):
         return 2, line
-    if isinstance(error, LockedError | CheckpointError | WorkerError):
+    if isinstance(error, LockedError | CheckpointError | WorkerError | OutOfMemoryError):
         return 3, line
     if isinstance(error, Interrupted):
         return error.exit_code, line
@@ -149,7 +154,8 @@ def _run(options: flags.FlagValues) -> None:
     from capsnet_jax.sweeps.interrupt import stop_requested
     from capsnet_jax.sweeps.lock import exclusive
     from capsnet_jax.sweeps.plan import Plan
-    from capsnet_jax.training.compile import enable_compilation_cache
+    from capsnet_jax.training.environment import check_devices
+    from capsnet_jax.training.program_cache import enable_compilation_cache
 
     name, workdir = options.experiment or DEFAULT_EXPERIMENT, _workdir(options)
     experiment = _load(name)
@@ -160,6 +166,8 @@ def _run(options: flags.FlagValues) -> None:
             experiment.measure(asked.configs, workdir, stop)
             _show(name, workdir, options, stop)
         return
+    check_runs(options.first_seed, options.seeds, len(asked.configs))
+    check_devices()
     enable_compilation_cache()
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     runs = [records.Run(config, seed) for config in asked.configs for seed in seeds]
@@ -179,12 +187,13 @@ def _run(options: flags.FlagValues) -> None:
         except run.Diverged as outcome:
             diverged = outcome
 
-        def observe() -> None:
-            for record in _finite(records.load(workdir, name)[0]):
+        def observe(attempt: Attempt) -> None:
+            for record in _finite(records.load(workdir, name)[0]) if hasattr(experiment, "observe") else []:
                 _leave_if_asked(stop)
-                restore.save_observation(record, name, experiment.observe)
+                with attempt():
+                    restore.save_observation(record, name, experiment.observe)
 
-        _show(name, workdir, options, stop, observe if hasattr(experiment, "observe") else None)
+        _show(name, workdir, options, stop, observe)
         if diverged:
             raise diverged
 
@@ -215,11 +224,12 @@ def _show(
     workdir: Path,
     options: flags.FlagValues,
     stop: Callable[[], int | None] = lambda: None,
-    observe: Callable[[], None] | None = None,
+    observe: Callable[[Attempt], None] = lambda attempt: None,
 ) -> None:
     """Print the tables of the workdir's records; then observe, and save the figures.
 
-    The tables come first, so that what fails later does not cost them.
+    The tables come first, so that what fails later does not cost them. What fails costs only itself: the rest is done,
+    and then the first error is raised.
     """
     from capsnet_jax import figures
     from capsnet_jax.figures.grouping import studies
@@ -227,34 +237,53 @@ def _show(
     experiment = _load(name)
     if hasattr(experiment, "report"):
         text, measured = experiment.report(workdir)
+        _print_table(text, name, workdir)
         parts = {"": measured}
     else:
-        text, results = _tables(name, experiment, workdir, _baseline(options, experiment))
-        parts = studies(results)
-    if not text:
-        raise ConfigError(f"no finished run of {name} in {workdir}; run it first, or name its --workdir")
-    print(f"\n{text}", flush=True)
-    if observe:
-        observe()
+        parts = studies(_print_tables(name, experiment, workdir, _baseline(options, experiment)))
+    errors: list[Exception] = []
+
+    @contextlib.contextmanager
+    def attempt() -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            errors.append(error)
+
+    observe(attempt)
     for study, members in parts.items():
-        for title, figure in (experiment.figures(members) if members else {}).items():
+        _leave_if_asked(stop)
+        drawn: dict[str, Any] = {}
+        with attempt():
+            drawn = experiment.figures(members) if members else {}
+        for title, figure in drawn.items():
             _leave_if_asked(stop)
             file = "-".join(word for word in (name, title, study) if word)
-            print(figures.save(figure, workdir / "figures" / f"{file}.{options.figure_format}"))
+            with attempt():
+                print(figures.save(figure, workdir / "figures" / f"{file}.{options.figure_format}"))
+    if errors:
+        raise errors[0]
 
 
-def _tables(name: str, experiment: ModuleType, workdir: Path, baseline: dict[str, Any]) -> tuple[str, list[Any]]:
-    """Return the tables of what was trained, and the runs to draw: one that diverged has a row, but no curve."""
+def _print_tables(name: str, experiment: ModuleType, workdir: Path, baseline: dict[str, Any]) -> list[Any]:
+    """Print the tables of what was trained; return the runs to draw: one that diverged has a row, but no curve."""
     from capsnet_jax.report import tables
     from capsnet_jax.sweeps import records
 
     results, swept = records.load(workdir, name)
-    if not results:
-        return "", []
     results = tables.with_counts(results, experiment)
+    _print_table(tables.as_text(results, swept, baseline) if results else "", name, workdir)
     path = workdir / f"{name}.csv"
     tables.write_csv(path, results, swept)
-    return f"{tables.as_text(results, swept, baseline)}\n\n{path}", _finite(results)
+    print(f"\n{path}")
+    return _finite(results)
+
+
+def _print_table(text: str, name: str, workdir: Path) -> None:
+    """Print what was found, at once: whatever fails later, it is told."""
+    if not text:
+        raise ConfigError(f"no finished run of {name} in {workdir}; run it first, or name its --workdir")
+    print(f"\n{text}", flush=True)
 
 
 def _finite(results: Sequence[Any]) -> list[Any]:
@@ -464,5 +493,6 @@ REMEDIES = {
     errno.ENOENT: "was it deleted?",
     errno.ENAMETOOLONG: "use a shorter name",
     errno.ENOTDIR: "name a folder",
+    errno.EEXIST: "name another folder",
     errno.EISDIR: "name a file",
 }

@@ -12,10 +12,12 @@ from capsnet_jax import config, overrides
 from capsnet_jax.config import (
     PRESETS,
     ConfigError,
+    check_runs,
     check_value,
     check_word,
     describe_domain,
     makes_difference,
+    nearest,
     pytree_dataclass,
     static,
     traced,
@@ -24,6 +26,8 @@ from capsnet_jax.overrides import fields_of, flatten
 
 DEFAULT = overrides.build({})
 FIELDS = fields_of(DEFAULT)
+INT32 = "programs hold int32: up to 2147483647"
+FLOAT32 = "programs hold float32: 0, or of a size from 1.2e-38 to 3.4e+38"
 
 
 @pytree_dataclass
@@ -88,6 +92,12 @@ def test_numbers_are_the_leaves_and_can_be_traced():
         ("train.learning_rate", math.nan, "a number of at least 0, not nan"),
         ("train.learning_rate", math.inf, "a number of at least 0, not inf"),
         ("train.learning_rate", -1e-9, "a number of at least 0, not -1e-09"),
+        ("train.learning_rate", 1e39, f"a number of at least 0, not 1e+39; {FLOAT32}"),
+        ("train.learning_rate", 10**400, f"a number of at least 0, not {10**400}; {FLOAT32}"),
+        ("train.learning_rate", 1e-46, f"a number of at least 0, not 1e-46; {FLOAT32}"),
+        ("train.epochs", 2**31, f"a whole number of at least 1, not 2147483648; {INT32}"),
+        ("model.channels", 2**63, f"a whole number of at least 1, not {2**63}; {INT32}"),
+        ("model.decoder", [5, 2**31], f"whole numbers as 512x1024 of at least 1, not [5, 2147483648]; {INT32}"),
         ("loss.reconstruction", 1, "true or false, not 1"),
         ("routing.gradient", "half", "one of full, stop, not 'half'"),
         ("data.dataset", 5, "a word, not 5"),
@@ -120,6 +130,9 @@ def test_wrong_value(path, value, takes):
         ("model.decoder", "512x1024", (512, 1024)),
         ("model.decoder", "64", (64,)),
         ("model.kernel", "5", 5),
+        ("train.epochs", "2147483647", 2**31 - 1),
+        ("train.learning_rate", "3.4e38", 3.4e38),
+        ("train.learning_rate", "1.2e-38", 1.2e-38),
     ],
 )
 def test_text_is_read_in_the_fields_type(path, text, value):
@@ -135,6 +148,8 @@ def test_text_is_read_in_the_fields_type(path, text, value):
         ("routing.iterations", "3.0"),
         ("routing.iterations", "none"),
         ("routing.iterations", ""),
+        ("routing.iterations", "1e1"),
+        ("routing.iterations", "0x10"),
         ("train.learning_rate", "fast"),
         ("train.learning_rate", "inf"),
         ("train.learning_rate", "nan"),
@@ -212,6 +227,23 @@ def test_a_word_that_is_not_there_names_the_nearest():
         assert text.startswith(f"routing.name has no {word!r}; did you mean ")
         assert text.endswith("? There are: dynamic, random")
         assert word != "randon" or "did you mean 'random'?" in text
+
+
+def test_case_and_hyphens_make_no_word_farther():
+    assert nearest("Fashion-MNIST", ["mnist", "fashion_mnist", "kmnist"]) == "fashion_mnist"
+    assert nearest("VGG_A", ["capsnet", "vgg_a", "vgg_b"]) == "vgg_a"
+
+
+def test_no_more_runs_than_can_be_meant():
+    """At once: nothing of their number is made."""
+    check_runs(2**31 - 3, 3)
+    check_runs(0, 20_000, settings=5)
+    with pytest.raises(ConfigError, match=r"^2,000,000,000 runs are asked for, of 1 × 2,000,000,000 settings"):
+        check_runs(0, 2_000_000_000)
+    with pytest.raises(ConfigError, match=r"^100,005 runs are asked for, .* at most 100,000 can be: lower --seeds"):
+        check_runs(0, 20_001, settings=5)
+    with pytest.raises(ConfigError, match=r"^--first_seed=2147483646 leads to seed 2147483648; lower it"):
+        check_runs(2**31 - 2, 3)
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -146,6 +146,9 @@ def test_structure_changes_exactly_with_what_is_not_a_number(path, monkeypatch):
         ("train.learning_rates", "train.learning_rate"),
         ("model.iterations", "routing.iterations"),
         ("datasets", "data.dataset"),
+        ("LR", "train.learning_rate"),
+        ("train.lr", "train.learning_rate"),
+        ("Train.Batch-Size", "train.batch_size"),
         ("routin", "routing."),
         ("", ""),
     ],
@@ -338,6 +341,8 @@ def test_grid_is_every_combination_with_the_last_path_fastest():
         {"routing.iterations": 3, "routing.gradient": "stop"},
     ]
     assert grid({}) == [{}]
+    with pytest.raises(ConfigError, match=r"^1,000,000,000 runs are asked for"):
+        grid(dict.fromkeys("abc", range(1000)))
 
 
 def test_sweep_over_replaces_and_joins_arms():

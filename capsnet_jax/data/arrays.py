@@ -1,4 +1,4 @@
-"""The types of the data room: examples, datasets before and after they are split, and one error.
+"""The types of the data room: examples, datasets before and after they are split; one error, and notes.
 
 Labels are of one of two kinds, in every type and function of this room:
 
@@ -8,6 +8,8 @@ Labels are of one of two kinds, in every type and function of this room:
 
 from __future__ import annotations
 
+import functools
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,6 +25,12 @@ class DataError(Exception):
         super().__init__(" ".join(message.split()))
 
 
+@functools.cache
+def note(message: str) -> None:
+    """Print one line on what a user may not expect of a dataset; each line once."""
+    print(f"note: {message}", file=sys.stderr)
+
+
 class Examples(NamedTuple):
     """Images and their labels, batched along the first axis; a pytree.
 
@@ -35,18 +43,38 @@ class Examples(NamedTuple):
     labels: Int32[Array, " n"] | UInt8[Array, "n classes"]
 
 
+class Description(NamedTuple):
+    """What is known of a dataset without its images.
+
+    Attributes:
+        image_shape: (height, width, channels) of every image.
+        label_names: name of each class, by class number.
+    """
+
+    image_shape: tuple[int, int, int]
+    label_names: tuple[str, ...]
+
+
 class RawDataset(NamedTuple):
-    """A dataset as its publisher splits it, before validation is taken from train. Every loader returns this.
+    """A dataset as its publisher splits it. Every loader returns this.
 
     Attributes:
         label_names: name of each class, by class number.
         train: the publisher's complete training split.
         test: the publisher's test split.
+        validation: the publisher's validation split; None if there is none. It is then taken from train.
     """
 
     label_names: tuple[str, ...]
     train: Examples
     test: Examples
+    validation: Examples | None = None
+
+    @property
+    def splits(self) -> dict[str, Examples]:
+        """The splits that there are, by name."""
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: split for name, split in splits.items() if split is not None}
 
     def check(self, name: str) -> None:
         """Check that the arrays have the types and shapes that everything else relies on.
@@ -55,32 +83,59 @@ class RawDataset(NamedTuple):
             name: the dataset's, for the error.
 
         Raises:
-            DataError: an array is empty or has another type or shape, or a label is not one of the classes.
+            DataError: there are no names of classes, an array is empty or has another type or shape, or a label is not
+                one of the classes.
         """
-        classes = len(self.label_names)
-        for split, (images, labels) in (("train", self.train), ("test", self.test)):
-            where = f"{name}'s {split} split"
-            if images.dtype != "uint8" or images.ndim != 4:
-                raise DataError(
-                    f"{where}: images are {images.dtype}{list(images.shape)}; "
-                    "the loader must return uint8[n, height, width, channels]"
-                )
-            if len(images) == 0:
-                raise DataError(f"{where} is empty")
+        names = self.label_names
+        if not (isinstance(names, tuple) and names and all(isinstance(label, str) for label in names)):
+            raise DataError(f"{name}: label_names are {names!r:.80}; the loader must return a tuple of a str per class")
+        for split, (images, labels) in self.splits.items():
+            _check_split(f"{name}'s {split} split", images, labels, classes=len(names))
             if images.shape[1:] != self.train.images.shape[1:]:
-                raise DataError(f"{where}: images are {images.shape[1:]}, but {self.train.images.shape[1:]} in train")
-            one_class = labels.dtype == "int32" and labels.ndim == 1
-            multi_hot = labels.dtype == "uint8" and labels.shape[1:] == (classes,)
-            if len(labels) != len(images) or not (one_class or multi_hot):
                 raise DataError(
-                    f"{where}: labels are {labels.dtype}{list(labels.shape)}; "
-                    f"the loader must return int32[{len(images)}] or uint8[{len(images)}, {classes}]"
+                    f"{name}'s {split} split: images are {images.shape[1:]}, but {self.train.images.shape[1:]} in train"
                 )
-            highest = classes - 1 if one_class else 1
-            if labels.min() < 0 or labels.max() > highest:
-                raise DataError(f"{where}: labels are from {labels.min()} to {labels.max()}, not from 0 to {highest}")
-        if self.train.labels.ndim != self.test.labels.ndim:
-            raise DataError(f"{name}: labels are multi-hot in one split only")
+            if labels.ndim != self.train.labels.ndim:
+                raise DataError(f"{name}: labels are multi-hot in one split only")
+
+
+def _check_split(where: str, images: Array, labels: Array, *, classes: int) -> None:
+    """Check the arrays of one split by themselves."""
+    if _kind(images) != ("uint8", 4) or 0 in images.shape[1:]:
+        raise DataError(
+            f"{where}: images are {_text(images)}; the loader must return uint8[n, height, width, channels]"
+        )
+    if len(images) == 0:
+        raise DataError(f"{where} is empty")
+    one_class = _kind(labels) == ("int32", 1)
+    multi_hot = _kind(labels) == ("uint8", 2) and labels.shape[1:] == (classes,)
+    if not (one_class or multi_hot) or len(labels) != len(images):
+        raise DataError(
+            f"{where}: labels are {_text(labels)}; "
+            f"the loader must return int32[{len(images)}] or uint8[{len(images)}, {classes}]"
+        )
+    highest = classes - 1 if one_class else 1
+    wrong = (labels < 0) | (labels > highest)
+    if wrong.any():
+        first = tuple(int(axis[0]) for axis in wrong.nonzero())
+        raise DataError(
+            f"{where}: {int(wrong.sum())} of its labels are not in 0…{highest}, the first is {int(labels[first])} "
+            f"at image {first[0]}; leave out images without a label, and number the classes from 0"
+            if one_class
+            else f"{where}: {int(wrong.sum())} of its multi-hot labels are not 0 or 1, the first is "
+            f"{int(labels[first])} at image {first[0]}, class {first[1]}; write 1 for each class that an image shows"
+        )
+
+
+def _kind(array: object) -> tuple[str, int]:
+    """Return the type and the number of axes of an array, and ("", 0) of anything else."""
+    return str(getattr(array, "dtype", "")), len(getattr(array, "shape", ()))
+
+
+def _text(array: object) -> str:
+    """Describe an array as in `uint8[4, 28, 28, 1]`."""
+    dtype, shape = getattr(array, "dtype", None), getattr(array, "shape", None)
+    return f"a {type(array).__name__}, no array" if dtype is None or shape is None else f"{dtype}{list(shape)}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +146,7 @@ class Dataset:
         name: the name it was loaded by.
         label_names: name of each class, by class number.
         train: the examples to learn from.
-        validation: the examples taken from the publisher's training split; empty if none were asked for.
+        validation: the publisher's validation split, else examples taken from train; empty if none were asked for.
         test: the publisher's test split.
     """
 

@@ -1,23 +1,50 @@
 """Decoded arrays on disk, so that only the first load of a set decodes its images."""
 
+import contextlib
+import glob
 import json
 import os
+import secrets
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from capsnet_jax.data.arrays import Examples, RawDataset
 
-_FORMAT = 1  # raise it whenever the layout of the file changes: older files are then rebuilt
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+_FORMAT = 2  # raise it whenever the layout of the file changes: older files are then rebuilt
 
 
 def default_dir() -> Path:
-    """Return the folder of the cache: `CAPSNET_JAX_CACHE`, else `capsnet_jax` in `XDG_CACHE_HOME` or `~/.cache`."""
+    """Return the folder of the cache: `CAPSNET_JAX_CACHE`, else `capsnet_jax` in `XDG_CACHE_HOME` or `~/.cache`.
+
+    Raises:
+        FileNotFoundError: the folder is in the home directory, and there is none.
+    """
     if folder := os.environ.get("CAPSNET_JAX_CACHE"):
+        return expand_home(folder)
+    return expand_home(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "capsnet_jax"
+
+
+def expand_home(folder: str | os.PathLike[str]) -> Path:
+    """Return a folder with its `~` replaced.
+
+    Raises:
+        FileNotFoundError: there is no such home directory.
+    """
+    try:
         return Path(folder).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "capsnet_jax"
+    except RuntimeError as error:
+        raise FileNotFoundError(f"{folder}: there is no such home directory") from error
 
 
 def cached(path: Path, identity: dict[str, str], build: Callable[[], RawDataset]) -> RawDataset:
@@ -48,33 +75,51 @@ def _read(path: Path, stamp: str) -> RawDataset | None:
             # prevent. So compare all checksums first.
             if arrays.zip.testzip() is not None or arrays["stamp"].item() != stamp:
                 return None
-            return RawDataset(
-                tuple(arrays["label_names"].tolist()),
-                train=Examples(arrays["train_images"], arrays["train_labels"]),
-                test=Examples(arrays["test_images"], arrays["test_labels"]),
-            )
+            splits = {
+                split: Examples(arrays[f"{split}_images"], arrays[f"{split}_labels"])
+                for split in ("train", "validation", "test")
+                if f"{split}_images" in arrays
+            }
+            return RawDataset(tuple(arrays["label_names"].tolist()), **splits)
     except Exception:  # a damaged file can raise anything, and the answer is always to build it again
         return None
 
 
 def _write(path: Path, stamp: str, raw: RawDataset) -> None:
     """Write the file in one step, so that nobody reads an incomplete one. Print a warning if that is impossible."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    arrays: dict[str, Any] = {"stamp": np.array(stamp), "label_names": np.array(raw.label_names)}
+    for split, examples in raw.splits.items():
+        arrays |= {f"{split}_{kind}": np.asarray(array) for kind, array in examples._asdict().items()}
+    # Nobody else can have put a file or a link there: the name is random, and "x" creates a file or fails.
+    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_unfinished(path)
         try:
-            with unfinished.open("wb") as file:
-                np.savez(
-                    file,
-                    stamp=np.array(stamp),
-                    label_names=np.array(raw.label_names),
-                    train_images=np.asarray(raw.train.images),
-                    train_labels=np.asarray(raw.train.labels),
-                    test_images=np.asarray(raw.test.images),
-                    test_labels=np.asarray(raw.test.labels),
-                )
-            os.replace(unfinished, path)
+            with unfinished.open("xb") as file:
+                if fcntl is not None:
+                    with contextlib.suppress(OSError):  # a file system without locks
+                        fcntl.flock(file, fcntl.LOCK_EX)
+                np.savez(file, **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(unfinished, path)
         finally:
             unfinished.unlink(missing_ok=True)
     except OSError as error:
-        print(f"warning: decoded images are not cached, set CAPSNET_JAX_CACHE: {error}", file=sys.stderr)
+        warn_uncached(error)
+
+
+def warn_uncached(error: OSError) -> None:
+    """Say that the decoded images could not be kept, and go on."""
+    print(f"warning: decoded images are not cached, set CAPSNET_JAX_CACHE: {error}", file=sys.stderr)
+
+
+def _remove_unfinished(path: Path) -> None:
+    """Remove what killed processes left. The kernel frees a process's lock when it ends, however that ends."""
+    if fcntl is None:
+        return
+    for file in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
+        with contextlib.suppress(OSError), file.open("rb") as left:  # BlockingIOError: its process still writes it
+            fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.unlink()

@@ -5,6 +5,7 @@ it decodes. It returns a dictionary of everything worth looking at; `lengths` or
 add one, write its file and add its line to MODELS; README.md beside this file shows both.
 """
 
+import contextlib
 import dataclasses
 import inspect
 from collections.abc import Callable, Collection
@@ -160,6 +161,45 @@ def init(model: nn.Module, key: jax.Array, image_shape: tuple[int, ...]) -> tupl
     """
     variables = model.init(key, jnp.zeros((1, *image_shape)))
     return variables["params"], variables.get("batch_stats", {})
+
+
+def shapes(config: Config, image_shape: tuple[int, ...], classes: int, *, data: str = "") -> tuple[dict, dict]:
+    """Return the shapes of what `init` draws for the model that a config asks for.
+
+    Args:
+        config: which model.
+        image_shape: [height, width, channels].
+        classes: how many it tells apart.
+        data: the data set's name, for the message.
+
+    Raises:
+        ConfigError: the images are too small, or model and settings do not fit each other.
+    """
+
+    def attempt(**changes: Any) -> tuple[dict, dict]:
+        settings = dataclasses.replace(config.model.settings, **changes)
+        changed = dataclasses.replace(config, model=dataclasses.replace(config.model, settings=settings))
+        return jax.eval_shape(partial(init, build(changed, classes), jax.random.key(0), image_shape))
+
+    try:
+        return attempt()
+    except (ValueError, TypeError) as error:
+        router = "" if config.routing is None else f" with routing.name={config.routing.name}"
+        reason = " ".join(str(error).split("\n")[0].split())
+        if "too small" in reason:
+            reason += f", made from {'×'.join(map(str, image_shape))}; {_remedy(config, attempt)}"
+        raise ConfigError(f"{config.model.name}{router}{data and f' on {data}'}: {reason}") from error
+
+
+def _remedy(config: Config, attempt: Callable[..., Any]) -> str:
+    """Say which setting lets a net take images that are too small for it as it is."""
+    kernels = range(getattr(config.model.settings, "kernel", 1) - 1, 0, -1)
+    stems = ("small",) if hasattr(config.model.settings, "stem") else ()
+    for name, value in [*(("kernel", kernel) for kernel in kernels), *(("stem", stem) for stem in stems)]:
+        with contextlib.suppress(ValueError):
+            attempt(**{name: value})
+            return f"set model.{name}={value}"
+    return "take larger images, or a net for small ones, as model.name=resnet8"
 
 
 def apply(model: nn.Module, params: dict, stats: dict, images: jax.Array) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Weights from elsewhere: torchvision's state dictionaries as our parameters."""
 
+import argparse
 import itertools
 import re
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import safetensors
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
@@ -24,6 +26,17 @@ Rules = list[tuple[str, str | Callable[[re.Match], str]]]  # (pattern in our nam
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's red, green and blue, as torchvision has them
 # Channels of the activations that a layer flattens, which are ordered otherwise there.
 FLATTENED = {"classifier.1.weight": 256, "classifier.0.weight": 512, "aux1.fc1.weight": 128, "aux2.fc1.weight": 128}
+
+CHECKPOINT_NAMES = ("model", "state_dict", "model_state_dict")  # where the checkpoint of a training has its net
+COUNTERS = ("num_batches_tracked", "n_averaged")  # whole numbers of batch norms and of averaged models, of no use here
+SAFETENSORS = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+}  # name of a type there, and here; others are no weights
 
 
 class PretrainedError(ConfigError):
@@ -53,20 +66,25 @@ def load_torchvision(path: str | Path) -> Weights:
     have to go through `imagenet_normalized` before these weights see them. A GoogLeNet saved without its auxiliary
     classifiers has no parameters for ours either: it can be evaluated, and trained with `auxiliary=False`.
 
-    Arrays of less than float32 become float32.
+    Arrays of less than float32 become float32. Of a training's checkpoint the model is read, not its running mean
+    (`model_ema`). Prefixes of what wraps a net, as `module.`, make no difference.
 
     Args:
         path: a `.safetensors` file, or, where PyTorch is installed, a `.pth` file, which its safe loader reads.
 
     Raises:
-        PretrainedError: there is no such file, it is damaged, or it holds other arrays than such a net's.
+        PretrainedError: there is no such file, it is damaged, or it holds other arrays than such a net's, or numbers
+            that are not finite.
     """
     path = Path(path)
-    state = {_modern(name): leaf for name, leaf in _read(path).items() if not name.endswith("num_batches_tracked")}
+    state = {_modern(name): leaf for name, leaf in _read(path).items()}
     name = _recognize(state)
     if name is None:
         raise PretrainedError(f"{path} is of no net known here; load_torchvision reads {', '.join(_families())}")
-    classes = len(state[_output_layer(state)])
+    output = _output_layer(state)
+    if not (state[output].ndim == 2 and state[output].size):
+        raise PretrainedError(f"{path}: its {output} is {list(state[output].shape)}, not [classes, features]")
+    classes = len(state[output])
     entry = models.MODELS[name]
     model = entry(classes=classes)
     params, stats = jax.eval_shape(lambda: models.init(model, jax.random.key(0), entry.image_shape))
@@ -109,18 +127,31 @@ def imagenet_normalized(images: Float[Array, "*batch height width 3"]) -> Float[
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of a state dictionary by their names in the net, without the prefix of what wraps it."""
     if not path.is_file():
         raise PretrainedError(f"there is no file {path}; name a state dictionary, as .safetensors or .pth")
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
+    read = _read_safetensors if path.suffix.lower() == ".safetensors" else _read_pickled
+    state = {name: leaf for name, leaf in read(path).items() if name.rpartition(".")[2] not in COUNTERS}
+    # As `module.` of DataParallel and `_orig_mod.` of torch.compile. Nets here have several layers.
+    while len(first := {name.partition(".")[0] for name in state}) == 1 and all("." in name for name in state):
+        state = {name.removeprefix(f"{next(iter(first))}."): leaf for name, leaf in state.items()}
+    return {name: _as_floats(path, name, leaf) for name, leaf in state.items()}
 
-        try:
-            return load_file(path)
-        except (SafetensorError, KeyError) as error:
-            raise PretrainedError(
-                f"{path} is no whole safetensors file ({error}); download or save it again"
-            ) from error
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    try:
+        views = safetensors.deserialize(path.read_bytes())
+    except safetensors.SafetensorError as error:
+        raise PretrainedError(f"{path} is no whole safetensors file ({error}); download or save it again") from error
+    state: dict[str, Any] = {}
+    for name, view in views:
+        dtype = SAFETENSORS.get(view["dtype"])
+        state[name] = np.frombuffer(view["data"], dtype).reshape(view["shape"]) if dtype else view["dtype"]
+    return state
+
+
+def _read_pickled(path: Path) -> dict[str, Any]:
+    """Return what a file of PyTorch's holds, read by its safe loader, which runs no code that a file brings."""
     try:
         import torch
     except ImportError as error:
@@ -128,11 +159,60 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             f"{path} can be read where PyTorch is installed; install it, or save the weights as .safetensors"
         ) from error
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        return {name: leaf.numpy() for name, leaf in state.items()}
+        with torch.serialization.safe_globals([argparse.Namespace]):  # the arguments in torchvision's checkpoints
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever unpickling something else may raise
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        reason = (str(error).strip() or repr(error)).splitlines()[0].split(". ")[0]
+        if "weights_only" in str(error):  # then the rest is PyTorch's advice to switch its safe loader off
+            other = re.search(r"GLOBAL (\S+)", str(error))
+            reason = f"it holds a {other[1]}" if other else "it is damaged, or holds other things than tensors"
         raise PretrainedError(f"{path} is no state dictionary ({reason}); save a module's state_dict()") from error
+    return {name: _to_numpy(leaf) for name, leaf in _state_of(path, loaded).items()}
+
+
+def _state_of(path: Path, loaded: Any) -> Mapping[str, Any]:
+    """Return the state dictionary that was loaded, or the one of the model in a checkpoint of a training."""
+
+    def is_state(value: Any) -> bool:
+        named = isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
+        return named and any(hasattr(leaf, "detach") for leaf in value.values())
+
+    found = {name: value for name, value in loaded.items() if is_state(value)} if isinstance(loaded, Mapping) else {}
+    if not found and is_state(loaded):
+        return loaded
+    for name in (*CHECKPOINT_NAMES, *(found if len(found) == 1 else ())):
+        if name in found:
+            return found[name]
+    several = f"there are {', '.join(map(str, found))}" if found else f"it is a {type(loaded).__name__}"
+    raise PretrainedError(f"{path} is no state dictionary ({several}); save a module's state_dict()")
+
+
+def _to_numpy(leaf: Any) -> Any:
+    """Return a tensor as an array, or what it is, in a word, if it cannot be one."""
+    import torch
+
+    if not isinstance(leaf, torch.Tensor):
+        return type(leaf).__name__
+    try:
+        small = leaf.is_floating_point() and leaf.dtype.itemsize < 4  # NumPy does not know all of these types
+        return (leaf.to(torch.float32) if small else leaf).numpy(force=True)
+    except (TypeError, RuntimeError):  # sparse, quantized, packed or without data
+        return f"{leaf.layout} of {leaf.dtype} on {leaf.device}"
+
+
+def _as_floats(path: Path, name: str, leaf: Any) -> np.ndarray:
+    """Return an array of finite float32 or float64."""
+    if not (isinstance(leaf, np.ndarray) and jnp.issubdtype(leaf.dtype, jnp.floating)):
+        kind = f"array of {leaf.dtype}" if isinstance(leaf, np.ndarray) else leaf
+        raise PretrainedError(
+            f"{path}: its {name} is no array of floating-point numbers ({kind}); save a float32 module's state_dict()"
+        )
+    wide = leaf if leaf.dtype.itemsize >= 4 else leaf.astype(np.float32)
+    if bad := int(np.count_nonzero(~np.isfinite(wide))):
+        raise PretrainedError(
+            f"{path}: its {name} has {bad} of {wide.size} numbers that are NaN or infinite; take an earlier checkpoint"
+        )
+    return wide
 
 
 def _modern(name: str) -> str:
@@ -192,8 +272,8 @@ def _families() -> list[str]:
 
 def _vgg_stages(state: Mapping[str, np.ndarray]) -> list[list[int]]:
     """Return positions of VGG's convolutions among its features; between two stages there is a pooling more."""
-    convolutions = [key for key, leaf in state.items() if key.startswith("features.") and leaf.ndim == 4]
-    positions = sorted(int(key.split(".")[1]) for key in convolutions)
+    named = {re.fullmatch(r"features\.(\d+)\.weight", key): leaf for key, leaf in state.items()}
+    positions = sorted(int(match[1]) for match, leaf in named.items() if match and leaf.ndim == 4)
     step = 3 if "features.1.running_mean" in state else 2
     stages = [[positions[0]]]
     for before, position in itertools.pairwise(positions):

@@ -153,8 +153,8 @@ def _abstract(
     config: Config, image_shape: tuple[int, int, int], classes: int
 ) -> tuple[nn.Module, Any, Any, jax.ShapeDtypeStruct]:
     """Return a model, the shapes of its parameters and statistics, and that of one image."""
+    params, stats = models.shapes(config, image_shape, classes)
     model = models.build(config, classes)
-    params, stats = jax.eval_shape(lambda: models.init(model, jax.random.key(0), image_shape))
     return model, params, stats, jax.ShapeDtypeStruct((1, *image_shape), "float32")
 
 

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import filelock
 
 LOCK_SECONDS = 60.0
-CHECKSUM = "checksum"
+CHECKSUM = b'"checksum": "'
 log = logging.getLogger(__name__)
 
 
@@ -35,18 +35,22 @@ def write_bytes(path: Path, data: bytes) -> None:
         OSError: the folder cannot be written, or the disk is full.
     """
     make_folder(path.parent)
-    partial, file = _new_partial(path.parent)
     try:
-        with file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(partial, path)
-    except BaseException:
-        with contextlib.suppress(OSError):  # what went wrong first is what is told
-            partial.unlink(missing_ok=True)
+        partial, file = _new_partial(path.parent)
+        try:
+            with file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(partial, path)
+        except BaseException:
+            with contextlib.suppress(OSError):  # what went wrong first is what is told
+                partial.unlink(missing_ok=True)
+            raise
+        _flush_folder(path.parent)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None  # the name that a person knows
         raise
-    _flush_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -103,10 +107,10 @@ def append_lines(path: Path, values: Sequence[dict[str, Any]]) -> None:
     Raises:
         OSError: no line was written, and the file is as it was; or others hold the lock for a minute.
     """
-    text = "".join(to_json(value | {CHECKSUM: _checksum(value)}) + "\n" for value in values)
+    lines = b"".join(_to_line(value) + b"\n" for value in values)
     make_folder(path.parent)
     with _locked(path):
-        _append(path, text.encode())
+        _append(path, lines)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -173,16 +177,22 @@ def _tail(descriptor: int, size: int) -> bytes:
 
 def _parse(line: bytes) -> dict[str, Any] | None:
     """Return what a line holds beside its checksum; None where that is not what was written."""
-    try:
-        row = json.loads(line)
-        checksum = row.pop(CHECKSUM)
-        return row if checksum == _checksum(row) else None
-    except (ValueError, RecursionError, AttributeError, TypeError, KeyError):  # no JSON, no object, or no checksum
+    body, _, checksum = line.rstrip(b"\r").rpartition(CHECKSUM)
+    if checksum != _checksum(body):
         return None
+    row = json.loads(line)
+    del row["checksum"]
+    return row
 
 
-def _checksum(row: dict[str, Any]) -> str:
-    return hashlib.blake2b(to_json(row).encode(), digest_size=8).hexdigest()
+def _to_line(value: dict[str, Any]) -> bytes:
+    """Return a JSON object of one line, the checksum of what stands before it as its last value."""
+    body = to_json(value)[:-1].encode() + (b", " if value else b"")
+    return body + CHECKSUM + _checksum(body)
+
+
+def _checksum(body: bytes) -> bytes:
+    return hashlib.blake2b(body, digest_size=8).hexdigest().encode() + b'"}'
 
 
 def _split(path: Path) -> list[bytes]:

@@ -10,7 +10,7 @@ import filelock
 
 
 class LockedError(Exception):
-    """Another process works in the folder, or it cannot be locked; the message names folder and remedy."""
+    """Another process works in the folder; the message names folder and remedy."""
 
 
 class ProgramLock:
@@ -37,7 +37,7 @@ class ProgramLock:
             process, holds it.
 
         Raises:
-            LockedError: the folder cannot be written.
+            OSError: the folder cannot be written.
         """
         if self._lock.is_locked:
             return True
@@ -47,9 +47,9 @@ class ProgramLock:
             self._pid.write_text(f"{os.getpid()} {socket.gethostname()}\n")
         except filelock.Timeout:
             return False
-        except OSError as error:
+        except OSError:
             self._lock.release()
-            raise LockedError(f"{self._path.parent} cannot be locked ({error}): use another workdir") from error
+            raise
         return True
 
     def release(self) -> None:
@@ -73,7 +73,8 @@ def exclusive(folder: Path) -> Iterator[None]:
     """Hold a folder, made where missing, for this process alone.
 
     Raises:
-        LockedError: at once, where another process holds it, or where the folder cannot be written.
+        LockedError: at once, where another process holds it.
+        OSError: the folder cannot be written.
     """
     lock = ProgramLock(folder / ".lock")
     if not lock.acquire():

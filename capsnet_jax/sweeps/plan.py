@@ -3,20 +3,17 @@
 import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from capsnet_jax import data, models
-from capsnet_jax.config import Config, ConfigError, Data, Eval
+from capsnet_jax.config import Config, Data, Eval
 from capsnet_jax.overrides import flatten, program_key
 from capsnet_jax.sweeps.pretrain import pretraining_run
 from capsnet_jax.sweeps.records import Run
 from capsnet_jax.training.evaluation import ObserveFn
 from capsnet_jax.training.finetune import check_frozen, check_pretrained
-from capsnet_jax.training.step import steps_per_epoch
+from capsnet_jax.training.limits import check_limits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,35 +65,31 @@ def check(runs: Sequence[Run], datasets: Mapping[Data, data.Dataset]) -> None:
     Raises:
         ConfigError: no such layer, a batch larger than the set, images too small, or a model or router that does not
           fit what calls it.
+        OutOfMemoryError: one run alone needs more memory than there is.
     """
     for run in (group[0] for group in group_by_program(runs).values()):
         config, dataset = run.config, datasets[run.config.data]
-        if steps_per_epoch(config, dataset.train) == 0:
-            raise ConfigError(
-                f"train.batch_size={config.train.batch_size} is more than the"
-                f" {dataset.train.labels.shape[0]} training images of {dataset.name}; lower it"
-            )
-        params = param_shapes(config, dataset)
+        params = _param_shapes(config, dataset)
+        check_limits(config, 1, dataset, params)
         models.check_head(config.model.name, params)
         check_frozen(params, config.train.frozen)
         if source := pretraining_run(run):
-            pretrained = param_shapes(source.config, datasets[source.config.data])
+            pretrained = _param_shapes(source.config, datasets[source.config.data])
             check_pretrained(params, pretrained, config.finetune, models.MODELS[config.model.name].head_layers)
 
 
-def param_shapes(config: Config, dataset: data.Dataset) -> dict[str, Any]:
-    """Return the shapes of a model's parameters, layer by layer.
+def check_memory(group: Sequence[Run], dataset: data.Dataset) -> None:
+    """Look whether runs of one structure fit into memory side by side.
 
     Raises:
-        ConfigError: the images are too small, or model and settings do not fit each other.
+        OutOfMemoryError: they do not.
     """
-    try:
-        model = models.build(config, dataset.classes)
-        return jax.eval_shape(partial(models.init, model, jax.random.key(0), dataset.image_shape))[0]
-    except (ValueError, TypeError) as error:
-        router = "" if config.routing is None else f" with routing.name={config.routing.name}"
-        reason = " ".join(str(error).split("\n")[0].split())
-        raise ConfigError(f"{config.model.name}{router} on {dataset.name}: {reason}") from error
+    config = group[0].config
+    check_limits(config, len(group), dataset, _param_shapes(config, dataset))
+
+
+def _param_shapes(config: Config, dataset: data.Dataset) -> dict[str, Any]:
+    return models.shapes(config, dataset.image_shape, dataset.classes, data=dataset.name)[0]
 
 
 def title(group: Sequence[Run], runs: Sequence[Run]) -> str:

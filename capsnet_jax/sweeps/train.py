@@ -1,6 +1,5 @@
 """Train the runs of one program side by side: checkpoints, events, progress, and a record for each run in the end."""
 
-import contextlib
 import dataclasses
 import datetime
 import hashlib
@@ -9,7 +8,6 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -19,9 +17,9 @@ from capsnet_jax.config import Data
 from capsnet_jax.overrides import flatten
 from capsnet_jax.sweeps import checkpoint, records
 from capsnet_jax.sweeps.code import code_of
-from capsnet_jax.sweeps.events import EventWriter
-from capsnet_jax.sweeps.interrupt import Interrupted
-from capsnet_jax.sweeps.plan import Plan
+from capsnet_jax.sweeps.events import GroupEvents, select_run
+from capsnet_jax.sweeps.interrupt import Interrupted, check
+from capsnet_jax.sweeps.plan import Plan, check_memory
 from capsnet_jax.sweeps.pretrain import initialize_from_pretrained, pretraining_run
 from capsnet_jax.sweeps.progress import Progress
 from capsnet_jax.sweeps.records import Record, Run
@@ -52,8 +50,10 @@ def train_together(
 
     Raises:
         Interrupted: after saving.
+        OutOfMemoryError: they do not fit into memory side by side.
     """
     dataset = datasets[group[0].config.data]
+    check_memory(group, dataset)
     configs, seeds = [run.config for run in group], [run.seed for run in group]
     batch = configs[0].train.batch_size * len(group)
     checkpoints = checkpoint_folder(folder, [run.name for run in group])
@@ -65,36 +65,35 @@ def train_together(
             states = initialize_from_pretrained(states, group, plan.workdir, datasets[source.config.data])
         start = checkpoint.Restored(0, states, [])
     step, history = start.step, start.history
-    progress.begin(count_images(group, dataset), name)
+    check(plan.stop)
+    progress.begin(count_images(group, dataset), configs[0].train.epochs, name)
     progress.skip(step * batch)
     progress.say(f"{name}: compiling" + (f", going on from step {step}" if step else ""))
-    with contextlib.ExitStack() as stack:
-        folders = [records.run_folder(plan.workdir, run.name) for run in group]
-        writers = [stack.enter_context(EventWriter(f, select_run(history, i))) for i, f in enumerate(folders)]
-        saved = time.monotonic()
-        for at in fit(configs, seeds, dataset, parallel=plan.parallel, start=start, observe_fn=plan.observe_fn):
-            new_epochs, history = at.history[len(history) :], at.history
-            for i, writer in enumerate(writers):
-                for row in select_run(new_epochs, i):
-                    writer.epoch(row)
-            where = f"{name} · {_where(at, configs[0].train.epochs)}"
-            compiling = at.compile_seconds if step == start.step else 0.0
-            progress.advance((at.step - step) * batch, where, keep=bool(new_epochs), compiling=compiling)
-            step = at.step
-            signum, all_diverged = plan.stop(), bool(np.all(np.asarray(at.states.diverged) >= 0))
-            if signum or time.monotonic() - saved > CHECKPOINT_SECONDS:
-                checkpoint.save(checkpoints, step, at.states, history, code=code)
-                saved = time.monotonic()
-            if signum:
-                raise Interrupted(signum)
-            if all_diverged:
-                progress.skip((at.total - step) * batch)
-                break
-    _finish(group, at, dataset, plan, checkpoints)
+    folders = [records.run_folder(plan.workdir, run.name) for run in group]
+    events = GroupEvents(folders, configs, seeds, dataset, history, parallel=plan.parallel)
+    saved = time.monotonic()
+    for at in fit(configs, seeds, dataset, parallel=plan.parallel, start=start, observe_fn=plan.observe_fn):
+        events.update(at)
+        new_epoch, history = len(at.history) > len(history), at.history
+        where = f"{name} · {_where(at, configs[0].train.epochs)}"
+        progress.advance((at.step - step) * batch, where, at.training_seconds, at.evaluation_seconds, keep=new_epoch)
+        step = at.step
+        signum, all_diverged = plan.stop(), bool(np.all(np.asarray(at.states.diverged) >= 0))
+        if signum or time.monotonic() - saved > CHECKPOINT_SECONDS:
+            checkpoint.save(checkpoints, step, at.states, history, code=code)
+            saved = time.monotonic()
+        if signum:
+            raise Interrupted(signum)
+        if all_diverged:
+            progress.skip((at.total - step) * batch)
+            break
+    _finish(group, at, dataset, plan, checkpoints, events)
     return at.compile_seconds
 
 
-def _finish(group: list[Run], at: FitProgress, dataset: data.Dataset, plan: Plan, checkpoints: Path) -> None:
+def _finish(
+    group: list[Run], at: FitProgress, dataset: data.Dataset, plan: Plan, checkpoints: Path, events: GroupEvents
+) -> None:
     """Read the test set, save the parameters, and append all the group's records at once."""
     configs = [run.config for run in group]
     tested, wrong = evaluation.read_test_set(
@@ -136,11 +135,7 @@ def _finish(group: list[Run], at: FitProgress, dataset: data.Dataset, plan: Plan
     if max(diverged) >= 0:
         checkpoint.save(checkpoints, at.step, at.states, at.history, code=code_of(configs[0]))
     records.append(finished, plan.workdir)
-
-
-def select_run(history: Sequence[dict[str, Any]], run: int) -> list[dict[str, Any]]:
-    """Return one run's rows of a history whose metrics hold one value a run."""
-    return [{n: v[run] if isinstance(v, list) else v for n, v in row.items()} for row in history]
+    events.finish(at, [record.result for record in finished])
 
 
 def checkpoint_folder(program: Path, names: Sequence[str]) -> Path:
@@ -164,4 +159,4 @@ def _where(at: FitProgress, epochs: int) -> str:
         loss, error = np.mean(last["train_loss"]), np.mean(last["validation_error"])
         text += f" · train loss {loss:.4f}"
         text += "" if math.isnan(error) else f" · validation error {error:.2f} %"
-    return f"{text} · {at.images_per_second:,.0f} images/s"
+    return f"{text} · training at {at.images_per_second:,.0f} images/s"

@@ -33,6 +33,8 @@ class FitProgress(NamedTuple):
         history: a dictionary for every finished epoch: {"epoch", "images_per_second", each metric: one value a run}.
         images_per_second: of all runs together, in this epoch and process, compilation and evaluation left out.
         compile_seconds: time that compiling the training program took.
+        training_seconds: of all chunks in this process; neither compilation nor evaluation is in them.
+        evaluation_seconds: of all evaluations in this process, compilation left out.
     """
 
     step: int
@@ -41,6 +43,8 @@ class FitProgress(NamedTuple):
     history: list[dict[str, Any]]
     images_per_second: float
     compile_seconds: float
+    training_seconds: float
+    evaluation_seconds: float
 
 
 def fit(
@@ -77,7 +81,7 @@ def fit(
     step, states, history = start or (0, initial_states(configs, seeds, data, parallel=parallel), [])
     states = jax.device_put(states)
     if step == total:
-        yield FitProgress(step, total, states, history, math.nan, 0.0)
+        yield FitProgress(step, total, states, history, math.nan, 0.0, 0.0, 0.0)
         return
 
     program, compile_seconds = compile_steps(
@@ -85,10 +89,11 @@ def fit(
     )
     permute = epoch_permutation(train, parallel=parallel)
     order = permute(seed_array, step // steps)  # of the epoch to go on with; compiled here, before the clock starts
-    evaluate = make_evaluator(data.classes, parallel, observe_fn)
+    evaluate: Any = None  # compiled at the end of the first epoch, so that a stop before it need not wait for it
     observed = observed_subset(validation)
 
     chunk, done, busy = 1, 0, 0.0  # the next chunk's steps; this epoch's steps and seconds in this process
+    training_seconds = evaluation_seconds = 0.0
     while step < total:
         end = min(step + chunk, (step // steps + 1) * steps)
         clock = time.perf_counter()
@@ -97,19 +102,25 @@ def fit(
         states = program(stacked, seed_array, states, train, order, np.int32(step), np.int32(end))
         jax.block_until_ready(states)
         seconds = time.perf_counter() - clock
-        done, busy = done + end - step, busy + seconds
+        done, busy, training_seconds = done + end - step, busy + seconds, training_seconds + seconds
         speed = len(configs) * config.train.batch_size * done / busy
         chunk = next_chunk(end - step, seconds, chunk_seconds)
         step = end
         if step % steps == 0:
             means = mean_metrics(states.sums, steps * config.train.batch_size)
             metrics = {f"train_{name}": values for name, values in means.items()}
-            evaluated, _ = evaluate(stacked, *states.eval_params, validation, observed)
+            examined = (stacked, *states.eval_params, validation, observed)
+            if evaluate is None:
+                evaluate = make_evaluator(data.classes, parallel, observe_fn)
+                evaluate = evaluate.lower(*examined).compile()
+            clock = time.perf_counter()
+            evaluated, _ = evaluate(*examined)
             metrics |= {f"validation_{name}": values for name, values in evaluated.items()}
             row = {n: to_floats(jnp.where(states.diverged < 0, values, jnp.nan)) for n, values in metrics.items()}
+            evaluation_seconds += time.perf_counter() - clock
             history = [*history, {"epoch": step // steps, "images_per_second": speed} | row]
             done, busy = 0, 0.0
-        yield FitProgress(step, total, states, history, speed, compile_seconds)
+        yield FitProgress(step, total, states, history, speed, compile_seconds, training_seconds, evaluation_seconds)
 
 
 def next_chunk(steps: int, seconds: float, chunk_seconds: float) -> int:

@@ -1,3 +1,8 @@
+import errno
+import fcntl
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +28,11 @@ def raw_dataset(seed=0, multi_hot=False):
 
 def assert_same(one, other):
     assert one.label_names == other.label_names
-    for left, right in zip((*one.train, *one.test), (*other.train, *other.test), strict=True):
-        assert left.dtype == right.dtype
-        np.testing.assert_array_equal(left, right)
+    assert list(one.splits) == list(other.splits)
+    for left, right in zip(one.splits.values(), other.splits.values(), strict=True):
+        for mine, yours in zip(left, right, strict=True):
+            assert mine.dtype == yours.dtype
+            np.testing.assert_array_equal(mine, yours)
 
 
 class Build:
@@ -50,6 +57,12 @@ def test_built_once_then_read(tmp_path):
 
 def test_multi_hot_labels_are_read_as_they_were_written(tmp_path):
     raw = raw_dataset(multi_hot=True)
+    cached(tmp_path / "set.npz", IDENTITY, lambda: raw)
+    assert_same(cached(tmp_path / "set.npz", IDENTITY, Build()), raw)
+
+
+def test_a_validation_split_is_read_as_it_was_written(tmp_path):
+    raw = raw_dataset()._replace(validation=raw_dataset(seed=5).test)
     cached(tmp_path / "set.npz", IDENTITY, lambda: raw)
     assert_same(cached(tmp_path / "set.npz", IDENTITY, Build()), raw)
 
@@ -111,12 +124,73 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_full_disk_costs_the_cache_and_no_more(tmp_path, monkeypatch, capsys):
+    def full(file, **arrays):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cache.np, "savez", full)
+    assert_same(cached(tmp_path / "set.npz", IDENTITY, Build()), raw_dataset())
+    assert list(tmp_path.iterdir()) == []
+    assert "No space left" in capsys.readouterr().err
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from capsnet_jax.data import cache
+from tests.data.test_cache import IDENTITY, raw_dataset
+cache.np.savez = lambda file, **arrays: (file.write(b"half"), file.flush(), os.kill(os.getpid(), signal.SIGKILL))
+cache.cached(Path(sys.argv[1]), IDENTITY, raw_dataset)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_but_not_what_another_one_writes(tmp_path):
+    path = tmp_path / "set.npz"
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(path)], cwd=Path(__file__).parents[2], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert [left.read_bytes() for left in tmp_path.iterdir()] == [b"half"]
+    others = tmp_path / "set.npz.0123.tmp"
+    with others.open("xb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert_same(cached(path, IDENTITY, Build()), raw_dataset())
+    assert set(tmp_path.iterdir()) == {path, others}
+
+
+def test_no_link_is_followed(tmp_path, monkeypatch, capsys):
+    victim, path = tmp_path / "victim", tmp_path / "cache" / "set.npz"
+    path.parent.mkdir()
+    victim.write_text("precious")
+    monkeypatch.setattr(cache.secrets, "token_hex", lambda count: "guessed")
+    monkeypatch.setattr(cache, "_remove_unfinished", lambda path: None)
+    path.with_name("set.npz.guessed.tmp").symlink_to(victim)
+    assert_same(cached(path, IDENTITY, Build()), raw_dataset())
+    assert capsys.readouterr().err.startswith("warning:")
+    path.symlink_to(victim)
+    assert_same(cached(path, IDENTITY, Build()), raw_dataset())
+    assert victim.read_text() == "precious"
+    assert not path.is_symlink()
+
+
 def test_the_folder_follows_the_environment(monkeypatch):
     monkeypatch.setenv("CAPSNET_JAX_CACHE", "/chosen")
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
     monkeypatch.setenv("HOME", "/home/me")
     assert default_dir() == Path("/chosen")
+    monkeypatch.setenv("CAPSNET_JAX_CACHE", "~/chosen")
+    assert default_dir() == Path("/home/me/chosen")
     monkeypatch.delenv("CAPSNET_JAX_CACHE")
     assert default_dir() == Path("/xdg/capsnet_jax")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert default_dir() == Path("/home/me/.cache/capsnet_jax")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(Path, "expanduser", no_home)
+    with pytest.raises(FileNotFoundError, match=r"^~/.cache: there is no such home directory$"):
+        default_dir()
+
+
+def no_home(path):
+    """Replace `Path.expanduser` as it is without `HOME` and without an entry in passwd."""
+    if str(path).startswith("~"):
+        raise RuntimeError("Could not determine home directory.")
+    return path

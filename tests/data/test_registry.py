@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from capsnet_jax.data import DATASETS, DataError, DatasetEntry, Examples, RawDataset, dimensions, load
+from capsnet_jax.data import DATASETS, DataError, DatasetEntry, Examples, RawDataset, describe, dimensions, load
 
 
 def test_importing_the_table_is_cheap():
@@ -27,6 +27,7 @@ def test_every_set_is_described_in_one_line(name):
 def test_declared_dimensions_are_those_of_what_is_loaded(name):
     data = load(name)
     assert dimensions(name) == (data.image_shape, data.classes)
+    assert describe(name) == (data.image_shape, data.label_names)
 
 
 def guest():
@@ -62,6 +63,8 @@ def test_a_guest_is_one_function_and_one_line(monkeypatch):
         np.testing.assert_array_equal(index % 3, labels)
     assert load("guest", transform="rotated").image_shape == (4, 5, 1)
     assert dimensions("guest") == ((5, 4, 1), 3)
+    assert describe("guest") == ((5, 4, 1), ("a", "b", "c"))
+    assert describe("guest", transform="rotated").image_shape == (4, 5, 1)
 
 
 def test_declared_dimensions_need_no_load(monkeypatch):
@@ -90,14 +93,29 @@ def test_a_guest_whose_arrays_are_of_another_kind_is_refused(monkeypatch):
         return raw._replace(test=raw.test._replace(images=raw.test.images / 255))
 
     monkeypatch.setitem(DATASETS, "guest", DatasetEntry("floats", as_floats))
-    for function in (load, dimensions):
+    for function in (load, describe, dimensions):
         with pytest.raises(DataError, match=r"^guest's test split: images are float64"):
             function("guest")
 
 
+def test_a_loader_that_returns_something_else_is_refused(monkeypatch):
+    monkeypatch.setitem(DATASETS, "guest", DatasetEntry("a list", lambda: [1, 2, 3]))
+    with pytest.raises(DataError, match=r"^guest: its loader returned a list; it must return a RawDataset"):
+        load("guest")
+
+
+def test_a_guest_may_bring_its_validation_split(monkeypatch):
+    monkeypatch.setitem(
+        DATASETS, "guest", DatasetEntry("split in three", lambda: guest()._replace(validation=guest().test))
+    )
+    data = load("guest", validation_fraction=0.5, transform="inverted")
+    assert len(data.train.labels) == 30
+    np.testing.assert_array_equal(data.validation.images, 255 - guest().test.images)
+
+
 def test_a_set_with_a_loader_has_no_label_key_config_or_version(monkeypatch):
     monkeypatch.setitem(DATASETS, "guest", DatasetEntry("three classes", guest))
-    for function in (load, dimensions):
+    for function in (load, describe, dimensions):
         for wrong in ("guest/small", "guest:1.0.0"):
             with pytest.raises(DataError, match=r"guest has no configs and no versions"):
                 function(wrong)

@@ -3,8 +3,16 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from capsnet_jax.data import DataError, Examples
-from capsnet_jax.data.split import balanced_counts, check_bounds, class_groups, class_ranks, train_and_validation
+from capsnet_jax.data import DataError, Examples, RawDataset
+from capsnet_jax.data.split import (
+    balanced_counts,
+    check_bounds,
+    class_groups,
+    class_ranks,
+    split_raw,
+    train_and_test,
+    train_and_validation,
+)
 
 SIZES = (50, 31, 7, 0, 12)
 
@@ -80,6 +88,52 @@ def test_more_than_there_is_is_refused():
         train_and_validation(unbalanced(), validation_fraction=0.0, train_size=101, name="set")
     with pytest.raises(DataError, match="without training examples"):
         train_and_validation(unbalanced(), validation_fraction=0.99, train_size=0, name="set")
+
+
+def test_test_is_a_fifth_of_each_class_where_there_is_none():
+    train, test = train_and_test(unbalanced(), name="set")
+    assert np.bincount(test.labels, minlength=5).tolist() == [10, 6, 1, 0, 2]
+    assert sorted(ids(train) + ids(test)) == list(range(100))
+    for part in (train, test):
+        np.testing.assert_array_equal(part.labels, unbalanced().labels[ids(part)])
+    few = Examples(np.zeros((4, 1, 1, 1), np.uint8), np.array([0, 1, 1, 2], np.int32))
+    assert train_and_test(few, name="set")[1].labels.tolist() == [1]  # the others would be without training images
+    with pytest.raises(DataError, match="set has no test split, and no class with two images"):
+        train_and_test(Examples(few.images[:2], few.labels[:2]), name="set")
+
+
+def raw_dataset(**more):
+    return RawDataset(tuple("abcde"), train=unbalanced(), test=unbalanced(), **more)
+
+
+def test_a_validation_split_of_its_own_is_validation_and_train_stays_whole():
+    own = Examples(np.full((3, 1, 1, 1), 200, np.uint8), np.array([0, 1, 2], np.int32))
+    for fraction in (0.01, 0.5):
+        train, validation, _ = split_raw(
+            raw_dataset(validation=own), validation_fraction=fraction, train_size=0, name="set"
+        )
+        assert ids(train) == list(range(100))
+        assert ids(validation) == [200, 200, 200]
+    train, validation, _ = split_raw(raw_dataset(validation=own), validation_fraction=0.0, train_size=20, name="set")
+    assert (len(train.labels), len(validation.labels)) == (20, 0)
+
+
+def test_classes_without_images_are_said_once(capsys):
+    arguments = {"validation_fraction": 0.05, "train_size": 0, "name": "notes"}
+    for _ in range(2):
+        split_raw(raw_dataset(), **arguments)
+    assert capsys.readouterr().err.splitlines() == [
+        "note: notes: train has no image of 1 of 5 classes (d)",
+        "note: notes: validation has no image of 2 of 5 classes (c, d)",  # 5% of 7 rounds to none
+        "note: notes: test has no image of 1 of 5 classes (d)",
+    ]
+    only_first = Examples(*(x[unbalanced().labels == 0] for x in unbalanced()))
+    one_hot = only_first._replace(labels=np.eye(5, dtype=np.uint8)[only_first.labels])
+    raw = RawDataset(tuple("abcde"), train=one_hot, test=one_hot)
+    split_raw(raw, **arguments | {"validation_fraction": 0.0, "name": "hot"})
+    assert capsys.readouterr().err.splitlines() == [
+        f"note: hot: {split} has no image of 4 of 5 classes (b, c, d, …)" for split in ("train", "test")
+    ]
 
 
 def several_classes(count=200, classes=4):

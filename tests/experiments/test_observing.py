@@ -17,8 +17,8 @@ def figures_of(workdir, name):
     return {path.stem.removeprefix(f"{name}-") for path in (workdir / "figures").glob(f"{name}-*.png")}
 
 
-def flags(name, workdir, *more):
-    return (f"--experiment={name}", *tiny.STUDY, f"--workdir={workdir}", *more)
+def flags(name, workdir):
+    return (f"--experiment={name}", *tiny.STUDY, f"--workdir={workdir}")
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_what_is_observed_is_saved_and_drawn(name, figures, workdir, capsys):
     for params in workdir.glob("runs/*/params.safetensors"):
         params.unlink()
     shutil.rmtree(workdir / "figures")
-    code, _, error = tiny.call(capsys, *flags(name, workdir, "--figures_only"))
+    code, _, error = tiny.call(capsys, f"--experiment={name}", f"--workdir={workdir}", "--figures_only")
     assert (code, error) == (0, "")
     assert figures_of(workdir, name) == figures
     assert saved == {path: path.read_bytes() for path in saved}

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from capsnet_jax import config, models, overrides
+from capsnet_jax.config import ConfigError
 from capsnet_jax.losses import total_loss
 from capsnet_jax.models import MODELS
 from tests.models.random_params import random_variables
@@ -226,3 +227,28 @@ def test_a_model_without_the_head_that_it_names_is_a_mistake(monkeypatch):
         "mine says that readout+aux tells the classes, but has no such layer;"
         " name its head_layers in MODELS from conv1, classes"
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "side", "remedy"),
+    [
+        (
+            {},
+            16,
+            "images of 8×8 are too small for a 9×9 kernel with padding VALID, made from 16×16×1; set model.kernel=8",
+        ),
+        ({}, 8, "images of 8×8 are too small for a 9×9 kernel with padding VALID, made from 8×8×1; set model.kernel=4"),
+        ({"model.name": "vgg_a", "model.stem": "imagenet"}, 31, "set model.stem=small"),
+        ({"model.name": "cnn_small"}, 3, "take larger images, or a net for small ones, as model.name=resnet8"),
+    ],
+)
+def test_images_too_small_name_the_setting_that_helps(changes, side, remedy):
+    settings = overrides.build(changes)
+    with pytest.raises(ConfigError) as raised:
+        models.shapes(settings, (side, side, 1), 10, data="mine")
+    assert str(raised.value).startswith(f"{settings.model.name} ")
+    assert " on mine: images of " in str(raised.value)
+    assert str(raised.value).endswith(remedy)
+    if " set " in str(raised.value):
+        path, value = remedy.rsplit(" ")[-1].split("=")
+        models.shapes(overrides.build(changes | {path: value}), (side, side, 1), 10)

@@ -1,7 +1,11 @@
 """State dictionaries made of random numbers, name by name as torchvision has them."""
 
+import argparse
+import json
+import re
 import sys
 from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -168,6 +172,9 @@ def broken(state, **changes):
         ),
         ({"layer1.0.conv1.weight": None}, r"is of no net known here; load_torchvision reads alexnet_single, vgg_a, "),
         ({"fc.weight": None}, r"is of no net known here"),
+        ({"fc.weight": np.array(1, np.float32)}, r"its fc\.weight is \[\], not \[classes, features\]$"),
+        ({"fc.bias": np.float32([1, np.nan, np.inf])}, r"its fc\.bias has 2 of 3 numbers that are NaN"),
+        ({"fc.weight": np.ones((3, 512), np.int8)}, r"its fc\.weight is no array of .* \(I8\); save"),
     ],
 )
 def test_other_arrays_are_named(change, message, residual, tmp_path):
@@ -177,6 +184,36 @@ def test_other_arrays_are_named(change, message, residual, tmp_path):
         load_torchvision(path)
     assert str(raised.value).startswith(str(path))
     assert "\n" not in str(raised.value)
+
+
+def test_every_floating_point_type_is_read_as_its_numbers(tmp_path):
+    """By hand from the types' definitions: 1.5 is 0x3FC0 in bfloat16, 0x3C and 0x3E in float8 e4m3 and e5m2."""
+    tensors = {
+        "BF16": ([1], b"\xc0\x3f"),
+        "F8_E4M3": ([1, 1], b"\x3c"),
+        "F8_E5M2": ([], b"\x3e"),
+        "F16": ([], b"\x00\x3e"),
+    }
+    head, data = {}, b""
+    for dtype, (shape, raw) in tensors.items():
+        head[f"{dtype}.w"] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(head).encode()
+    path = tmp_path / "net.SAFETENSORS"
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    state = pretrained._read(path)
+    assert {name.split(".")[0]: list(leaf.shape) for name, leaf in state.items()} == {
+        dtype: shape for dtype, (shape, _) in tensors.items()
+    }
+    assert all(leaf.dtype == np.float32 and leaf.item() == 1.5 for leaf in state.values())
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_what_wraps_a_net_makes_no_difference_to_names(prefix, tmp_path):
+    names = {"conv1.weight": array(2), "fc.weight": array(3)}
+    path = tmp_path / "net.safetensors"
+    save_file({prefix + name: leaf for name, leaf in names.items()} | {"n_averaged": np.array(7)}, path)
+    assert set(pretrained._read(path)) == set(names)
 
 
 def test_files_that_are_none(residual, tmp_path, monkeypatch):
@@ -207,9 +244,55 @@ def test_a_pth_file_is_read_by_pytorchs_safe_loader(residual, tmp_path):
     loaded = jax.tree.leaves(load_torchvision(path).params)
     for got, expected in zip(loaded, jax.tree.leaves(load_torchvision(residual[1]).params), strict=True):
         np.testing.assert_array_equal(got, expected)
-    path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(PretrainedError, match=r"resnet18\.pth is no state dictionary \(.*\); save a module's"):
-        load_torchvision(path)
+
+
+def tensors_of(torch, **more):
+    return {"conv1.weight": torch.tensor([1.5, -2.0]), "fc.weight": torch.tensor(3.0)} | more
+
+
+def test_checkpoints_of_trainings_hold_a_state_dictionary(tmp_path):
+    torch = pytest.importorskip("torch", reason="PyTorch is an optional peer: pip install -e '.[peers]'")
+    state, path = tensors_of(torch), tmp_path / "net.PTH"
+    averaged = {"n_averaged": torch.tensor(3)} | {f"module.{name}": 2 * leaf for name, leaf in state.items()}
+    moments = {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 0.1}]}
+    arguments = argparse.Namespace(lr=0.1, model="resnet18")
+    for saved in (
+        {name: leaf.to(torch.bfloat16) for name, leaf in state.items()},
+        {name: leaf.to(torch.float8_e4m3fn) for name, leaf in state.items()},
+        {name: torch.nn.Parameter(leaf) for name, leaf in state.items()},
+        {"model": state, "model_ema": averaged, "optimizer": moments, "epoch": 3, "args": arguments},
+        {"state_dict": {f"module.{name}": leaf for name, leaf in state.items()}, "best": 93.5},
+        {"model_state_dict": state, "loss": torch.tensor(1.0)},
+        {"net": state},
+    ):
+        torch.save(saved, path)
+        read = pretrained._read(path)
+        assert {name: leaf.tolist() for name, leaf in read.items()} == {"conv1.weight": [1.5, -2.0], "fc.weight": 3.0}
+
+
+def test_what_pytorchs_safe_loader_refuses_is_refused(tmp_path):
+    """In one line, without PyTorch's advice to switch that loader off."""
+    torch = pytest.importorskip("torch", reason="PyTorch is an optional peer: pip install -e '.[peers]'")
+    state, path = tensors_of(torch), tmp_path / "net.pth"
+    for saved, reason in (
+        (torch.nn.Linear(2, 2), r"is no state dictionary \(it holds a torch\.nn\.modules\.linear\.Linear\); save"),
+        ({"model": state, "out": Path("x")}, r"is no state dictionary \(it holds a pathlib\.PosixPath\); save"),
+        ({"a": state, "b": state}, r"net\.pth is no state dictionary \(there are a, b\); save"),
+        ([1, 2], r"net\.pth is no state dictionary \(it is a list\); save"),
+        (tensors_of(torch, note="hello"), r"its note is no array of floating-point numbers \(str\); save"),
+        (tensors_of(torch, x=torch.ones(2, device="meta")), r"its x is no array .* \(.*float32 on meta\); save"),
+        (tensors_of(torch, x=torch.tensor(torch.nan)), r"its x has 1 of 1 numbers that are NaN or infinite"),
+    ):
+        torch.save(saved, path)
+        with pytest.raises(PretrainedError, match=reason) as raised:
+            load_torchvision(path)
+        assert "\n" not in str(raised.value)
+    torch.save(state, path)
+    for damaged in (path.read_bytes()[:-1000], b"not weights", b"", b"cos\nsystem\n(S'exit 1'\ntR."):
+        path.write_bytes(damaged)
+        with pytest.raises(PretrainedError, match=r"net\.pth is no state dictionary \(.*\); save") as raised:
+            load_torchvision(path)
+        assert not re.search("\n|weights_only|trust", str(raised.value))
 
 
 @pytest.mark.parametrize(("name", "side"), [("resnet18", 64), ("densenet121", 64)])

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from capsnet_jax.sweeps.interrupt import Interrupted, stop_requested
+from capsnet_jax.sweeps.interrupt import SIGNALS, Interrupted, check, stop_requested
 
 LOOP = """
 import sys, time
@@ -38,14 +38,14 @@ with stop_requested():
 ANNOUNCEMENT = "stopping after the current steps and saving; again to leave at once\n"
 
 
-def start(code: str, *args: str) -> subprocess.Popen:
-    command = [sys.executable, "-c", code, *args]
+def start(code: str, *args: str, command: tuple[str, ...] = ()) -> subprocess.Popen:
+    command = [*command, sys.executable, "-c", code, *args]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "ready\n"
     return process
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_first_signal_lets_the_loop_leave(signum):
     process = start(LOOP, "0")
     process.send_signal(signum)
@@ -75,6 +75,33 @@ def test_second_signal_leaves_at_once_during_a_compilation():
     assert process.wait(timeout=10) in (128 + signal.SIGINT, -signal.SIGINT)
 
 
+def test_a_terminal_that_is_closed_says_so_twice():
+    """Standard error is gone by then too; what is to be saved is saved."""
+    process = start(LOOP, "0.5")
+    process.stderr.close()
+    for _ in range(2):
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.05)
+    assert process.stdout.read() == "stopping\nsaved\n"
+    assert process.wait(timeout=10) == 128 + signal.SIGHUP
+
+
+@pytest.mark.parametrize("name", ["HUP", "INT"])
+def test_what_is_ignored_from_the_start_stays_ignored(name):
+    """As under nohup, and in the background of a shell without job control."""
+    process = start(LOOP, "0", command=("sh", "-c", f'trap \'\' {name}; exec "$0" "$@"'))
+    process.send_signal(getattr(signal, f"SIG{name}"))
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=10) == ("stopping\nsaved\n", ANNOUNCEMENT)
+    assert process.returncode == 128 + signal.SIGTERM
+
+
+def test_check_leaves_if_a_signal_came():
+    check(lambda: None)
+    with pytest.raises(Interrupted, match="stopped by SIGHUP"):
+        check(lambda: signal.SIGHUP)
+
+
 def test_signal_of_another_kind_does_not_leave(capfd):
     with stop_requested() as stop:
         assert stop() is None
@@ -86,14 +113,14 @@ def test_signal_of_another_kind_does_not_leave(capfd):
 
 
 def test_everything_is_put_back():
-    handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    handlers = [signal.getsignal(s) for s in SIGNALS]
     threads = set(threading.enumerate())
     with contextlib.suppress(ZeroDivisionError), stop_requested() as stop:
         assert signal.getsignal(signal.SIGINT) != handlers[0]
         os.kill(os.getpid(), signal.SIGINT)
         raise ZeroDivisionError
     assert stop() == signal.SIGINT
-    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert [signal.getsignal(s) for s in SIGNALS] == handlers
     assert signal.set_wakeup_fd(-1) == -1
     assert set(threading.enumerate()) <= threads
 

@@ -1,6 +1,7 @@
 """Runs that are stopped, killed or refused at the level of the command, compared with one that was not."""
 
 import dataclasses
+import math
 import re
 import shutil
 import signal
@@ -39,6 +40,19 @@ def checkpoints(workdir: Path) -> list[Path]:
     return sorted(path for path in workdir.glob("programs/*/*/*") if path.suffix == ".safetensors")
 
 
+def scalars(run: tiny.RunFiles) -> list[tuple[str, int, float]]:
+    return [event for event in run.events if event[0].startswith(("train/", "validation/", "test/"))]
+
+
+def rate(settings: dict, step: int) -> float:
+    """The study's learning rate at a step: a linear warm-up, and half a cosine."""
+    assert settings["train.schedule"] == "cosine"
+    warmup = settings["train.warmup"] * tiny.STEPS
+    decay = 0.5 * (1 + math.cos(math.pi * max(step - warmup, 0) / (tiny.STEPS - warmup)))
+    highest, least = settings["train.learning_rate"], settings["train.min_learning_rate"]
+    return max(highest * decay, least) * min(1, (step + 1) / max(warmup, 1))
+
+
 def test_the_study_itself_is_whole():
     runs = uninterrupted()
     assert len(runs) == 4
@@ -46,9 +60,13 @@ def test_the_study_itself_is_whole():
     for run in runs.values():
         assert [row["epoch"] for row in run.rows] == [1, 2, 3]
         names = [name for name in run.rows[0] if name != "epoch"]
-        assert sorted(run.events) == sorted(
-            (name.replace("_", "/", 1), row["epoch"], pytest.approx(row[name])) for row in run.rows for name in names
-        )
+        tested = {n: v for n, v in run.result.items() if n.startswith("test_") and "_at_" not in n}
+        told = [(name, row["epoch"], row[name]) for row in run.rows for name in names]
+        told += [(name, 3, value) for name, value in tested.items()]
+        told += [("train_learning_rate", row["epoch"], rate(run.settings, 8 * row["epoch"] - 1)) for row in run.rows]
+        assert sorted(scalars(run)) == sorted((n.replace("_", "/", 1), at, pytest.approx(v)) for n, at, v in told)
+        others = [("_hparams_/session_start_info", 0, 0.0), ("reconstructions", 3, 0.0)]
+        assert sorted(set(run.events) - set(scalars(run))) == others
         assert {n: v for n, v in run.result.items() if n in run.rows[2]} == {
             n: v for n, v in run.rows[2].items() if "_at_" not in n
         }
@@ -74,7 +92,7 @@ def start(*arguments: object) -> subprocess.Popen[str]:
 
 @pytest.mark.slow
 def test_stopped_by_signals_and_continued(tmp_path):
-    """SIGTERM from outside while the first program compiles; SIGINT in the last moments of its training."""
+    """SIGTERM from outside while the first program compiles; SIGHUP in the last moments of its training."""
     tiny.study()  # has compiled the programs
     with start(*tiny.STUDY, f"--workdir={tmp_path}") as process:
         assert "[1/2] routing.iterations=1 × 2 runs: compiling" in process.stdout.readline()
@@ -91,9 +109,9 @@ def test_stopped_by_signals_and_continued(tmp_path):
     assert 0 < int(at) < tiny.STEPS
 
     # The sixth row of metrics is the second run's third epoch: all steps are done, no result is written.
-    done = tiny.run(*tiny.STUDY, f"--workdir={tmp_path}", fault="capsnet_jax.sweeps.events.EventWriter.epoch:6:SIGINT")
-    assert done.returncode == 128 + signal.SIGINT
-    assert done.stderr.endswith("stopped by SIGINT; the same command continues\n")
+    done = tiny.run(*tiny.STUDY, f"--workdir={tmp_path}", fault="capsnet_jax.sweeps.events.EventWriter.epoch:6:SIGHUP")
+    assert done.returncode == 128 + signal.SIGHUP
+    assert done.stderr.endswith("stopped by SIGHUP; the same command continues\n")
     assert f"going on from step {at}" in done.stdout
     assert not tiny.runs(tmp_path)
 
@@ -247,7 +265,7 @@ def test_metrics_of_steps_that_were_not_made_are_no_numbers(diverged):
     for row in (*bad.rows, bad.result):
         others = ("epoch", "parameters", "diverged_step")
         assert {value for name, value in row.items() if name not in others} == {None}
-    assert bad.events == []
+    assert scalars(bad) == []
 
 
 @pytest.mark.slow

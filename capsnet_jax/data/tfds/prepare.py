@@ -1,6 +1,7 @@
 """Prepare a tfds set: download, checksums, array_record files; without TensorFlow, without long waits."""
 
 import contextlib
+import errno
 import functools
 import io
 import os
@@ -18,6 +19,7 @@ from capsnet_jax.data.arrays import DataError
 
 Builder = Any  # tfds.core.DatasetBuilder, which a type checker cannot see into
 
+_DISK_ERRORS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.ENAMETOOLONG}
 _TIMEOUT = 10  # seconds without an answer after which a download has failed; tfds has no limit
 
 
@@ -97,17 +99,25 @@ def _check_cached_downloads(builder: Builder, downloads: Path) -> None:
                 )
 
 
-def _explain(builder: Builder, error: Exception) -> str:
-    """Say in one line what went wrong and what can be done."""
-    chain: list[BaseException] = [error]
+def causes(error: BaseException) -> list[BaseException]:
+    """Return an error and those that it was raised from, the last first."""
+    chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(cause)
+    return chain
+
+
+def _explain(builder: Builder, error: Exception) -> str:
+    """Say in one line what went wrong and what can be done."""
+    chain = causes(error)
     for link in chain:
         if isinstance(link, DataError):
             return str(link)
         if isinstance(link, NonMatchingChecksumError):
             where = str(link).splitlines()[0].rstrip(":")
             return f"{builder.name}: wrong checksum: {where}; delete that file and load again"
+        if isinstance(link, OSError) and link.errno in _DISK_ERRORS:
+            return f"{builder.name} cannot be prepared: {link}; set TFDS_DATA_DIR to a folder that has room to write"
     set_name = "/".join(filter(None, (builder.name, builder.builder_config and builder.builder_config.name)))
     elsewhere = (
         f"run `tfds build {set_name} --file_format=array_record` on a machine with TensorFlow and a network, "

@@ -9,7 +9,6 @@ import importlib
 # Module → what is used of it. A dot leads to an attribute.
 PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
     "etils.epy.lazy_imports_utils": ("LazyModule._module",),
-    "tensorflow_datasets.core.constants": ("DATA_DIR",),
     "tensorflow_datasets.core.dataset_builder": (
         "DatasetBuilder.builder_configs",
         "DatasetBuilder.data_dir_root",
@@ -20,6 +19,10 @@ PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
     "tensorflow_datasets.core.download.download_manager": ("NonMatchingChecksumError",),
     "tensorflow_datasets.core.download.downloader": ("MAX_RETRIES", "_open_url"),
     "tensorflow_datasets.core.download.resource": ("get_dl_fname",),
+    "tensorflow_datasets.core.features.feature": (
+        "FeatureConnector._registered_features",
+        "FeatureConnector.cls_from_name",
+    ),
     "tensorflow_datasets.core.features.image_feature": ("_ImageEncoder._encode_image", "_validate_np_array"),
     "tensorflow_datasets.core.utils.gcs_utils": ("_is_gcs_disabled",),
     "tensorflow_datasets.core.utils.lazy_imports_utils": ("tensorflow",),

@@ -13,7 +13,7 @@ import pytest
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.utils import lazy_imports_utils
 
-from capsnet_jax.data import DataError, load
+from capsnet_jax.data import DataError, describe, load
 from tests.data import fakes
 
 EMNIST_URL = "https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip"
@@ -168,5 +168,6 @@ if originals_and_prepared():
         cache = tmp_path / "theirs"
         theirs = load("fashion_mnist", data_dir=prepared, validation_fraction=0.0, cache_dir=cache)
         assert len(ours.train.labels) == 60_000
+        assert describe("fashion_mnist") == (theirs.image_shape, theirs.label_names)
         for left, right in zip((*ours.train, *ours.test), (*theirs.train, *theirs.test), strict=True):
             np.testing.assert_array_equal(left, right)

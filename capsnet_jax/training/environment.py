@@ -1,0 +1,39 @@
+"""What of the process's environment may reach a training: where it runs, and nothing that changes its numbers."""
+
+import os
+import re
+
+# Where programs run, where they are cached, and what JAX tells of them.
+KEPT = r"JAX_(PLATFORM\w*|\w*VISIBLE_DEVICES|\w*CACHE\w*|\w*LOG\w*|TRACEBACK\w*|DUMP\w*|NUM_CPU_DEVICES)"
+
+
+def drop_jax_settings() -> list[str]:
+    """Take settings of JAX that change numbers, as JAX_ENABLE_X64, out of the environment; before JAX is imported.
+
+    A run's config says everything that determines it. Programs that are started from here inherit the environment.
+
+    Returns:
+        Their names.
+    """
+    dropped = [name for name in os.environ if name.startswith("JAX_") and not re.fullmatch(KEPT, name)]
+    for name in dropped:
+        del os.environ[name]
+    return dropped
+
+
+def check_devices() -> None:
+    """Start JAX on the platform that it is to use.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    import jax
+
+    from capsnet_jax.config import ConfigError
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        asked, reason = os.environ.get("JAX_PLATFORMS", ""), str(error).partition("\n")[0].partition(" (set ")[0]
+        reason = f" ({reason})" if reason else ""
+        raise ConfigError(f"JAX finds no device for JAX_PLATFORMS={asked!r}{reason}; unset it, or say cpu") from error
