@@ -16,6 +16,8 @@ import traceback
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not in the background, where it is ignored
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends this at once, but where a run catches it and saves
 
+os.environ.pop("MPLBACKEND", None)  # a notebook's is not there in its child processes; figures are files and need none
+
 from absl import app, flags
 from absl import logging as absl_logging
 

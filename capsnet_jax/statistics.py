@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+PERCENT = (0.0, 100.0)  # what an error can be
 ROUNDING = 1e-12  # differences that are equal but for this, relative to the values, have no spread
 
 
@@ -192,12 +193,42 @@ def wilson_interval(error_percent: float, n: int, level: float = 0.95) -> tuple[
     return 100 * float(interval.low), 100 * float(interval.high)
 
 
-def describe(estimate: Estimate, digits: int = 2) -> str:
-    """Return `0.53 ± 0.06 (n = 5)`; without the interval when there is none."""
+def describe(estimate: Estimate, digits: int = 2, limits: tuple[float, float] = (-math.inf, math.inf)) -> str:
+    """Return `0.53 ± 0.06 (n = 5)`; without the interval when there is none.
+
+    Args:
+        estimate: what to describe.
+        digits: after the point.
+        limits: the least and the greatest possible value. An interval that reaches beyond them is cut off there, and
+            its ends are given instead: `53.00 [0.00, 100.00] (n = 2)`.
+    """
     if estimate.n == 0:
         return "no finite value (n = 0)"
-    interval = "" if math.isnan(estimate.half_width) else f" ± {estimate.half_width:.{digits}f}"
+    interval = describe_interval(estimate.mean, estimate.half_width, digits, limits)
     return f"{estimate.mean:.{digits}f}{interval} (n = {estimate.n})"
+
+
+def describe_interval(
+    mean: float, half_width: float, digits: int = 2, limits: tuple[float, float] = (-math.inf, math.inf)
+) -> str:
+    """Return ` ± 0.06`, to stand behind a mean; ` [0.00, 1.59]` where it is cut off at `limits`; "" without one."""
+    if math.isnan(half_width):
+        return ""
+    if not is_cut(mean, half_width, limits):
+        return f" ± {half_width:.{digits}f}"
+    low, high = (min(max(end, limits[0]), limits[1]) for end in (mean - half_width, mean + half_width))
+    return f" [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def is_cut(mean: float, half_width: float, limits: tuple[float, float]) -> bool:
+    """Whether the interval `mean ± half_width` reaches beyond what is possible; False where there is none."""
+    return mean - half_width < limits[0] or mean + half_width > limits[1]
+
+
+def cut_label(limits: tuple[float, float]) -> str:
+    """Return what a reader must know of intervals that are cut off: `intervals are cut at 0 and 100 %`."""
+    ends = " and ".join(f"{end:g}" for end in limits if math.isfinite(end)).replace("-", "−")
+    return f"intervals are cut at {ends}{' %' if limits[1] == PERCENT[1] else ''}"
 
 
 def _check_level(level: float) -> None:

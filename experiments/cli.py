@@ -75,6 +75,8 @@ def _choose_task(options: flags.FlagValues) -> Callable[[flags.FlagValues], None
         raise ConfigError(f"--{empty[0]} is empty; give it a value, or leave it out")
     task, used = TASKS[tasks[0]] if tasks else (_run, RUN_FLAGS)
     what = f"--{tasks[0]}" if tasks else "training"
+    if sys.flags.optimize > 1 and what in ("--list", "--report"):
+        raise ConfigError(f"{what} prints docstrings, which PYTHONOPTIMIZE=2 takes away; unset it")
     if not tasks and hasattr(_load(options.experiment or DEFAULT_EXPERIMENT), "measure"):
         what, used = f"{options.experiment}, which trains nothing,", MEASURE_FLAGS
     if unused := [name for name in given if name not in (*tasks, *used)]:
@@ -154,8 +156,6 @@ def _run(options: flags.FlagValues) -> None:
     from capsnet_jax.sweeps.interrupt import stop_requested
     from capsnet_jax.sweeps.lock import exclusive
     from capsnet_jax.sweeps.plan import Plan
-    from capsnet_jax.training.environment import check_devices
-    from capsnet_jax.training.program_cache import enable_compilation_cache
 
     name, workdir = options.experiment or DEFAULT_EXPERIMENT, _workdir(options)
     experiment = _load(name)
@@ -167,8 +167,7 @@ def _run(options: flags.FlagValues) -> None:
             _show(name, workdir, options, stop)
         return
     check_runs(options.first_seed, options.seeds, len(asked.configs))
-    check_devices()
-    enable_compilation_cache()
+    _start_jax()
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     runs = [records.Run(config, seed) for config in asked.configs for seed in seeds]
 
@@ -196,6 +195,15 @@ def _run(options: flags.FlagValues) -> None:
         _show(name, workdir, options, stop, observe)
         if diverged:
             raise diverged
+
+
+def _start_jax() -> None:
+    """Find the device, and the programs that earlier starts compiled."""
+    from capsnet_jax.training.environment import check_devices
+    from capsnet_jax.training.program_cache import enable_compilation_cache
+
+    check_devices()
+    enable_compilation_cache()
 
 
 def _check_needs(experiment: ModuleType, configs: Sequence[Config], datasets: Mapping[Data, Any] | None) -> None:

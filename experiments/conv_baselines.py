@@ -42,11 +42,12 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
+import capsnet_jax.figures.style as style
 from capsnet_jax import data
-from capsnet_jax.config import Config
+from capsnet_jax.config import Config, ConfigError
 from capsnet_jax.figures.cost import error_by_cost
 from capsnet_jax.figures.curves import learning_curves
-from capsnet_jax.figures.grouping import Record, compared_paths
+from capsnet_jax.figures.grouping import Arms, Record, compared_paths, missing_arms
 from capsnet_jax.figures.labels import ITERATIONS, MODEL
 from capsnet_jax.models.summary import work
 from capsnet_jax.overrides import build
@@ -67,11 +68,14 @@ SWEEP: list[dict[str, object]] = [
 
 
 def count(record: Record) -> dict[str, float]:
-    """Count the FLOPs of a run's network for one image; none where its data set does not say how large images are."""
-    config = build(record.settings)
+    """Count the FLOPs of a run's network for one image.
+
+    There are none where its data set does not say how large images are, or this version cannot build its network.
+    """
     try:
+        config = build(record.settings)
         shape, classes = data.dimensions(config.data.dataset, label_key=config.data.label or None)
-    except data.DataError:
+    except (data.DataError, ConfigError):
         return {}
     # Runs of the same network share a count.
     network = {name: getattr(config, name) for name in ("model", "routing", "reconstruction")}
@@ -88,8 +92,14 @@ CAPTIONS = {
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Draw test error against parameters and FLOPs, and learning curves."""
-    by = _paths(records)
-    return {"error_against_cost": error_by_cost(records, by), "learning_curves": learning_curves(records, by)}
+    by, arms = _paths(records), Arms(records, SWEEP)
+    drawn = {
+        "error_against_cost": error_by_cost(records, by, arms=arms),
+        "learning_curves": learning_curves(records, by, arms=arms),
+    }
+    for figure in drawn.values():
+        style.add_to_caption(figure, missing_arms(records, SWEEP))
+    return drawn
 
 
 def _paths(records: Sequence[Record]) -> list[str]:

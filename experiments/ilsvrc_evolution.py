@@ -154,7 +154,8 @@ def error_against_cost(rows: Sequence[Mapping[str, Any]]) -> Figure:
         (panels[1], "flops", 1e9, "computing for one image [GFLOP]"),
     ):
         for index, family in enumerate(FAMILIES):
-            members = [row for row in rows if row["model"].startswith(family.lower())]
+            if not (members := [row for row in rows if row["model"].startswith(family.lower())]):
+                continue
             _draw_family(axes, members, family, quantity, unit, style.series_style(index)["color"])
         axes.set_xscale("log")
         style.log_ticks(axes.xaxis)
@@ -165,6 +166,7 @@ def error_against_cost(rows: Sequence[Mapping[str, Any]]) -> Figure:
         figure,
         "errors: torchvision's pretrained networks, one 224×224 crop, as published",
         "parameters and FLOPs: counted here, a multiplication and an addition being two",
+        f"{len(rows)} of {len(TOP5)} networks are counted so far" if len(rows) < len(TOP5) else "",
     )
     return figure
 

@@ -14,20 +14,39 @@ saw it. In the workdir of `conv_baselines` its CapsNet and CNN are found and not
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 import capsnet_jax.figures.style as style
 from capsnet_jax.figures.curves import draw_curve
-from capsnet_jax.figures.grouping import Record, by_dataset, summarize
-from capsnet_jax.figures.labels import MODEL, dataset_label, dataset_slug, interval_label, possible_range, seeds_label
+from capsnet_jax.figures.grouping import (
+    Record,
+    by_dataset,
+    distinct_settings,
+    group,
+    group_by_dataset,
+    summarize,
+)
+from capsnet_jax.figures.images import network_paths
+from capsnet_jax.figures.labels import (
+    MODEL,
+    dataset_label,
+    dataset_slug,
+    interval_label,
+    possible_range,
+    seeds_label,
+    setting_label,
+)
+from capsnet_jax.figures.marks import draw_mean
 from capsnet_jax.interpret import OBSERVATIONS
 from capsnet_jax.interpret.distortions import AMOUNTS
 from capsnet_jax.interpret.restore import load_observation
 from capsnet_jax.overrides import grid
-from capsnet_jax.statistics import mean_interval
+from capsnet_jax.statistics import cut_label, mean_interval
 
 CONFIG: dict[str, object] = {}
 
@@ -41,6 +60,8 @@ UNITS = {
     "elastic": "elastic [pixels]",
 }
 
+R2 = (-math.inf, 1.0)  # what the R² of a prediction can be
+
 observe = OBSERVATIONS["distortions"]
 
 CAPTIONS = {
@@ -50,13 +71,14 @@ CAPTIONS = {
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Draw error, change of the features and what can be read off them, against each distortion."""
-    networks = list(dict.fromkeys(record.settings[MODEL] for record in records))
-    drawn = {}
+    by = network_paths(records, [MODEL])
+    names = {setting: setting_label(by, setting) for setting in distinct_settings(group_by_dataset(records, by))}
+    drawn: dict[str, Figure] = {}
     for dataset, members in by_dataset(records).items():
-        runs: dict[str, list[Mapping[str, np.ndarray]]] = {network: [] for network in networks}
-        for record in members:
-            if (arrays := load_observation(record, "invariance")) is not None:
-                runs[record.settings[MODEL]].append(arrays)
+        observed = {
+            setting: [load_observation(r, "invariance") for r in runs] for setting, runs in group(members, by).items()
+        }
+        runs = {name: [arrays for arrays in observed.get(setting, []) if arrays] for setting, name in names.items()}
         if any(runs.values()):
             drawn[f"curves-{dataset_slug(dataset)}"] = distortion_curves(runs, list(AMOUNTS), dataset=dataset)
     return drawn
@@ -85,28 +107,35 @@ def distortion_curves(
     """
     if not any(runs.values()):
         raise ValueError("no runs to draw")
-    figure = style.new_figure(7.0 + 0.2 * len(runs))
+    figure = style.new_figure(7.0)
     panels = figure.subplots(3, len(kinds), squeeze=False, sharey="row", height_ratios=(2, 2, 1))
+    cut: set[tuple[float, float]] = set()
     for column, kind in zip(panels.T, kinds, strict=True):
         for index, (network, members) in enumerate(runs.items()):
             if not members:
                 continue
-            colour = style.series_style(index)["color"]
+            look = style.series_style(index)
             amounts = members[0][f"{kind}/amounts"]
             for axes, quantity in zip(column[:2], ("error", "change"), strict=True):
-                values = np.stack([run[f"{kind}/{quantity}"] for run in members])
-                curve = summarize(amounts, values.T, level)
-                draw_curve(axes, curve, label=network, color=colour, limits=possible_range(quantity))
+                values, limits = np.stack([run[f"{kind}/{quantity}"] for run in members]), possible_range(quantity)
+                if draw_curve(axes, summarize(amounts, values.T, level), label=network, limits=limits, **look):
+                    cut.add(limits)
                 axes.set_xticks(amounts[::2])
             read = mean_interval([float(run[f"{kind}/read"]) for run in members], level)
-            column[2].errorbar(index, read.mean, read.half_width, fmt="o", capsize=3, color=colour)
+            mark: dict[str, Any] = {"along": "y", "limits": R2, "color": look["color"], "fmt": "o", "capsize": 3}
+            if read.n and draw_mean(column[2], index, read.mean, read.half_width, **mark):
+                cut.add(R2)
         if kind == "scale":
             for axes in column[:2]:
                 axes.invert_xaxis()
         column[0].tick_params(labelbottom=False)
         column[1].set_xlabel(UNITS.get(kind, kind))
+        # The networks stand beside each other, in the order and the colours of the legend.
         column[2].set_xticks([])
+        column[2].spines["bottom"].set_visible(False)
         column[2].set_xlim(-0.7, len(runs) - 0.3)
+        if not column[2].has_data():
+            style.say(column[2], "no class has two test images")
     panels[0, 0].set_ylabel("test error [%]")
     panels[1, 0].set_ylabel("relative change\nof the features")
     panels[2, 0].set_ylabel("R² of reading\nthe amount off")
@@ -115,8 +144,10 @@ def distortion_curves(
     style.caption(
         figure,
         f"{dataset_label(dataset)}, test images",
-        f"line: mean of {seeds_label(counts)}",
+        f"line or dot: mean of {seeds_label(counts)}",
         interval_label(counts, level, "band or bar"),
+        *(cut_label(limits) for limits in sorted(cut)),
+        "features: a CapsNet's capsule of the true class, a CNN's last hidden layer",
         "the amount is read off by a linear fit for each class, on images that were not fitted",
     )
     return figure

@@ -15,9 +15,10 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
+import capsnet_jax.figures.style as style
 from capsnet_jax.figures.error_against import error_against
 from capsnet_jax.figures.forest import error_by_setting
-from capsnet_jax.figures.grouping import Record, compared_paths
+from capsnet_jax.figures.grouping import Arms, Record, compared_paths, is_arm, missing_arms
 
 CONFIG: dict[str, object] = {"routing.iterations": 3}
 
@@ -50,19 +51,26 @@ CAPTIONS = {
 
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
-    """Draw test error of the forms of the loss, and of each softmax against the scale of W."""
-    drawn = {}
-    forms = _like_the_first(records, [SOFTMAX, SCALE])
+    """Draw test error of the forms of the loss, and of each softmax against the scale of W; then what is left."""
+    arms = Arms(records, SWEEP)
+    default = next((record for record in records if is_arm(record, SWEEP[0])), records[0])
+    drawn, shown = {}, []
+    forms = _like(default, records, [SOFTMAX, SCALE])
     if len({tuple(record.settings.get(path) for path in LOSS) for record in forms}) > 1:
-        drawn["loss_forms"] = error_by_setting(forms, by=compared_paths(forms, LOSS))
-    scales = _like_the_first(records, LOSS)
-    if len({record.settings.get(SCALE) for record in scales}) > 1:
+        drawn["loss_forms"] = error_by_setting(forms, by=compared_paths(forms, LOSS), arms=arms)
+        shown += forms
+    scales = [record for record in _like(default, records, LOSS) if SCALE in record.settings]
+    if len({record.settings[SCALE] for record in scales}) > 1:
         others = [path for path in compared_paths(scales) if path != SCALE]
-        drawn["softmax_and_scale"] = error_against(scales, SCALE, by=others)
+        drawn["softmax_and_scale"] = error_against(scales, SCALE, by=others, arms=arms)
+        shown += scales
+    if rest := [record for record in records if not any(record is other for other in shown)]:
+        drawn["other_arms"] = error_by_setting(rest, by=compared_paths(records), arms=arms)
+    for figure in drawn.values():
+        style.add_to_caption(figure, missing_arms(records, SWEEP))
     return drawn
 
 
-def _like_the_first(records: Sequence[Record], paths: Sequence[str]) -> list[Record]:
-    """Return the records that have at the paths what the first has."""
-    default = records[0].settings
-    return [record for record in records if all(record.settings.get(path) == default.get(path) for path in paths)]
+def _like(default: Record, records: Sequence[Record], paths: Sequence[str]) -> list[Record]:
+    """Return the records that have at the paths what the default has."""
+    return [r for r in records if all(r.settings.get(path) == default.settings.get(path) for path in paths)]

@@ -16,24 +16,38 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import capsnet_jax.figures.style as style
-from capsnet_jax.figures.curves import caveats, draw_curve, learning_curves
-from capsnet_jax.figures.forest import error_by_setting, paired_differences
+from capsnet_jax.figures.curves import caveats, draw_curve, has, learning_curves
+from capsnet_jax.figures.forest import error_by_setting, has_pairs, paired_differences
 from capsnet_jax.figures.grouping import (
     DATASET,
+    Arms,
     Curve,
     Record,
     compared_paths,
     group,
     group_by_dataset,
+    is_arm,
     mean_curve,
+    missing_arms,
     varying_paths,
 )
-from capsnet_jax.figures.labels import GRADIENT, dataset_label, dataset_slug, interval_label, label, seeds_label
+from capsnet_jax.figures.labels import (
+    GRADIENT,
+    dataset_label,
+    dataset_slug,
+    interval_label,
+    label,
+    possible_range,
+    seeds_label,
+    setting_label,
+)
+from capsnet_jax.statistics import cut_label
 
 CONFIG: dict[str, object] = {"eval.max_routing_iterations": 7}
 
@@ -103,25 +117,34 @@ CAPTIONS = {
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Draw the test error of each arm, learning curves, and the slide's figure where both of its arms were run."""
-    by = compared_paths(records, list(BASELINE))
+    by, arms = compared_paths(records, list(BASELINE)), Arms(records, SWEEP)
     drawn = {
-        "error_by_arm": error_by_setting(records, by),
-        "learning_curves": learning_curves(records, by),
+        "error_by_arm": error_by_setting(records, by, arms=arms),
+        "learning_curves": learning_curves(records, by, arms=arms),
     }
-    if len({record.seed for record in records}) < len(records):
-        drawn["paired"] = paired_differences(records, by, baseline=BASELINE)
+    if has_pairs(records, by, BASELINE):
+        drawn["paired"] = paired_differences(records, by, baseline=BASELINE, arms=arms)
+    for figure in drawn.values():
+        style.add_to_caption(figure, missing_arms(records, SWEEP))
     of_the_slide = {path: value for path, value in BASELINE.items() if path != GRADIENT}
-    routed = [r for r in records if all(r.settings.get(path) == value for path, value in of_the_slide.items())]
+    routed = [record for record in records if is_arm(record, of_the_slide)]
     paths = [path for path in varying_paths(routed) if path != GRADIENT]
     # The slide's two columns are two settings that differ in the gradient alone.
-    columns: dict[tuple[object, ...], dict[object, list[Record]]] = {}
-    for (*setting, gradient), members in (group(routed, [DATASET, *paths, GRADIENT]) if routed else {}).items():
-        columns.setdefault(tuple(setting), {})[gradient] = members
-    for (dataset, *_), pair in columns.items():
-        if set(pair) == {"stop", "full"}:
-            reference = SLIDE_POINTS if dataset == "fashion_mnist" else None
-            title = f"with_and_without-{dataset_slug(dataset)}"
-            drawn[title] = routing_vs_backprop(pair["stop"], pair["full"], reference)
+    columns: dict[object, dict[tuple[object, ...], dict[object, list[Record]]]] = {}
+    for (dataset, *setting, gradient), members in (
+        group(routed, [DATASET, *paths, GRADIENT]) if routed else {}
+    ).items():
+        columns.setdefault(dataset, {}).setdefault(tuple(setting), {})[gradient] = members
+    for dataset, settings in columns.items():
+        pairs = {setting: pair for setting, pair in settings.items() if set(GRADIENTS) <= set(pair)}
+        if not pairs:
+            continue
+        shown = max(pairs, key=lambda setting: sum(len(pairs[setting][gradient]) for gradient in GRADIENTS))
+        reference = SLIDE_POINTS if dataset == "fashion_mnist" else None
+        figure = routing_vs_backprop(pairs[shown]["stop"], pairs[shown]["full"], reference)
+        if len(settings) > 1:
+            style.add_to_caption(figure, f"shown: {setting_label(paths, shown)}; not shown: runs of other settings")
+        drawn[f"with_and_without-{dataset_slug(dataset)}"] = figure
     return drawn
 
 
@@ -154,17 +177,15 @@ def routing_vs_backprop(
     panels = figure.subplots(2, 2, sharex=True, sharey="row")
     columns = {"without": without, "with": with_}
     datasets: dict[str, None] = {}
+    cut: set[tuple[float, float]] = set()
     for (losses, accuracies), (name, records) in zip(panels.T, columns.items(), strict=True):
         points = {} if reference is None else reference[name]
         datasets |= dict.fromkeys(group_by_dataset(records, [GRADIENT]))
         losses.set_title(_title(name, records))
         for series, (metric, text, colour) in LOSSES.items():
-            draw_curve(losses, mean_curve(records, metric, level), label=text, color=colour)
-            _draw_points(losses, points.get(series, ()), colour)
+            cut |= _draw(losses, records, metric, text, colour, level, points.get(series, ()))
         for series, (metric, text, colour) in ACCURACIES.items():
-            accuracy = _accuracy(mean_curve(records, metric, level))
-            draw_curve(accuracies, accuracy, label=text, color=colour, limits=(0, 1))
-            _draw_points(accuracies, points.get(series, ()), colour)
+            cut |= _draw(accuracies, records, metric, text, colour, level, points.get(series, ()))
         accuracies.set_xlabel(label("epoch"))
     panels[0, 0].set_ylabel("training loss")
     panels[0, 0].set_ylim(bottom=0)
@@ -177,10 +198,33 @@ def routing_vs_backprop(
         ", ".join(dataset_label(dataset) for dataset in datasets),
         f"line: mean of {seeds_label(counts)}",
         interval_label(counts, level, "band"),
+        *(cut_label(limits) for limits in sorted(cut)),
         "" if reference is None else "hollow circle: read off the slide, one seed",
         caveats([*without, *with_], [metric for metric, _, _ in (*LOSSES.values(), *ACCURACIES.values())]),
     )
     return figure
+
+
+def _draw(
+    axes: Axes,
+    records: Sequence[Record],
+    metric: str,
+    text: str,
+    colour: str,
+    level: float,
+    points: Sequence[tuple[int, float]],
+) -> set[tuple[float, float]]:
+    """Draw a metric's curve, errors as accuracies, and the slide's points; return the limits that cut its band."""
+    known, cut = has(records, metric), False
+    is_error = metric in {name for name, _, _ in ACCURACIES.values()}
+    limits = (0.0, 1.0) if is_error else possible_range(metric)
+    if known:
+        curve = mean_curve(records, metric, level)
+        cut = draw_curve(axes, _accuracy(curve) if is_error else curve, label=text, color=colour, limits=limits)
+    if points:  # hollow, and in the legend where they stand alone
+        name: dict[str, Any] = {} if known else {"label": f"{text.split()[0]} (slide alone)"}
+        axes.plot(*zip(*points, strict=True), "o", markersize=7, mfc="none", mec=colour, mew=1.3, **name)
+    return {limits} if cut else set()
 
 
 def _title(name: str, records: Sequence[Record]) -> str:
@@ -189,13 +233,6 @@ def _title(name: str, records: Sequence[Record]) -> str:
         raise ValueError(f"the arm {name!r} mixes values of {GRADIENT}: {gradients}")
     (gradient,) = gradients
     return f"{name} backpropagation\n({GRADIENTS.get(str(gradient), f'{GRADIENT} = {gradient}')})"
-
-
-def _draw_points(axes: Axes, points: Sequence[tuple[int, float]], colour: str) -> None:
-    """Draw the slide's values as hollow circles."""
-    if points:
-        epochs, values = zip(*points, strict=True)
-        axes.plot(epochs, values, "o", markersize=7, mfc="none", mec=colour, mew=1.3)
 
 
 def _accuracy(error: Curve) -> Curve:

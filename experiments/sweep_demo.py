@@ -13,13 +13,16 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
+import capsnet_jax.figures.style as style
 from capsnet_jax.figures.error_against import error_against
-from capsnet_jax.figures.grouping import Record, compared_paths
+from capsnet_jax.figures.forest import error_by_setting
+from capsnet_jax.figures.grouping import Arms, Record, compared_paths, missing_arms
 from capsnet_jax.figures.heatmap import setting_heatmap
 from capsnet_jax.overrides import grid
 
 CONFIG: dict[str, object] = {"train.epochs": 5}
 
+ERROR = "validation_error"
 RATE, TEMPERATURE = "train.learning_rate", "routing.temperature"
 
 _DEFAULT: dict[str, object] = {
@@ -49,18 +52,44 @@ CAPTIONS = {
 
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
-    """Draw the grid of learning rate and temperature as a map, and each other setting against the validation error."""
-    paths = compared_paths(records)
-    default = {path: max(values := [r.settings.get(path) for r in records], key=values.count) for path in paths}
+    """Draw the grid of learning rate and temperature as a map, and each other setting against the validation error.
+
+    Arms that neither has a place for have a row each in one figure more.
+    """
+    paths, arms = compared_paths(records), Arms(records, SWEEP)
+    default = _middle(records, paths)
 
     def varying_only(*varied: str) -> list[Record]:
         fixed = [path for path in paths if path not in varied]
-        return [record for record in records if all(record.settings.get(path) == default[path] for path in fixed)]
+        return [r for r in records if all(r.settings.get(path) == default.settings.get(path) for path in fixed)]
 
-    drawn = {}
-    if RATE in paths and TEMPERATURE in paths:
-        grid_runs = varying_only(RATE, TEMPERATURE)
+    drawn, shown = {}, []
+    grid_runs = varying_only(RATE, TEMPERATURE)
+    if all(_takes_several_numbers(grid_runs, path) for path in (RATE, TEMPERATURE)):
         drawn["rate_and_temperature"] = setting_heatmap(grid_runs, TEMPERATURE, RATE)
+        shown += grid_runs
     for path in paths:
-        drawn[path.split(".")[-1]] = error_against(varying_only(path), path, quantity="validation_error")
+        if _takes_several_numbers(runs := varying_only(path), path):
+            title = path.split(".")[-1]
+            drawn[title if title not in drawn else path] = error_against(runs, path, quantity=ERROR, arms=arms)
+            shown += runs
+    if rest := [record for record in records if not any(record is other for other in shown)]:
+        drawn["other_arms"] = error_by_setting(rest, paths, quantity=ERROR, arms=arms)
+    for figure in drawn.values():
+        style.add_to_caption(figure, missing_arms(records, SWEEP))
     return drawn
+
+
+def _middle(records: Sequence[Record], paths: Sequence[str]) -> Record:
+    """Return a run of the setting that most settings differ from in one path alone."""
+    settings = {tuple(str(r.settings.get(path)) for path in paths): r for r in reversed(records)}
+
+    def neighbours(setting: tuple[str, ...]) -> int:
+        return sum(sum(a != b for a, b in zip(setting, other, strict=True)) == 1 for other in settings)
+
+    return settings[max(reversed(settings), key=neighbours)]
+
+
+def _takes_several_numbers(records: Sequence[Record], path: str) -> bool:
+    values = {record.settings.get(path) for record in records}
+    return len(values) > 1 and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)

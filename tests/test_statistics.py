@@ -9,10 +9,13 @@ import pytest
 from scipy import stats
 
 from capsnet_jax.statistics import (
+    PERCENT,
     Estimate,
     McNemar,
+    cut_label,
     describe,
     holm,
+    is_cut,
     mcnemar,
     mean_interval,
     paired_difference,
@@ -247,6 +250,28 @@ def test_scipy_is_imported_when_it_is_needed():
 )
 def test_describe(estimate, text):
     assert describe(estimate) == text
+
+
+@pytest.mark.parametrize(
+    ("mean", "half_width", "text"),
+    [
+        (53.0, 57.0, "53.00 [0.00, 100.00] (n = 2)"),
+        (5.0, 7.7, "5.00 [0.00, 12.70] (n = 2)"),
+        (99.0, 2.5, "99.00 [96.50, 100.00] (n = 2)"),
+        (5.0, 5.0, "5.00 ± 5.00 (n = 2)"),
+        (5.0, math.nan, "5.00 (n = 2)"),
+    ],
+)
+def test_an_interval_beyond_what_is_possible_is_cut_off(mean, half_width, text):
+    assert describe(Estimate(2, mean, 1.0, half_width), limits=PERCENT) == text
+    assert is_cut(mean, half_width, PERCENT) == ("[" in text)
+
+
+def test_a_cut_is_said():
+    assert cut_label(PERCENT) == "intervals are cut at 0 and 100 %"
+    assert cut_label((-100.0, 100.0)) == "intervals are cut at −100 and 100 %"
+    assert cut_label((0.0, 1.0)) == "intervals are cut at 0 and 1"
+    assert cut_label((0.0, math.inf)) == "intervals are cut at 0"
 
 
 def test_describe_digits():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,10 +16,13 @@ from matplotlib.figure import Figure
 
 import capsnet_jax.figures.style as style
 from capsnet_jax.figures.grouping import (
+    Arms,
     Groups,
     Record,
     Setting,
+    best_settings,
     distinct_settings,
+    each_result,
     group_by_dataset,
     interval_reach,
     results,
@@ -33,10 +36,22 @@ from capsnet_jax.figures.labels import (
     seeds_label,
     setting_label,
 )
-from capsnet_jax.statistics import PairedDifference, describe, mean_interval, paired_difference
+from capsnet_jax.figures.marks import draw_mean, stacked
+from capsnet_jax.statistics import (
+    PairedDifference,
+    cut_label,
+    describe,
+    describe_interval,
+    is_cut,
+    mean_interval,
+    paired_difference,
+)
 
-BEYOND = "arrow: far off the axis"  # for a caption, where `forest_plot` returns True
+BEYOND = "large arrow: far off the axis"  # for a caption, where `forest_plot` returns True
+MOST = 40  # rows
 _BELOW = 0.22  # rows between a mean and the dots of its seeds
+_STEP = 0.09  # rows between the dots of equal seeds
+_NAME = 30  # letters in a line of a setting's name
 _FAR = 5  # a row is left off the axis where it would make the axis so many times as wide as the others need
 _ANYTHING = (-math.inf, math.inf)
 
@@ -63,7 +78,12 @@ class Row(NamedTuple):
 
 @style.styled
 def error_by_setting(
-    records: Sequence[Record], by: Sequence[str], *, quantity: str = "test_error", level: float = 0.95
+    records: Sequence[Record],
+    by: Sequence[str],
+    *,
+    quantity: str = "test_error",
+    arms: Arms | None = None,
+    level: float = 0.95,
 ) -> Figure:
     """Draw one row a setting, the first on top, in one panel a data set.
 
@@ -71,32 +91,37 @@ def error_by_setting(
         records: finished runs, in any order.
         by: the paths whose distinct values are the settings compared.
         quantity: the name in `Record.result` on the x axis.
+        arms: of the whole experiment, if `records` are some of its runs. They decide the colours.
         level: the coverage of the intervals.
 
     Raises:
         ValueError: there are no records, or none has the quantity.
     """
-    datasets = group_by_dataset(records, by)
-    settings = distinct_settings(datasets)
+    arms = arms or Arms(records)
+    results(records, quantity)  # raises where no run has it
+    shown, left_out = best_settings(records, by, MOST)
+    datasets = group_by_dataset(shown, by)
+    limits = possible_range(quantity)
     panels: dict[str, list[Row]] = {}
     counts: list[int] = []
     for dataset, groups in datasets.items():
         rows = panels.setdefault(dataset, [])
         for setting, runs in groups.items():
-            values = results(runs, quantity)
+            values = each_result(runs, quantity)
             estimate = mean_interval(values, level)
             counts.append(estimate.n)
-            colour = style.series_style(settings.index(setting))["color"]
-            name, text = setting_label(by, setting), describe(estimate)
+            colour = style.series_style(arms.number(runs))["color"]
+            name, text = setting_label(by, setting), describe(estimate, limits=limits)
             rows.append(Row(name, values, estimate.mean, estimate.half_width, text, colour))
-    figure, beyond = _draw_panels(panels, label(quantity), limits=possible_range(quantity))
+    figure, notes = _draw_panels(panels, label(quantity), limits=limits)
     style.caption(
         figure,
         ", ".join(dataset_label(dataset) for dataset in datasets),
         f"dot: one seed; diamond: mean of {seeds_label(counts)}",
         interval_label(counts, level, "bar"),
-        left_out_label(len(records) - sum(counts), len(records)),
-        beyond,
+        *notes,
+        left_out_label(len(shown) - sum(counts), len(shown)),
+        left_out,
     )
     return figure
 
@@ -108,6 +133,7 @@ def paired_differences(
     *,
     baseline: Mapping[str, object] | None = None,
     quantity: str = "test_error",
+    arms: Arms | None = None,
     level: float = 0.95,
 ) -> Figure:
     """Draw the difference of every setting from one of them, seed by seed, in one panel a data set.
@@ -120,18 +146,23 @@ def paired_differences(
         baseline: {path: value} of the setting that the others are compared with; the first where there is no such
             setting. A data set that lacks it has no panel.
         quantity: the name in `Record.result`.
+        arms: of the whole experiment, if `records` are some of its runs. They decide the colours.
         level: the coverage of the intervals.
 
     Raises:
         ValueError: there are no records, none has the quantity, or no setting shares a seed with the baseline.
     """
-    datasets = group_by_dataset(records, by)
-    settings = distinct_settings(datasets)
-    chosen = _find(settings, by, baseline or {})
+    arms = arms or Arms(records)
+    results(records, quantity)  # raises where no run has it
+    chosen, found = _find(records, by, baseline or {})
+    shown, left_out = best_settings(records, by, MOST, keep=chosen)
+    datasets = group_by_dataset(shown, by)
     pairs = {dataset: _pairs(groups, chosen, quantity) for dataset, groups in datasets.items()}
     pairs = {dataset: others for dataset, others in pairs.items() if others}
     if not pairs:
         raise ValueError(f"no arm shares a seed with {setting_label(by, chosen)}")
+    least, greatest = possible_range(quantity)
+    limits = (least - greatest, greatest - least)
     panels: dict[str, list[Row]] = {}
     counts: list[int] = []
     for dataset, others in pairs.items():
@@ -139,13 +170,12 @@ def paired_differences(
         for setting, (values, baseline_values) in others.items():
             difference = paired_difference(values, baseline_values, level)
             counts.append(difference.n)
-            colour = style.series_style(settings.index(setting))["color"]
-            name, text = setting_label(by, setting), _difference_text(difference)
+            colour = style.series_style(arms.number(datasets[dataset][setting]))["color"]
+            name, text = setting_label(by, setting), _difference_text(difference, limits)
             dots = np.subtract(values, baseline_values)
             rows.append(Row(name, dots, difference.mean, difference.half_width, text, colour))
-    low, high = possible_range(quantity)
-    xlabel = f"{label(quantity)}, less that of: {setting_label(by, chosen)}"
-    figure, beyond = _draw_panels(panels, xlabel, origin=0, limits=(low - high, high - low))
+    xlabel = textwrap.fill(f"{label(quantity)}, less that of: {setting_label(by, chosen)}", 70)
+    figure, notes = _draw_panels(panels, xlabel, origin=0, limits=limits)
     compared = sum(len(runs) for groups in datasets.values() for setting, runs in groups.items() if setting != chosen)
     alone = compared - sum(counts)
     style.caption(
@@ -153,10 +183,21 @@ def paired_differences(
         f"dot: one seed's difference; diamond: mean of {seeds_label(counts)}",
         interval_label(counts, level, "bar"),
         "p of the paired t test, not corrected for the number of arms",
+        "" if found else "no run of the baseline, so that of the first arm is subtracted",
         f"{alone} runs without a partner of the same seed, or not finite, left out" if alone else "",
-        beyond,
+        *notes,
+        left_out,
     )
     return figure
+
+
+def has_pairs(
+    records: Sequence[Record], by: Sequence[str], baseline: Mapping[str, object], quantity: str = "test_error"
+) -> bool:
+    """Whether some arm shares a seed with the baseline, so that `paired_differences` has something to draw."""
+    chosen, _ = _find(records, by, baseline)
+    known = [record for record in records if np.isfinite(record.result.get(quantity, math.nan))]
+    return bool(known) and any(_pairs(groups, chosen, quantity) for groups in group_by_dataset(known, by).values())
 
 
 def forest_plot(
@@ -177,15 +218,17 @@ def forest_plot(
         Whether a row lies beyond the axis.
     """
     for position, row in enumerate(rows):
-        height = np.full(len(row.values), position + _BELOW)
+        height = position + _BELOW + stacked(row.values, _STEP, 0.45 - _BELOW)
         axes.plot(row.values, height, "o", color=row.colour, alpha=0.45, markersize=5, mew=0)
-        reach = None if np.isnan(row.half_width) else np.vstack(interval_reach(row.mean, row.half_width, limits))
-        axes.errorbar(row.mean, position, xerr=reach, fmt="D", color=row.colour, markersize=6, capsize=4)
+        look: dict[str, Any] = {"fmt": "D", "markersize": 6, "capsize": 4}
+        draw_mean(axes, row.mean, position, row.half_width, along="x", limits=limits, color=row.colour, **look)
         axes.text(1.02, position, row.text, transform=axes.get_yaxis_transform(), va="center", fontsize=9)
     if origin is not None:
         axes.axvline(origin, color=style.GREY, linewidth=1)
-    axes.set_yticks(range(len(rows)), [textwrap.fill(row.name, 30) for row in rows])
+    axes.set_yticks(range(len(rows)), [textwrap.fill(row.name, _NAME) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
+    if not any(np.isfinite(row.values).any() for row in rows):
+        axes.set_xticks([])
     far = _far_row(rows, [] if origin is None else [origin], limits)
     if far is None:
         return False
@@ -205,28 +248,31 @@ def forest_plot(
 
 def _draw_panels(
     panels: Mapping[str, Sequence[Row]], xlabel: str, *, origin: float | None = None, limits: tuple[float, float]
-) -> tuple[Figure, str]:
-    """Draw a forest plot a data set; return the figure, and `BEYOND` where a row lies beyond its axis."""
-    counts = [len(rows) for rows in panels.values()]
-    figure = style.new_figure(0.8 + sum(0.7 + 0.5 * count for count in counts))
-    column = figure.subplots(len(counts), 1, squeeze=False, height_ratios=[count + 0.6 for count in counts]).ravel()
+) -> tuple[Figure, list[str]]:
+    """Draw a forest plot a data set; return the figure, and what a caption must say of cut bars and far rows."""
+    lines = [max(len(textwrap.wrap(row.name, _NAME)) for row in rows) for rows in panels.values()]
+    heights = [len(rows) * max(0.5, style.LINE_HEIGHT * n) for rows, n in zip(panels.values(), lines, strict=True)]
+    figure = style.new_figure(0.8 + sum(0.7 + height for height in heights))
+    column = figure.subplots(len(panels), 1, squeeze=False, height_ratios=[height + 0.3 for height in heights]).ravel()
     beyond = False
     for axes, (dataset, rows) in zip(column, panels.items(), strict=True):
         beyond |= forest_plot(axes, rows, origin=origin, limits=limits)
         axes.set(xlabel=xlabel, title=dataset_label(dataset))
-    return figure, BEYOND if beyond else ""
+    cut = any(is_cut(row.mean, row.half_width, limits) for rows in panels.values() for row in rows)
+    return figure, [cut_label(limits) if cut else "", BEYOND if beyond else ""]
 
 
-def _find(settings: Sequence[Setting], by: Sequence[str], wanted: Mapping[str, object]) -> Setting:
-    """Return the setting that has all `wanted` values at the paths compared; the first if none has."""
-    matches = (s for s in settings if all(wanted.get(path, v) == v for path, v in zip(by, s, strict=True)))
-    return next(matches, settings[0])
+def _find(records: Sequence[Record], by: Sequence[str], wanted: Mapping[str, object]) -> tuple[Setting, bool]:
+    """Return the setting that has all `wanted` values at the paths compared, or the first; and whether it has."""
+    settings = distinct_settings(group_by_dataset(records, by))
+    matches = [s for s in settings if all(wanted.get(path, v) == v for path, v in zip(by, s, strict=True))]
+    return (matches or settings)[0], bool(matches)
 
 
 def _pairs(groups: Groups, baseline: Setting, quantity: str) -> dict[Setting, tuple[list[float], list[float]]]:
     """Return, for every other setting, its values and the baseline's, of the seeds for which both are finite."""
     by_seed = {
-        setting: {r.seed: value for r, value in zip(runs, results(runs, quantity), strict=True) if np.isfinite(value)}
+        setting: {r.seed: v for r, v in zip(runs, each_result(runs, quantity), strict=True) if np.isfinite(v)}
         for setting, runs in groups.items()
     }
     reference = by_seed.pop(baseline, {})
@@ -238,10 +284,11 @@ def _pairs(groups: Groups, baseline: Setting, quantity: str) -> dict[Setting, tu
     }
 
 
-def _difference_text(difference: PairedDifference) -> str:
-    n, mean = difference.n, f"{difference.mean:+.2f}"
-    interval = f" ± {difference.half_width:.2f}\n(p = {difference.p_value:.2g}, n = {n})" if n > 1 else f" (n = {n})"
-    return f"{mean}{interval}".replace("-", "−")
+def _difference_text(difference: PairedDifference, limits: tuple[float, float]) -> str:
+    n, mean = difference.n, f"{difference.mean:+z.2f}"
+    interval = describe_interval(difference.mean, difference.half_width, limits=limits)
+    p = f"\n(p = {difference.p_value:.2g}, n = {n})" if n > 1 else f" (n = {n})"
+    return f"{mean}{interval}{p}".replace("-", "−")
 
 
 def _far_row(

@@ -1,6 +1,6 @@
 """Records sorted into the groups that a figure compares, and what the seeds of a group say together.
 
-`by_dataset` and `compared_paths` come from the records' own module; figures and experiments take them from here.
+`by_dataset` and `compared_paths` come from where records are; figures and experiments take them from here.
 """
 
 from __future__ import annotations
@@ -8,25 +8,32 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from capsnet_jax.figures.labels import dataset_label, setting_label
 from capsnet_jax.statistics import mean_interval
-from capsnet_jax.sweeps.records import Record, by_dataset, compared_paths, varying_paths
+from capsnet_jax.sweeps.records import Record, by_dataset
+from capsnet_jax.sweeps.varying import compared_paths, varying_paths
 
 __all__ = [
+    "Arms",
     "Curve",
     "Groups",
     "Record",
     "Setting",
+    "best_settings",
     "by_dataset",
     "compared_paths",
     "distinct_settings",
+    "each_result",
     "group",
     "group_by_dataset",
     "interval_reach",
+    "is_arm",
     "mean_curve",
+    "missing_arms",
     "recorded_iterations",
     "results",
     "single_dataset",
@@ -37,6 +44,7 @@ __all__ = [
 
 DATASET = "data.dataset"
 MOST_ITERATIONS = 20
+MOST_LETTERS = 250  # of names in a caption
 
 Setting = tuple[object, ...]  # the values at the paths that a figure compares
 Groups = dict[Setting, list[Record]]
@@ -51,6 +59,53 @@ class Curve:
     half_width: np.ndarray
 
 
+class Arms:
+    """The arms of an experiment, numbered: an arm has the look of its number in every figure and for every data set.
+
+    Args:
+        records: all runs of the experiment. An arm is what they have at the paths that are compared.
+        declared: arms as {path: value}, numbered first, whether or not they have runs.
+    """
+
+    def __init__(self, records: Sequence[Record], declared: Sequence[Mapping[str, object]] = ()) -> None:
+        self.paths = compared_paths(records)
+        arms = dict.fromkeys(self._arm(record) for record in records)
+        self.numbers: dict[Setting, int] = {}
+        for number, arm in enumerate(declared):
+            runs = (r for r in records if is_arm(r, arm) and self._arm(r) not in self.numbers)
+            self.numbers |= {self._arm(record): number for record in list(runs)[:1]}
+        others = (number for number in range(len(arms) + len(declared)) if number not in self.numbers.values())
+        self.numbers |= {arm: next(others) for arm in arms if arm not in self.numbers}
+
+    def number(self, runs: Sequence[Record]) -> int:
+        """Return the number of the arm that the first of these runs is of."""
+        return self.numbers[self._arm(runs[0])]
+
+    def _arm(self, record: Record) -> Setting:
+        return tuple(_hashable(record.settings.get(path)) for path in self.paths)
+
+
+def is_arm(record: Record, arm: Mapping[str, object]) -> bool:
+    """Whether a run has all values of {path: value}."""
+    return all(record.settings.get(path) == value for path, value in arm.items())
+
+
+def missing_arms(records: Sequence[Record], declared: Sequence[Mapping[str, object]]) -> str:
+    """Return for a caption which of the declared arms have no run; "" if all have some."""
+    told: dict[str, list[str]] = {}
+    for dataset, runs in by_dataset(records).items():
+        missing = [arm for arm in declared if not any(is_arm(record, arm) for record in runs)]
+        names = "; ".join(setting_label(list(arm), list(arm.values())) for arm in missing)
+        short = names if len(names) < MOST_LETTERS else f"{len(missing)} of the experiment's {len(declared)} arms"
+        if missing:
+            told.setdefault(short, []).append(dataset_label(dataset))
+    everywhere = len(by_dataset(records))
+    return "; ".join(
+        f"no run of {names}" + ("" if len(datasets) == everywhere else f" ({', '.join(datasets)})")
+        for names, datasets in told.items()
+    )
+
+
 def group(records: Sequence[Record], by: Sequence[str]) -> Groups:
     """Sort records by their values at the paths `by`.
 
@@ -61,8 +116,8 @@ def group(records: Sequence[Record], by: Sequence[str]) -> Groups:
         For each setting its records, no two of one seed.
 
     Raises:
-        ValueError: there are no records, or a group holds a seed twice. Such a group mixes settings, and its interval
-            would count them as seeds.
+        ValueError: there are no records, a run comes twice, or runs of one group and data set differ in a setting: an
+            interval would count settings as seeds.
     """
     if not records:
         raise ValueError("no records to draw")
@@ -70,7 +125,7 @@ def group(records: Sequence[Record], by: Sequence[str]) -> Groups:
     for record in records:
         groups[tuple(_hashable(record.settings.get(path)) for path in by)].append(record)
     for members in groups.values():
-        _check_seeds(members)
+        _check_alike(members)
     ranks = [_ranks(column) for column in zip(*groups, strict=True)]
     order = sorted(groups, key=lambda setting: [rank[value] for rank, value in zip(ranks, setting, strict=True)])
     return {setting: groups[setting] for setting in order}
@@ -83,11 +138,12 @@ def studies(records: Sequence[Record]) -> dict[str, list[Record]]:
         For each study its records. Its name is "" for the preset that most runs are of, trained by Adam, else the
         preset, the optimizer or both, as `paper-muon`.
     """
-    presets = [str(record.settings["preset"]) for record in records]
-    most = max(dict.fromkeys(presets), key=presets.count, default="")
+    known = [str(record.settings["preset"]) for record in records if "preset" in record.settings]
+    most = max(dict.fromkeys(known), key=known.count, default="")
+    presets = [str(record.settings.get("preset", most)) for record in records]
     split: dict[str, list[Record]] = defaultdict(list)
     for record, preset in zip(records, presets, strict=True):
-        optimizer = str(record.settings["train.optimizer"])
+        optimizer = str(record.settings.get("train.optimizer", "adam"))
         name = "-".join(word for word in (preset, optimizer) if word not in (most, "adam"))
         split[name].append(record)
     return dict(split)
@@ -118,8 +174,32 @@ def single_dataset(records: Sequence[Record], by: Sequence[str]) -> tuple[str, G
 
 
 def distinct_settings(datasets: dict[str, Groups]) -> list[Setting]:
-    """Return the settings of all data sets; a setting's position decides its colour."""
+    """Return the settings of all data sets."""
     return list(dict.fromkeys(setting for groups in datasets.values() for setting in groups))
+
+
+def best_settings(
+    records: Sequence[Record], by: Sequence[str], most: int, keep: Setting | None = None
+) -> tuple[list[Record], str]:
+    """Return the runs of the settings that a figure can show, and what its caption says of the others; "" of none.
+
+    They are the `most` settings of least validation error, the mean over all of their runs; the test error must not
+    choose. Settings without any come last. The setting `keep` is among them.
+    """
+    settings: dict[Setting, list[Record]] = defaultdict(list)
+    for record in records:
+        settings[tuple(_hashable(record.settings.get(path)) for path in by)].append(record)
+    if len(settings) <= most:
+        return list(records), ""
+
+    def error(setting: Setting) -> float:
+        values = [record.result.get("validation_error", math.nan) for record in settings[setting]]
+        return math.inf if np.isnan(mean := mean_interval(values).mean) else mean
+
+    best = sorted(settings, key=lambda setting: (setting != keep, error(setting)))[:most]
+    shown = {id(record) for setting in best for record in settings[setting]}
+    told = f"{most} of {len(settings)} settings are drawn, those of least validation error"
+    return [record for record in records if id(record) in shown], told
 
 
 def results(records: Sequence[Record], name: str) -> np.ndarray:
@@ -128,9 +208,14 @@ def results(records: Sequence[Record], name: str) -> np.ndarray:
     Raises:
         ValueError: no record has it.
     """
-    if not any(name in record.result for record in records):
+    if records and not any(name in record.result for record in records):
         names = sorted({key for record in records for key in record.result})
         raise ValueError(f"no record has the result {name!r}; there are: {', '.join(names) or 'none'}")
+    return each_result(records, name)
+
+
+def each_result(records: Sequence[Record], name: str) -> np.ndarray:
+    """Return `result[name]` of each record, float[records]; nan where a record lacks it."""
     return np.array([record.result.get(name, math.nan) for record in records], np.float64)
 
 
@@ -170,8 +255,8 @@ def interval_reach(
 
     Where there is no interval (`half_width` is nan), both are nan.
     """
-    low, high = (np.clip(end, *limits) for end in (mean - half_width, mean + half_width))
-    return mean - low, high - mean
+    low, high = np.clip(mean - half_width, *limits), np.clip(mean + half_width, *limits)
+    return np.maximum(mean - low, 0), np.maximum(high - mean, 0)
 
 
 def recorded_iterations(records: Sequence[Record], metric: str) -> list[int]:
@@ -181,7 +266,9 @@ def recorded_iterations(records: Sequence[Record], metric: str) -> list[int]:
 
 
 def _hashable(value: object) -> object:
-    return tuple(_hashable(item) for item in value) if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return tuple(_hashable(item) for item in value)
+    return str(value) if isinstance(value, dict) else value  # this version has none, another may
 
 
 def _ranks(column: Sequence[object]) -> dict[object, int]:
@@ -191,12 +278,11 @@ def _ranks(column: Sequence[object]) -> dict[object, int]:
     return {value: rank for rank, value in enumerate(ordered)}
 
 
-def _check_seeds(members: Sequence[Record]) -> None:
-    first: dict[int, Record] = {}
-    for record in members:
-        other = first.setdefault(record.seed, record)
-        if other is not record:
-            paths = sorted({*record.settings, *other.settings})
-            mixed = [path for path in paths if record.settings.get(path) != other.settings.get(path)]
-            why = f"the runs differ in {', '.join(mixed)}" if mixed else "one run was given twice"
-            raise ValueError(f"seed {record.seed} comes twice in one group: {why}")
+def _check_alike(members: Sequence[Record]) -> None:
+    """Raise ValueError where members are not the seeds of one setting in each data set."""
+    for runs in by_dataset(members).values():
+        if mixed := varying_paths(runs):
+            raise ValueError(f"one group mixes runs that differ in {', '.join(mixed)}, and counts them as seeds")
+        seeds = [record.seed for record in runs]
+        if twice := {seed for seed in seeds if seeds.count(seed) > 1}:
+            raise ValueError(f"seed {min(twice)} comes twice in one group: one run was given twice")

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import capsnet_jax.figures.style as style
+from capsnet_jax.config import PRESETS, ConfigError
+from capsnet_jax.figures.grouping import DATASET, Record, compared_paths, group
+from capsnet_jax.figures.labels import ITERATIONS, MODEL, dataset_label, dataset_slug, setting_label
+from capsnet_jax.overrides import flatten, format_value, from_preset, resolve
 
+ROUTER = "routing.name"
+HIGHEST = 100  # inches; matplotlib draws no more than 400
 _BARS = 12  # of more classes, the longest capsules are shown
 _COLUMNS = 10
 _COLUMNS_WITH_NAMES = 6
@@ -93,11 +100,12 @@ def reconstructions(
     if not count == len(reconstructions) == len(labels) == len(predictions):
         sizes = f"{count}, {len(reconstructions)}, {len(labels)} and {len(predictions)}"
         raise ValueError(f"need as many images, reconstructions, labels and predictions, got {sizes}")
-    columns = min(count, _COLUMNS if label_names is None else _COLUMNS_WITH_NAMES)
-    rows = -(-count // columns)
+    rows = -(-count // (_COLUMNS if label_names is None else _COLUMNS_WITH_NAMES))
+    columns = -(-count // rows)
     side = style.WIDTH / max(columns, 4)
     title = 0.25 if label_names is None else 0.45
-    figure = style.new_figure(0.3 + rows * (2 * side + title), "compressed")
+    height, width = np.shape(images)[1:3]
+    figure = style.new_figure(min(HIGHEST, 0.3 + rows * (2 * side * height / width + title)), "compressed")
     panels = figure.subplots(2 * rows, columns, squeeze=False)
     for axes in panels.flat:
         style.image_axes(axes)
@@ -125,3 +133,80 @@ def show(axes: Axes, picture: np.ndarray) -> None:
         picture = picture.mean(axis=-1)
     axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     style.image_axes(axes)
+
+
+def network_paths(records: Sequence[Record], always: Sequence[str] = ()) -> list[str]:
+    """Return the paths that tell networks apart: `always`, model and router if they vary, what varies with one of them.
+
+    That each model has settings of its own says nothing beside its name.
+    """
+    names = (MODEL, ROUTER)
+    kinds: dict[tuple[object, ...], list[Record]] = {}
+    for record in records:
+        kinds.setdefault(tuple(record.settings.get(path) for path in names), []).append(record)
+    varying = [
+        path for path, values in zip(names, zip(*kinds, strict=True), strict=True) if len({*values} - {None}) > 1
+    ]
+    return list(dict.fromkeys([*always, *varying, *(p for members in kinds.values() for p in compared_paths(members))]))
+
+
+def single_networks(records: Sequence[Record], always: Sequence[str] = ()) -> dict[str, Record]:
+    """Return the runs whose networks are drawn alone: of each data set and setting the one with the least seed.
+
+    Args:
+        records: finished runs of an experiment.
+        always: as of `network_paths`, which tells settings apart.
+
+    Returns:
+        Each run by what tells it from the others, as part of a figure's title: `mnist-iterations3`.
+    """
+    if not records:
+        return {}
+    by = network_paths(records, always)
+    return {
+        "-".join(filter(None, [dataset_slug(dataset), setting_slug(by, setting)])): min(runs, key=lambda r: r.seed)
+        for (dataset, *setting), runs in group(records, [DATASET, *by]).items()
+    }
+
+
+def setting_slug(by: Sequence[str], values: Sequence[object]) -> str:
+    """Return one setting as part of a file's name: `iterations3-uniform`."""
+    words = [
+        f"{'' if path.endswith('.name') else path.rpartition('.')[2]}{format_value(value)}"
+        for path, value in zip(by, values, strict=True)
+        if value is not None
+    ]
+    return re.sub(r"[^\w.+=-]", "_", "-".join(words))
+
+
+def network_note(record: Record, what: str) -> str:
+    """Return how the caption of a single network's figure begins: data set, network, seed, and what it was trained by.
+
+    Args:
+        record: of its run.
+        what: is drawn, such as "validation images".
+    """
+    settings = record.settings
+    paths = (MODEL, ROUTER, ITERATIONS)
+    network = setting_label(paths, [settings.get(path) for path in paths])
+    parts = [f"{dataset_label(settings[DATASET])}, {what}", f"{network}, seed {record.seed}", _beside_preset(settings)]
+    return "; ".join(filter(None, parts))
+
+
+def _beside_preset(settings: Mapping[str, object]) -> str:
+    """Return `small preset`, or `small preset but for epochs = 3`: what a caption has not named yet."""
+    preset = str(settings.get("preset"))
+    names = {path: settings[path] for path in (MODEL, ROUTER, "loss.name") if path in settings}
+    try:
+        usual = flatten(from_preset(preset))
+        same_names = flatten(resolve(PRESETS[preset] | names).config)
+    except (KeyError, ConfigError):  # a preset, a model or a router of another version
+        return ""
+    told = ("preset", DATASET)
+    other = {
+        path: format_value(value) if isinstance(value, list) else value
+        for path, value in settings.items()
+        if path not in told and value != (usual if path in names else same_names).get(path)
+    }
+    changes = setting_label(list(other), list(other.values()))
+    return f"{preset} preset" + (f" but for {changes}" if other else "")

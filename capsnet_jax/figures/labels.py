@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+from capsnet_jax.statistics import PERCENT
+
 MODEL, ITERATIONS, GRADIENT = "model.name", "routing.iterations", "routing.gradient"
 
 _NAMES = {
@@ -45,6 +47,7 @@ _DATASETS = {
 
 # Parts of the names of metrics in percent.
 _PERCENTAGES = ("error", "flips", "dead_capsules")
+_NEVER_NEGATIVE = ("loss", "mse", "seconds", "per_second", "change")
 
 # None: what everyone expects, and need not be said.
 _VALUES: dict[tuple[str, object], str | None] = {
@@ -84,7 +87,9 @@ def dataset_slug(name: object) -> str:
 
 def possible_range(name: str) -> tuple[float, float]:
     """Return the least and the greatest value that a metric can have: 0 and 100 for a percentage."""
-    return (0.0, 100.0) if any(part in name for part in _PERCENTAGES) else (-math.inf, math.inf)
+    if any(part in name for part in _PERCENTAGES):
+        return PERCENT
+    return (0.0, math.inf) if any(part in name for part in _NEVER_NEGATIVE) else (-math.inf, math.inf)
 
 
 def setting_label(by: Sequence[str], values: Sequence[object]) -> str:
@@ -94,12 +99,13 @@ def setting_label(by: Sequence[str], values: Sequence[object]) -> str:
     """
     setting = {path: value for path, value in zip(by, values, strict=True) if value is not None}
     parts = [_value_label(path, value) for path, value in setting.items()]
-    return ", ".join(part for part in parts if part) or "all runs"
+    text = ", ".join(part for part in parts if part) or "all runs"
+    return f" {text}" if text.startswith("_") else text  # matplotlib leaves such names out of legends
 
 
 def seeds_label(counts: Iterable[int]) -> str:
     """Return `n = 5 seeds`, or `n = 3 to 5 seeds` where the groups differ."""
-    low, high = min(counts := list(counts)), max(counts)
+    low, high = min(counts := list(counts) or [0]), max(counts)
     if low != high:
         return f"n = {low} to {high} seeds"
     return f"n = {low} seed" if low == 1 else f"n = {low} seeds"
@@ -107,9 +113,14 @@ def seeds_label(counts: Iterable[int]) -> str:
 
 def interval_label(counts: Iterable[int], level: float, mark: str) -> str:
     """Return what `mark` (`band`, `bar`) means in a caption: a t interval, or none with one seed."""
-    if max(counts) < 2:
-        return f"one seed has no interval, so no {mark}"
+    if (most := max(counts, default=0)) < 2:
+        return "" if not most else f"one seed has no interval, so no {mark}"
     return f"{mark}: {100 * level:g}% Student t interval of the mean"
+
+
+def listing(names: Sequence[str], most: int = 3) -> str:
+    """Return `a; b`, or how many more there are: `a; b; c; and 4 more`."""
+    return "; ".join([*names[:most], *([f"and {len(names) - most} more"] if len(names) > most else [])])
 
 
 def left_out_label(missing: int, total: int) -> str:

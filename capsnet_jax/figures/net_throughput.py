@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import NullLocator
 
 import capsnet_jax.figures.style as style
 from capsnet_jax.bench.workload import NETS, OURS
@@ -16,7 +16,6 @@ _PEERS = {
     "torchvision": ("torchvision, PyTorch's own layout", style.ORANGE, "o", -0.15),
     "torchvision_channels_last": ("torchvision, channels last", style.VERMILLION, "s", 0.15),
 }
-_TICKS = [0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 20, 50, 100]
 
 
 def net_speeds(rows: pd.DataFrame) -> pd.DataFrame:
@@ -74,7 +73,8 @@ def speed_ratios(rows: pd.DataFrame) -> Figure:
     style.caption(
         figure,
         f"{rows['machine'].iloc[0]}; {side}×{side}×3 images, batch {_span(rows['batch'])}; in turns, median of n ="
-        f" {counts} rounds, bar: least to greatest; number: to the layout that was faster in each round",
+        f" {counts} rounds, bar: least to greatest; number: to the layout that was faster in each round; black line:"
+        " equal speed",
     )
     return figure
 
@@ -94,10 +94,8 @@ def _panel(axes: Axes, speeds: pd.DataFrame, nets: list[str]) -> None:
     axes.set(xscale="log", ylim=(len(nets) - 0.4, -0.6))
     axes.margins(x=0.08)
     axes.set_yticks(range(len(nets)), nets)
-    axes.xaxis.set_major_locator(FixedLocator(_TICKS))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    style.log_ticks(axes.xaxis)
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _span(values: pd.Series) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 import capsnet_jax.figures.style as style
 from capsnet_jax.bench.workload import OURS
@@ -26,13 +27,14 @@ _SUBJECTS = {
     "pytorch": ("PyTorch, eager", style.VERMILLION),
     "plain_jax": ("plain JAX", style.GREY),
 }
-# What an axis says, its scale, and the quantities on it with their marks.
+# What an axis says, its scale, and the quantities on it, each with its name where there are two.
 _PANELS: tuple[tuple[str, str, dict[str, str]], ...] = (
-    ("training [images / s]", "log", {"training": "o"}),
-    ("inference [images / s]", "log", {"inference": "o"}),
-    ("peak memory [MB]\n● training   ■ inference", "linear", {"training_memory": "o", "inference_memory": "s"}),
-    ("compiling the training step [s]\n● cold   ■ warm cache", "log", {"compile_cold": "o", "compile_warm": "s"}),
+    ("training [images / s]", "log", {"training": ""}),
+    ("inference [images / s]", "log", {"inference": ""}),
+    ("peak memory [MB]", "linear", {"training_memory": "training", "inference_memory": "inference"}),
+    ("compiling the training step [s]", "log", {"compile_cold": "cold", "compile_warm": "warm cache"}),
 )
+_MARKS = (("o", "●", 6), ("s", "■", -14))  # of a panel's quantities: the marker, the same in text, points to its number
 
 
 def select(rows: pd.DataFrame, **wanted: object) -> pd.DataFrame:
@@ -66,22 +68,26 @@ def throughput_by_subject(rows: pd.DataFrame) -> Figure:
     lines = -(-len(panels) // 2)
     figure = style.new_figure(0.6 + lines * (0.75 + 0.42 * len(subjects)))
     all_axes = figure.subplots(lines, 2, squeeze=False, sharey=True).ravel()
-    for axes, (title, scale, marks) in zip(all_axes, panels, strict=False):
-        for lift, (quantity, mark) in zip((6, -14), marks.items(), strict=False):
-            _subjects(axes, select(compared, quantity=quantity), subjects, mark, lift)
-        axes.set(xlabel=title, xscale=scale, ylim=(len(subjects) - 0.4, -0.65))
+    for axes, (title, scale, quantities) in zip(all_axes, panels, strict=False):
+        names = []
+        for (mark, sign, lift), (quantity, name) in zip(_MARKS, quantities.items(), strict=False):
+            measured = select(compared, quantity=quantity)
+            if len(measured):
+                _subjects(axes, measured, subjects, mark, lift)
+                names += [f"{sign} {name}"] if name else []
+        text = "\n".join(filter(None, [title, "   ".join(names)]))
+        axes.set(xlabel=text, xscale=scale, ylim=(len(subjects) - 0.4, -0.65))
         axes.set_yticks(range(len(subjects)), [_SUBJECTS[name][0] for name in subjects])
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.margins(x=0.22)
         if scale == "linear":
             axes.set_xlim(left=0)
         else:
-            ticks = [digit * 10.0**power for power in range(-3, 7) for digit in (1, 2, 5)]
-            axes.xaxis.set_major_locator(FixedLocator(ticks))
+            _log_ticks(axes.xaxis)
     for axes in all_axes[len(panels) :]:
         axes.remove()
-    style.caption(figure, f"{_caption(compared)}; ×: this project's speed, or its cost, over the subject's")
+    style.caption(
+        figure, _caption(compared), "faint: one round", "×: this project's speed, or its cost, over the subject's"
+    )
     return figure
 
 
@@ -114,8 +120,7 @@ def throughput_scaling(rows: pd.DataFrame) -> Figure:
         axes.xaxis.set_major_locator(FixedLocator(ticks))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_locator(NullLocator())
-        for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-            formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if f"{value:e}"[0] in "1235" else ""))
+        _log_ticks(axes.yaxis)
     for axes in all_axes[len(names) :]:
         axes.remove()
     for axes in all_axes[: len(names) : columns]:
@@ -161,6 +166,12 @@ def _curve(axes: Axes, name: str, rows: pd.DataFrame, label: str, colour: str, d
     reach = [at["median"] - at["min"], at["max"] - at["median"]]
     look = {"fmt": "o", "linestyle": dashes, "color": colour, "markersize": 4, "capsize": 3}
     axes.errorbar(at.index, at["median"], yerr=reach, label=label, **look)  # type: ignore[arg-type]
+
+
+def _log_ticks(axis: Axis) -> None:
+    """Put ticks on a logarithmic axis of speeds, in thousands with commas."""
+    style.log_ticks(axis)
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.7g}"))
 
 
 def _caption(rows: pd.DataFrame) -> str:

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Num
 
-from capsnet_jax.config import ConfigError
+from capsnet_jax.config import Config, ConfigError
 from capsnet_jax.interpret.examples import of_each_class
 from capsnet_jax.interpret.restore import Network, Observation
 from capsnet_jax.interpret.routing_diagnostics import iterates, with_iterations
@@ -12,12 +12,14 @@ from capsnet_jax.models.capsnet import route_again
 from capsnet_jax.ops.squash import length
 from capsnet_jax.routing import Trace
 
-IMAGES = 3  # the first image of as many classes
+IMAGES = 3  # the first image of as many classes, the first that have one
 ITERATIONS = 3
 
 
 def observe_couplings(net: Network) -> Observation:
     """Observe which positions of single images send their votes to which class, in each of three iterations.
+
+    The images are of the validation split, or of the training split where no image is held out.
 
     Args:
         net: a CapsNet.
@@ -26,12 +28,12 @@ def observe_couplings(net: Network) -> Observation:
         "images" uint8[images, height, width, channels], "labels" [images], "shares" float32[images, iterations, rows,
         columns, classes]: the lengths of coupled votes |c_io û_io|, summed over the capsule types of each position;
         "lengths" [images, iterations, classes] of the class capsules, "receptive" (pixels between positions, side of a
-        position's receptive field), and the classes' "names".
+        position's receptive field), the names of all classes, "names", and the "split".
 
     Raises:
-        ConfigError: the network does not route, or a class has no image.
+        ConfigError: the network does not route.
     """
-    images, labels = of_each_class(net.data, 1, classes=IMAGES)
+    images, labels, _, split = of_each_class(net.data, 1, classes=IMAGES)
     trace = trace_routing(net, images, ITERATIONS)
     votes = length(jnp.einsum("bik,iokd->biod", net.outputs(images)["primary"], net.params["class_capsules"]["W"]))
     coupled = trace.couplings * votes[:, None]
@@ -45,6 +47,7 @@ def observe_couplings(net: Network) -> Observation:
         "lengths": np.asarray(length(trace.capsules)),
         "receptive": np.array([2, 2 * kernel - 1]),
         "names": np.array(net.data.label_names),
+        "split": np.array(split),
     }
 
 
@@ -66,7 +69,7 @@ def trace_routing(
     """
     routing = net.config.routing
     if routing is None:
-        raise ConfigError(f"{net.config.model.name} does not route, so it has no couplings")
+        raise ConfigError(f"there are no couplings to trace: {lacks_routing(net.config)}")
     primary = net.outputs(images)["primary"]
     if iterates(routing):
         trace = route_again(net.params, primary, with_iterations(routing, iterations), trace=True).trace
@@ -75,3 +78,8 @@ def trace_routing(
     once = route_again(net.params, primary, routing)
     fields = once.capsules, once.activations, once.couplings, once.logits
     return Trace(*(field[:, None] for field in fields))
+
+
+def lacks_routing(config: Config) -> str | None:
+    """Say why a config's network has no couplings, and the remedy; None if it has."""
+    return None if config.routing else f"{config.model.name} does not route; use --set model.name=capsnet_small"

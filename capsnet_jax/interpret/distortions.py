@@ -1,11 +1,12 @@
 """What a network does not mind: errors and features under distortions of known amounts."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from capsnet_jax.config import ConfigError
 from capsnet_jax.data.augment import to_float, to_targets
 from capsnet_jax.data.distort import affine, elastic
 from capsnet_jax.interpret.restore import Network, Observation
@@ -29,8 +30,8 @@ def observe_distortions(net: Network) -> Observation:
 
     Returns:
         For each kind: "kind/amounts" [amounts], "kind/error" [amounts] in percent, "kind/change" [amounts], the mean of
-        |f(Tx) − f(x)| / |f(x)| over test images, and "kind/read", the R² of `read_off`. The features f are a CapsNet's
-        capsule of the true class, or a conv net's last hidden layer.
+        |f(Tx) − f(x)| / |f(x)| over test images, and "kind/read", the R² of `read_off`. The features f are those of
+        `features_of`.
     """
     targets = np.asarray(to_targets(jnp.asarray(net.data.test.labels), net.data.classes))
     labels = targets.argmax(axis=1)
@@ -68,26 +69,21 @@ def distorted_features(net: Network, kind: str, amount: float) -> tuple[Float[np
         batch = jax.tree.map(lambda leaf, begin=begin: jnp.asarray(leaf[begin : begin + BATCH]), test)
         targets = to_targets(batch.labels, net.data.classes)
         out = net.outputs(distort(batch.images, jnp.int32(index)))
-        features.append(np.asarray(features_of(net, out, targets)))
+        features.append(np.asarray(features_of(out, targets)))
         wrong.append(np.asarray(jax.vmap(error)(scores_of(out), targets)))
     return np.concatenate(features), 100 * float(np.mean(np.concatenate(wrong)))
 
 
-def features_of(
-    net: Network, out: dict[str, Array], targets: Float[Array, "batch classes"]
-) -> Float[Array, "batch dims"]:
+def features_of(out: dict[str, Array], targets: Float[Array, "batch classes"]) -> Float[Array, "batch dims"]:
     """Return the capsule of the true class (the first one, of several), or the last hidden layer.
 
-    Raises:
-        ConfigError: the network has neither.
+    A net that names none of `LAST_HIDDEN` gives its classes' scores.
     """
     if "capsules" in out:
         true_class = jnp.argmax(targets, axis=-1)
         return jnp.take_along_axis(out["capsules"], true_class[:, None, None], axis=1)[:, 0]
-    for name in LAST_HIDDEN:
-        if name in out:
-            return out[name].reshape(len(targets), -1)
-    raise ConfigError(f"{net.config.model.name} has no class capsules and none of {', '.join(LAST_HIDDEN)}")
+    hidden = next((out[name] for name in LAST_HIDDEN if name in out), scores_of(out))
+    return hidden.reshape(len(targets), -1)
 
 
 def read_off(
@@ -106,7 +102,7 @@ def read_off(
         ridge: weight of the squared coefficients, for features of unit variance.
 
     Returns:
-        R² over the predicted images of all classes.
+        R² over the predicted images of all classes; nan where no class has two images.
     """
     errors, spread = 0.0, 0.0
     for label in np.unique(labels):
@@ -121,4 +117,4 @@ def read_off(
         truth = np.broadcast_to((amounts - amounts.mean())[:, None], y.shape[:2])
         errors += np.sum((y @ weights - truth) ** 2)
         spread += np.sum(truth**2)
-    return float(1 - errors / spread)
+    return float(1 - errors / spread) if spread else math.nan

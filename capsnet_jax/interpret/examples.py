@@ -1,40 +1,48 @@
 """Which images are looked at, and how pixels are stored."""
 
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
-from capsnet_jax.config import ConfigError
 from capsnet_jax.data import Dataset
 
 
-def of_each_class(
-    data: Dataset, count: int, *, classes: int | None = None
-) -> tuple[UInt8[np.ndarray, "images height width channels"], Int[np.ndarray, "images"]]:
-    """Return the first `count` validation images of every class, and the class that each was chosen for.
+class Shown(NamedTuple):
+    """Images that were chosen for a class each.
 
-    The first image of every class comes first, then the second of every class.
+    Attributes:
+        images: bytes.
+        labels: the class that each was chosen for.
+        present: for each image, 1 for every class that it shows, else 0.
+        split: "validation", or "training" where no image is held out.
+    """
+
+    images: UInt8[np.ndarray, "images height width channels"]
+    labels: Int[np.ndarray, "images"]
+    present: UInt8[np.ndarray, "images classes"]
+    split: str
+
+
+def of_each_class(data: Dataset, count: int, *, classes: int | None = None) -> Shown:
+    """Choose the first `count` validation images of every class; training images where none are held out.
+
+    The first image of every class comes first, then the second of every class. A class with fewer images has those
+    that there are, and one without any is left out.
 
     Args:
         data: the data set.
         count: of each class.
-        classes: only so many, the first ones; None: all.
-
-    Raises:
-        ConfigError: a class has fewer.
+        classes: only so many, the first ones that have an image; None: all.
     """
-    labels = np.asarray(data.validation.labels)
-    names = data.label_names[:classes]
-    positions = []
-    for k, name in enumerate(names):
-        [members] = np.nonzero(labels == k if labels.ndim == 1 else labels[:, k])
-        if len(members) < count:
-            raise ConfigError(
-                f"the validation split of {data.name} has {len(members)} images of {name},"
-                f" and {count} are to be observed; raise data.validation_fraction"
-            )
-        positions.append(members[:count])
-    order = np.stack(positions, axis=1).ravel()
-    return np.asarray(data.validation.images)[order], np.tile(np.arange(len(names)), count)
+    split, examples = ("validation", data.validation) if len(data.validation.labels) else ("training", data.train)
+    labels = np.asarray(examples.labels)
+    present = labels if labels.ndim == 2 else (labels[:, None] == np.arange(data.classes)).astype(np.uint8)
+    members = {k: np.flatnonzero(present[:, k])[:count] for k in range(data.classes) if present[:, k].any()}
+    chosen = list(members.items())[:classes]
+    pairs = [(k, positions[i]) for i in range(count) for k, positions in chosen if i < len(positions)]
+    order = np.array([position for _, position in pairs], int)
+    return Shown(np.asarray(examples.images)[order], np.array([k for k, _ in pairs]), present[order], split)
 
 
 def to_bytes(pixels: Float[Array | np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:

@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from capsnet_jax.sweeps.records import Record, format_setting, varying_paths
+from capsnet_jax.sweeps.records import Record, format_setting
+from capsnet_jax.sweeps.varying import varying_paths
 
 # Runs that are equal in these have the same images.
 DATA = ("data.dataset", "data.label", "data.transform", "data.train_size")
@@ -40,10 +41,10 @@ class Setting:
 def group(records: Sequence[Record], swept: Sequence[str]) -> list[Setting]:
     """Group runs by their setting, in their order. A seed counts once."""
     paths = _paths(records, swept)
-    settings: dict[tuple[str, ...], Setting] = {}
+    settings: dict[tuple[str | None, ...], Setting] = {}
     for record in records:
         values = {path: format_setting(record, path) for path in paths if path in record.settings}
-        key = tuple(values.get(path, "") for path in paths)
+        key = tuple(values.get(path) for path in paths)
         settings.setdefault(key, Setting(values, {})).runs.setdefault(record.seed, record)
     return list(settings.values())
 
@@ -63,12 +64,12 @@ def shown_paths(records: Sequence[Record], swept: Sequence[str]) -> list[str]:
     preset's name says it.
     """
     paths = _paths(records, swept)
-    presets = dict.fromkeys(record.settings["preset"] for record in records)
+    presets = dict.fromkeys(record.settings.get("preset") for record in records)
     if len(presets) < 2:
         return paths
     shown = {"data.dataset", "preset", "train.epochs", *swept}
     for preset in presets:
-        shown.update(varying_paths([record for record in records if record.settings["preset"] == preset]))
+        shown.update(varying_paths([record for record in records if record.settings.get("preset") == preset]))
     return [path for path in paths if path in shown]
 
 

@@ -10,8 +10,20 @@ from capsnet_jax.models import MODELS
 from capsnet_jax.overrides import format_value
 from capsnet_jax.report.grouping import DATA, Setting, by_data, group, headings, shown_paths
 from capsnet_jax.report.render import Table
-from capsnet_jax.statistics import PairedDifference, holm, mcnemar, paired_difference
-from capsnet_jax.sweeps.records import Record, compared_paths
+from capsnet_jax.statistics import (
+    PERCENT,
+    PairedDifference,
+    cut_label,
+    describe_interval,
+    holm,
+    is_cut,
+    mcnemar,
+    paired_difference,
+)
+from capsnet_jax.sweeps.records import Record
+from capsnet_jax.sweeps.varying import compared_paths
+
+LIMITS = (-PERCENT[1], PERCENT[1])  # of a difference of errors
 
 
 class Comparison(NamedTuple):
@@ -121,6 +133,8 @@ def paired(records: Sequence[Record], swept: Sequence[str], baseline: Mapping[st
         "McNemar: exact test of these nets on the test images, uncorrected. An image counts once, for the setting "
         "that errs on it in fewer of the paired runs. Empty: not known.",
     ]
+    if any(is_cut(each.mean, each.half_width, LIMITS) for each in differences):
+        notes.append(f"[low, high]: {cut_label(LIMITS)}")
     return Table(f"test error less that of {other or wanted}", header, rows, notes)
 
 
@@ -154,7 +168,7 @@ def _has(setting: Setting, path: str, wanted: Any) -> bool:
 
 def _has_default_loss(setting: Setting) -> bool:
     """Whether a net is trained by the loss that is its own by default."""
-    model = MODELS.get(setting.everything["model.name"])
+    model = MODELS.get(setting.everything.get("model.name", ""))
     return model is not None and model.loss == setting.everything.get("loss.name")
 
 
@@ -163,8 +177,10 @@ def _describe(setting: Setting, paths: Sequence[str]) -> str:
 
 
 def _difference_text(difference: PairedDifference) -> str:
-    interval = "" if math.isnan(difference.half_width) else f" ± {difference.half_width:.2f}"
-    return f"{difference.mean:+z.2f}{interval} (n = {difference.n})" if difference.n else "no finite value (n = 0)"
+    if not difference.n:
+        return "no finite value (n = 0)"
+    interval = describe_interval(difference.mean, difference.half_width, limits=LIMITS)
+    return f"{difference.mean:+z.2f}{interval} (n = {difference.n})"
 
 
 def _p_text(p: float) -> str:

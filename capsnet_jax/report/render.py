@@ -1,5 +1,6 @@
 """A table as rows of text, which the terminal and Markdown show alike."""
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -29,9 +30,14 @@ def to_text(table: Table) -> str:
 def to_markdown(table: Table) -> str:
     """Return a table as Markdown."""
     rows = [table.header, ["---"] * len(table.header), *table.rows] if table.rows else []
-    lines = ["| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in rows]
+    lines = ["| " + " | ".join(map(_escape, row)) + " |" for row in rows]
     blocks = [f"**{table.title}**" if table.title else "", "\n".join(lines), *table.notes]
     return "\n\n".join(filter(None, blocks))
+
+
+def _escape(text: str) -> str:
+    """Keep a name's characters from being read as Markdown, HTML or mathematics."""
+    return re.sub(r"([\\|`*$<])", r"\\\1", text)
 
 
 def align(rows: Sequence[Sequence[str]], *, rule: bool = False) -> str:

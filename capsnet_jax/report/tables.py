@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from capsnet_jax.overrides import all_paths
 from capsnet_jax.report.grouping import Setting, by_data, group, headings, shown_paths
 from capsnet_jax.report.pairing import paired
 from capsnet_jax.report.render import Table, to_text
-from capsnet_jax.statistics import describe, mean_interval
+from capsnet_jax.statistics import PERCENT, cut_label, describe, is_cut, mean_interval
 from capsnet_jax.sweeps.files import write_text
-from capsnet_jax.sweeps.records import Record, format_setting, varying_paths
+from capsnet_jax.sweeps.records import Record, format_setting
+from capsnet_jax.sweeps.varying import varying_paths
 
 # Shown where settings differ in it: {name in `Record.result`: (heading, a unit's worth)}.
 COSTS = {"parameters": ("parameters", 1), "flops": ("MFLOP/image", 1e6)}
@@ -64,7 +66,11 @@ def summary(records: Sequence[Record], swept: Sequence[str]) -> Table:
     settings = group(records, swept)
     if mixed := sum(len({tuple(record.code.items()) for record in setting.runs.values()}) > 1 for setting in settings):
         notes.append(f"{mixed} of these settings mix runs of different code; --rerun trains them anew")
-    return _results(settings, shown_paths(records, swept))._replace(notes=notes)
+    if unknown := Counter(path for record in records for path in record.settings if path not in all_paths()):
+        paths = ", ".join(f"{path} ({count_runs(n)})" for path, n in unknown.items())
+        notes.append(f"settings that this version does not know, as other versions have them: {paths}")
+    table = _results(settings, shown_paths(records, swept))
+    return table._replace(notes=[*notes, *table.notes])
 
 
 def best(records: Sequence[Record], swept: Sequence[str]) -> list[Table]:
@@ -74,7 +80,8 @@ def best(records: Sequence[Record], swept: Sequence[str]) -> list[Table]:
         if len(settings) > MANY:
             table = _results(sorted(settings, key=_validation_error)[:BEST], shown_paths(records, swept))
             title = f"the {BEST} settings of least validation error"
-            tables.append(table._replace(title=title, notes=["The test error stands beside it and chose nothing."]))
+            notes = ["The test error stands beside it and chose nothing.", *table.notes]
+            tables.append(table._replace(title=title, notes=notes))
     return tables
 
 
@@ -90,7 +97,7 @@ def write_csv(path: Path, records: Sequence[Record], swept: Sequence[str]) -> No
     table.writerow(["dataset", "preset", "seed", "epochs", *paths, *results])
     for record in records:
         settings = record.settings
-        fixed = [settings["data.dataset"], settings["preset"], record.seed, settings["train.epochs"]]
+        fixed = [settings["data.dataset"], settings.get("preset"), record.seed, settings.get("train.epochs")]
         values = [format_setting(record, path) for path in paths]
         table.writerow([*fixed, *values, *(_decimal(record.result.get(name)) for name in results)])
     write_text(path, text.getvalue())
@@ -101,14 +108,16 @@ def _results(settings: Sequence[Setting], paths: Sequence[str]) -> Table:
     results = [run.result for setting in settings for run in setting.runs.values()]
     costs = [name for name in COSTS if len({result.get(name) for result in results}) > 1]
     errors = [name for name in ERRORS if name != "test_top5_error" or any(name in result for result in results)]
-    rows = []
+    rows, cut = [], False
     for setting in settings:
         cost = [_thousands(setting.results(name)[0] / COSTS[name][1]) for name in costs]
-        estimates = [describe(mean_interval(setting.results(name))) for name in errors]
+        estimates = [mean_interval(setting.results(name)) for name in errors]
+        cut |= any(is_cut(estimate.mean, estimate.half_width, PERCENT) for estimate in estimates)
+        texts = [describe(estimate, limits=PERCENT) for estimate in estimates]
         speeds = [speed for speed in setting.results("images_per_second") if not math.isnan(speed)]
-        rows.append([*setting.cells(paths), *cost, *estimates, f"{np.median(speeds):,.0f}" if speeds else ""])
+        rows.append([*setting.cells(paths), *cost, *texts, f"{np.median(speeds):,.0f}" if speeds else ""])
     header = [*headings(paths), *(COSTS[name][0] for name in costs), *(ERRORS[name] for name in errors), "images/s"]
-    return Table("", header, rows, [])
+    return Table("", header, rows, [f"[low, high]: {cut_label(PERCENT)}"] if cut else [])
 
 
 def _validation_error(setting: Setting) -> float:

@@ -49,8 +49,7 @@ def write_bytes(path: Path, data: bytes) -> None:
             raise
         _flush_folder(path.parent)
     except OSError as error:
-        error.filename, error.filename2 = str(path), None  # the name that a person knows
-        raise
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error  # the name that a person knows
 
 
 def write_text(path: Path, text: str) -> None:

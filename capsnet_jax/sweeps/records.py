@@ -188,29 +188,12 @@ def _noted(workdir: Path) -> list[dict[str, Any]]:
     return [line for line in lines if {"experiment", "swept", "runs"} <= line.keys()]
 
 
-def varying_paths(records: Sequence[Record], always: Sequence[str] = ()) -> list[str]:
-    """Return the paths that tell the records' settings apart, data sets aside: `always` and whatever varies.
-
-    A path that some records do not have varies only if it takes several values among those that do.
-    """
-    paths = dict.fromkeys(path for record in records for path in record.settings)
-    varying = [path for path in paths if len({format_setting(r, path) for r in records if path in r.settings}) > 1]
-    return [path for path in dict.fromkeys([*always, *varying]) if path != "data.dataset"]
-
-
 def by_dataset(records: Sequence[Record]) -> dict[str, list[Record]]:
     """Group the records by data set, in their order."""
     groups: dict[str, list[Record]] = {}
     for record in records:
         groups.setdefault(record.settings["data.dataset"], []).append(record)
     return groups
-
-
-def compared_paths(records: Sequence[Record], always: Sequence[str] = ()) -> list[str]:
-    """Return `varying_paths` without what varies between data sets alone, as their augmentation may."""
-    within = {path for members in by_dataset(records).values() for path in varying_paths(members)}
-    present = {path for record in records for path in record.settings}
-    return [p for p in varying_paths(records, always) if p in within or (p in always and p in present)]
 
 
 def format_setting(record: Record, path: str) -> str:
@@ -231,6 +214,7 @@ def environment() -> dict[str, Any]:
         "backend": jax.default_backend(),
         "cores": os.cpu_count(),
         "platform": f"{platform.system()} {platform.machine()}",
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
 
 

@@ -70,6 +70,14 @@ def test_a_set_that_does_not_say_how_large_its_images_are_has_no_flops():
     assert conv_baselines.count(record_of(configs(dataset="oxford_flowers102")[2])) == {}
 
 
+def test_a_run_of_another_version_has_no_flops_and_stands_in_the_table_all_the_same():
+    record = record_of(configs()[2])
+    record.settings["train.sharpness"] = 0.05
+    assert conv_baselines.count(record) == {}
+    record.settings["model.name"] = "gone"
+    assert conv_baselines.count(record) == {}
+
+
 def test_iterations_are_said_of_what_routes_and_rates_of_what_was_tried_at_several():
     drawn = conv_baselines.figures(fakes())
     assert list(drawn) == ["error_against_cost", "learning_curves"]
@@ -115,3 +123,19 @@ def test_the_table_has_what_is_counted(tmp_path, capsys):
         counted = [float(row["flops"]) for row in csv.DictReader(file)]
     assert counted == pytest.approx(np.repeat([16_086_016, 15_901_696, 16_510_464, 17_851_456], 2), rel=1e-5)
     assert len(list((tmp_path / "figures").glob("conv_baselines-*.png"))) == 2
+
+
+def test_some_of_the_nets_are_drawn_in_their_colours_and_the_missing_are_said():
+    def looks(drawn):
+        return {
+            container.get_label(): (container.lines[0].get_color(), container.lines[0].get_marker())
+            for container in drawn["error_against_cost"].axes[0].containers
+        }
+
+    every, some = conv_baselines.figures(fakes()), conv_baselines.figures(fakes()[4:8])
+    assert looks(every).items() > looks(some).items()
+    assert len(set(looks(every).values())) == 7
+    for figure in some.values():
+        assert "no run of" in figure.get_supxlabel()
+    curves = {line.get_label(): line.get_color() for line in every["learning_curves"].axes[0].lines}
+    assert curves == {f"{name} (n = 2)": colour for name, (colour, _) in looks(every).items()}

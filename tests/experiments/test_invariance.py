@@ -37,3 +37,21 @@ def test_a_network_has_one_colour_whichever_networks_a_data_set_has(monkeypatch)
     assert list(both) == ["capsnet_small", "cnn_small"]
     assert one == {"cnn_small": both["cnn_small"]}
     assert list(drawn) == ["curves-mnist", "curves-fashion_mnist"]
+
+
+def test_settings_of_one_network_are_not_pooled(monkeypatch):
+    def observed(record, name):
+        error = 10.0 * record.settings["data.max_shift"]
+        arrays = {}
+        for kind, amounts in invariance.AMOUNTS.items():
+            arrays |= {f"{kind}/amounts": np.array(amounts), f"{kind}/read": np.array(np.nan)}
+            arrays |= {f"{kind}/{what}": np.full(len(amounts), error) for what in ("error", "change")}
+        return arrays if error else None  # one setting was not observed
+
+    monkeypatch.setattr(invariance, "load_observation", observed)
+    found = [fake_record(model__name="resnet8", data__max_shift=shift) for shift in (0, 1, 2)]
+    [figure] = invariance.figures(found).values()
+    lines = {line.get_label(): line.get_ydata()[0] for line in figure.axes[0].lines}
+    assert lines == {"resnet8, max shift = 1": 10.0, "resnet8, max shift = 2": 20.0}
+    assert figure.axes[-1].texts[0].get_text() == "no class has two test images"
+    assert invariance.figures(found[:1]) == {}

@@ -21,6 +21,12 @@ def lines(figure) -> list[tuple[tuple, np.ndarray]]:
     return [(tuple(line.get_xdata()), np.asarray(line.get_ydata(), float)) for line in found]
 
 
+def shown_means(figure) -> list[float]:
+    """The means at r = 1, 2, 3, of every series that has all three."""
+    joined = [y for x, y in lines(figure) if len(x) == 3 and np.allclose(np.diff(x), 1)]
+    return [y.tolist() for y in joined]
+
+
 def means(found) -> list[float]:
     return [np.mean([r.result["test_error"] for r in found[i : i + 3]]) for i in (0, 3, 6)]
 
@@ -34,7 +40,7 @@ def test_the_figures_show_every_iteration_count():
     found = records()
     drawn = routing_iterations.figures(found)
     assert list(drawn) == ["learning_curves", "error_against_iterations", "training_loss"]
-    assert any(x == (1, 2, 3) and np.allclose(y, means(found)) for x, y in lines(drawn["error_against_iterations"]))
+    np.testing.assert_allclose(shown_means(drawn["error_against_iterations"]), [means(found)])
     for number in range(3):
         curve = np.mean([r.metrics["validation_error"] for r in found[3 * number : 3 * number + 3]], axis=0)
         assert any(y.shape == curve.shape and np.allclose(y, curve) for _, y in lines(drawn["learning_curves"]))
@@ -44,13 +50,12 @@ def test_another_swept_path_is_told_apart():
     slow, fast = records(1.0, train__learning_rate=0.1), records(3.0, train__learning_rate=0.2)
     drawn = routing_iterations.figures(slow + fast)
     assert list(drawn) == ["learning_curves", "error_against_iterations", "training_loss"]
-    for found in (slow, fast):
-        assert any(x == (1, 2, 3) and np.allclose(y, means(found)) for x, y in lines(drawn["error_against_iterations"]))
+    np.testing.assert_allclose(shown_means(drawn["error_against_iterations"]), [means(slow), means(fast)])
 
 
 def test_what_was_probed_has_figures_of_its_own():
     drawn = routing_iterations.figures([probed(record) for record in records()])
-    assert list(drawn)[3:] == ["changes-mnist", "train_test_grid"]
+    assert list(drawn)[3:] == ["train_test_grid", "changes-mnist"]
     one = [probed(record) for record in records() if record.settings["routing.iterations"] == 1]
     assert list(routing_iterations.figures(one))[2:] == ["train_test_grid"]
 
@@ -133,3 +138,41 @@ def test_a_setting_has_one_colour_in_all_curves():
 def test_what_does_not_route_has_learning_curves_alone():
     found = [fake_record(seed, 4, model__name="resnet18") for seed in range(2)]
     assert list(routing_iterations.figures(found)) == ["learning_curves"]
+
+
+def told(figure) -> str:
+    return figure.get_supxlabel().replace("\n", " ")
+
+
+def test_routers_without_iterations_are_named_where_they_are_not_shown():
+    learned = [fake_record(seed, 4, routing__name="learned") for seed in range(2)]
+    drawn = routing_iterations.figures(records() + learned)
+    assert "without iterations, so not shown: learned routing" in told(drawn["error_against_iterations"])
+    assert "not shown" not in told(drawn["learning_curves"])
+    assert "not shown" not in told(routing_iterations.figures(records())["error_against_iterations"])
+
+
+def test_a_figure_of_one_setting_says_which_and_how_many_runs_it_leaves_out():
+    with_, without = ([probed(r) for r in records(loss__reconstruction=value)] for value in (True, False))
+    drawn = routing_iterations.figures(with_ + without[:6])
+    for title in ("training_loss", "changes-mnist", "train_test_grid"):
+        assert "shown: with reconstruction; not shown: 6 runs of other settings" in told(drawn[title])
+
+
+def test_runs_of_one_iteration_alone_are_never_mixed():
+    found = [
+        probed(fake_record(seed, 4, routing__iterations=1, loss__reconstruction=value))
+        for value in (True, False)
+        for seed in range(2)
+    ]
+    drawn = routing_iterations.figures(found)
+    assert "shown: with reconstruction; not shown: 2 runs" in told(drawn["train_test_grid"])
+
+
+def test_changes_have_plain_ticks_over_every_range():
+    figure = changes_by_iteration(probed_records())
+    figure.draw_without_rendering()
+    for axes in figure.axes[::2]:  # on the left; a row shares its axis
+        labels = [tick.get_text() for tick in axes.get_yticklabels()]
+        assert len(labels) >= 2
+        assert not any("$" in label for label in labels)

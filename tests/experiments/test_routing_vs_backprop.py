@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -177,3 +179,68 @@ def test_an_arm_is_one_setting(arms):
         routing_vs_backprop(arms[0], mixed)
     with pytest.raises(ValueError, match="no records to draw"):
         routing_vs_backprop([], arms[1])
+
+
+def told(figure) -> str:
+    return figure.get_supxlabel().replace("\n", " ")
+
+
+@pytest.mark.parametrize("size", [1, 6, *(pytest.param(size, marks=pytest.mark.slow) for size in (2, 3, 4, 5, 7))])
+def test_every_part_of_the_arms_is_drawn_and_what_is_missing_is_said(size):
+    for arms in itertools.combinations(experiment.SWEEP, size):
+        drawn = experiment.figures(records(arms, seeds=1))
+        assert len(drawn["error_by_arm"].axes[0].get_yticks()) == size
+        assert len(drawn["learning_curves"].axes[0].lines) == size
+        assert ("paired" in drawn) == (size > 1)
+        assert ("with_and_without-fashion_mnist" in drawn) == all(arm in arms for arm in experiment.SWEEP[:2])
+        assert ("no run of" in told(drawn["error_by_arm"])) == (size < 7)
+
+
+def test_arms_that_share_no_seed_have_no_paired_figure():
+    found = records(experiment.SWEEP[:1]) + records(experiment.SWEEP[2:3], dataset="mnist")
+    assert list(experiment.figures(found)) == ["error_by_arm", "learning_curves"]
+
+
+def test_an_arm_has_its_colour_whichever_others_were_run():
+    def colours(found):
+        axes = experiment.figures(found)["error_by_arm"].axes[0]
+        names = [tick.get_text() for tick in axes.get_yticklabels()]
+        return {name: c.lines[0].get_color() for name, c in zip(names, axes.containers, strict=True)}
+
+    everything = colours(records())
+    assert len(set(everything.values())) == 7
+    assert everything.items() >= colours(records(experiment.SWEEP[2:5])).items()
+    assert everything.items() >= colours(records(experiment.SWEEP[::-1])).items()
+
+
+def test_without_validation_images_there_is_no_line_and_no_word_of_one(arms):
+    for record in [*arms[0], *arms[1]]:
+        record.metrics["validation_error"][:] = np.nan
+        record.settings["data.validation_fraction"] = 0.0
+    figure = routing_vs_backprop(*arms)
+    names = [text.get_text() for text in figure.axes[3].get_legend().get_texts()]
+    assert names == ["capsnet_acc (training)"]
+    assert "no run has a validation error, as no image is held out" in told(figure)
+    assert "not finite" not in told(figure)
+    figure = routing_vs_backprop(*arms, reference=SLIDE_POINTS)
+    names = [text.get_text() for text in figure.axes[3].get_legend().get_texts()]
+    assert names == ["capsnet_acc (training)", "val_capsnet_acc (slide alone)"]
+
+
+def test_two_seeds_do_not_stretch_the_axes_beyond_what_is_possible(arms):
+    for first, second, *_ in arms:
+        for metric, values in (("train_error", (2.0, 95.0)), ("train_loss", (0.01, 3.0))):
+            for record, value in zip((first, second), values, strict=True):
+                record.metrics[metric][:] = value
+    figure = routing_vs_backprop(arms[0][:2], arms[1][:2])
+    assert figure.axes[2].get_ylim()[0] >= -0.06
+    assert figure.axes[2].get_ylim()[1] <= 1.06
+    for cut in ("intervals are cut at 0 and 1;", "intervals are cut at 0;"):
+        assert cut in told(figure) + ";"
+
+
+def test_one_of_several_settings_is_named():
+    first, second = (records(experiment.SWEEP[:2], seeds=n, routing__temperature=t) for n, t in ((1, 1.0), (2, 0.25)))
+    figure = experiment.figures(first + second)["with_and_without-fashion_mnist"]
+    assert "shown: temperature of the softmax = 0.25; not shown: runs of other settings" in told(figure)
+    assert "mean of n = 2 seeds" in told(figure)

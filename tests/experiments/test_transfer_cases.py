@@ -51,6 +51,7 @@ def test_where_nothing_has_run_yet_the_panel_is_empty():
     last.settings[TRANSFORM] = "inverted"
     figure = transfer_grid([*found, last], transfer_cases.STRATEGIES, {})
     assert [len(axes.containers) for axes in figure.axes] == [4, 0, 0, 1]
+    assert [[text.get_text() for text in axes.texts] for axes in figure.axes] == [[], ["no runs"], ["no runs"], []]
 
 
 def test_what_is_missing_or_not_finite_is_left_out():
@@ -59,5 +60,54 @@ def test_what_is_missing_or_not_finite_is_left_out():
     figure = transfer_grid(found[:4], transfer_cases.STRATEGIES, {})
     [axes] = figure.axes
     np.testing.assert_allclose([c.lines[0].get_xdata()[0] for c in axes.containers], [5.0, 1.95])
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["from scratch", "fine-tune all"]
     with pytest.raises(ValueError, match="no records to draw"):
         transfer_grid([], transfer_cases.STRATEGIES, {})
+    found[1].result["test_error"] = math.nan
+    [axes] = transfer_grid(found[:2], transfer_cases.STRATEGIES, {}).axes
+    assert [text.get_text() for text in axes.texts] == ["no finite result"]
+
+
+def swept(changes):
+    """One seed of every arm with other settings in it, each arm once."""
+    arms = [arm | changes for arm in SWEEP]
+    for arm in arms:
+        if arm["finetune.source"] == "none":
+            arm.pop("finetune.lr_multiplier", None)
+    arms = [arm for number, arm in enumerate(arms) if arm not in arms[:number]]
+    return [fake_record(0, 2, 1.0, 3.0, **{p.replace(".", "__"): v for p, v in arm.items()}) for arm in arms]
+
+
+def test_settings_that_are_no_strategy_have_rows_of_their_own():
+    """As with --set train.frozen=conv1+conv3."""
+    [figure] = transfer_cases.figures(swept({"train.frozen": "conv1+conv3"})).values()
+    rows = [tick.get_text().replace("\n", " ") for tick in figure.axes[0].get_yticklabels()]
+    assert rows == [
+        "frozen conv1+conv3",
+        *(f"source mnist, frozen conv1+conv3, lr multiplier = {m}" for m in (0.1, 1.0)),
+    ]
+    assert [len(axes.containers) for axes in figure.axes] == [3] * 9
+    assert "ring" not in figure.get_supxlabel()
+
+
+def test_what_else_was_varied_is_a_figure_for_each_value():
+    drawn = transfer_cases.figures([*swept({"model.name": "cnn_small"}), *swept({"model.name": "resnet8"})])
+    assert list(drawn) == ["transfer_grid-cnn_small", "transfer_grid-resnet8"]
+    assert [figure.get_supxlabel().split(";")[0] for figure in drawn.values()] == ["cnn_small", "resnet8"]
+    assert [len(axes.containers) for figure in drawn.values() for axes in figure.axes] == [4] * 18
+    # From scratch nothing starts anew, so its runs lack the setting and stand beside every value of it.
+    anew = [r for r in swept({"finetune.reinitialize": "none"}) if r.settings["finetune.source"] != "none"]
+    named = [r for r in swept({"finetune.reinitialize": "head"}) if r.settings["finetune.source"] != "none"]
+    scratch = [r for r in swept({}) if r.settings["finetune.source"] == "none"]
+    drawn = transfer_cases.figures([*scratch, *anew, *named])
+    assert list(drawn) == ["transfer_grid-reinitializenone", "transfer_grid-reinitializehead"]
+    assert [len(axes.containers) for figure in drawn.values() for axes in figure.axes] == [4] * 18
+
+
+def test_with_one_size_nothing_is_advised_and_all_images_are_the_most():
+    [figure] = transfer_cases.figures(swept({SIZE: 100, "train.epochs": 1})).values()
+    assert "ring" not in figure.get_supxlabel()
+    [figure] = transfer_cases.figures(
+        [*swept({SIZE: 0, "train.epochs": 1}), *swept({SIZE: 100, "train.epochs": 1})]
+    ).values()
+    assert [axes.get_title().split("\n")[1] for axes in figure.axes[:2]] == ["100 images", "all images"]

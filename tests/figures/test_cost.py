@@ -24,14 +24,13 @@ def records(nets=NETS, **settings):
 
 
 def marks(axes):
-    """{name: (where its mark is, its bar's ends)} in data, and {name: where its mark is drawn} in points."""
-    drawn, at = {}, {}
+    """{name: (where its mark is, its bar's ends)}."""
+    drawn = {}
     for container in axes.containers:
         [point] = container.lines[0].get_xydata()
         ends = [segment[:, 1].tolist() for line in container.lines[2] for segment in line.get_segments()]
         drawn[container.get_label()] = point.tolist(), *ends
-        at[container.get_label()] = 72 / axes.figure.dpi * container.lines[0].get_transform().transform(point)[0]
-    return drawn, at
+    return drawn
 
 
 def test_means_and_intervals_stand_over_millions_of_parameters_and_of_flops():
@@ -41,7 +40,7 @@ def test_means_and_intervals_stand_over_millions_of_parameters_and_of_flops():
     assert [axes.get_xscale() for axes in panels] == ["log", "log"]
     assert panels[0].get_ylabel() == "test error [%]"
     for axes, index in zip(panels, (0, 1), strict=True):
-        drawn, _ = marks(axes)
+        drawn = marks(axes)
         assert list(drawn) == list(NETS)
         for name, (point, ends) in drawn.items():
             expected = mean_interval(NETS[name][2], 0.9)
@@ -49,20 +48,21 @@ def test_means_and_intervals_stand_over_millions_of_parameters_and_of_flops():
             assert ends == pytest.approx([expected.mean - expected.half_width, expected.mean + expected.half_width])
 
 
-def test_marks_of_one_cost_do_not_cover_each_other_and_the_rest_stay_where_they_are():
+def test_every_mark_stands_at_its_cost_and_none_hides_another():
     figure = error_by_cost(records(), ["model.name"])
-    figure.draw_without_rendering()
-    parameters, _ = figure.axes
-    _, at = marks(parameters)
-    order = ["resnet8", "resnet56", "capsnet_small", "twin"]
-    assert np.diff([at[name] for name in order]).min() > 6  # a mark is 6.5 points wide, corners included
-    alone = parameters.transData.transform((0.075, 0))[0] * 72 / figure.dpi
-    assert at["resnet8"] == pytest.approx(alone)
-    true = parameters.transData.transform((1.1, 0))[0] * 72 / figure.dpi
-    assert max(abs(at[name] - true) for name in ("capsnet_small", "twin")) < 12
-    low, high = parameters.get_ylim()
-    assert low < min(min(ends) for _, ends in marks(parameters)[0].values())
-    assert high > max(max(ends) for _, ends in marks(parameters)[0].values())
+    for axes, index in zip(figure.axes, (0, 1), strict=True):
+        for name, container in zip(NETS, axes.containers, strict=True):
+            [mark], *_ = container.lines[0].get_xydata(), container
+            at = container.lines[0].get_transform().transform(mark)
+            true = axes.transData.transform((NETS[name][index] / 1e6, np.mean(NETS[name][2])))
+            np.testing.assert_allclose(at, true)
+            assert container.lines[0].get_markerfacecolor() == "none"
+        caps = [container.lines[1][0].get_markersize() for container in axes.containers]
+        assert len(set(caps)) == len(NETS)
+    low, high = figure.axes[0].get_ylim()
+    assert low < min(min(ends) for _, ends in marks(figure.axes[0]).values())
+    assert high > max(max(ends) for _, ends in marks(figure.axes[0]).values())
+    assert "moved" not in figure.get_supxlabel()
 
 
 def test_every_network_has_its_mark_and_colour_in_every_panel():
@@ -97,7 +97,22 @@ def test_a_network_without_a_cost_has_no_mark_there():
     del found[0].result["flops"]
     parameters, computing = error_by_cost(found, ["model.name"]).axes
     assert (len(parameters.containers), len(computing.containers)) == (4, 3)
-    with pytest.raises(ValueError, match="no record has the result 'flops'"):
-        error_by_cost(found[:1], ["model.name"])
+    parameters, computing = error_by_cost(found[:1], ["model.name"]).axes
+    assert [text.get_text() for text in computing.texts] == ["no run has both an error and this cost"]
+    assert not parameters.texts
+    with pytest.raises(ValueError, match="no record has the result 'top5'"):
+        error_by_cost(found, ["model.name"], quantity="top5")
     with pytest.raises(ValueError, match="no records to draw"):
         error_by_cost([], ["model.name"])
+
+
+@pytest.mark.parametrize("spread", [1.0, 1.001, 1.1, 2, 30])
+def test_an_axis_of_costs_has_labels_however_near_they_are(spread):
+    nets = {name: (1e6 * spread**i, 1e6, [0.5]) for i, name in enumerate(("a", "b"))}
+    figure = error_by_cost(records(nets), ["model.name"])
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        low, high = axes.get_xlim()
+        assert low < min(point[0] for point, *_ in marks(axes).values())
+        assert high > max(point[0] for point, *_ in marks(axes).values())
+        assert sum(low <= tick <= high for tick in axes.get_xticks()) >= 2

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from capsnet_jax.figures import learning_curves
+from capsnet_jax.figures.grouping import Arms
 from capsnet_jax.statistics import mean_interval
 from tests.figures.synthetic import fake_record
 
@@ -93,10 +94,46 @@ def test_a_single_epoch_is_a_dot():
     assert figure.axes[0].lines[0].get_marker() == "o"
 
 
-def test_nothing_finite_is_an_empty_panel():
-    record = fake_record()
-    record.metrics["train_error"][:] = np.nan
-    assert np.isnan(learning_curves([record], ["routing.name"]).axes[1].lines[0].get_ydata()).all()
+def unknown(records, metric):
+    for record in records:
+        record.metrics[metric][:] = np.nan
+    return records
+
+
+def test_a_metric_that_no_run_has_has_no_panel_and_it_is_said():
+    records = unknown(runs(data__validation_fraction=0.0), "validation_error")
+    figure = learning_curves(records, ["routing.iterations"])
+    assert [axes.get_ylabel() for axes in figure.axes] == ["training error [%]"]
+    text = figure.get_supxlabel().replace("\n", " ")
+    assert "no run has a validation error, as no image is held out" in text
+    assert "not finite" not in text
+
+
+def test_runs_that_lack_a_metric_have_no_line_there_and_it_is_said():
+    records = runs()
+    unknown(records[:3], "validation_error")
+    figure = learning_curves(records, ["routing.iterations"])
+    assert [len(axes.lines) for axes in figure.axes] == [1, 2]
+    text = figure.get_supxlabel().replace("\n", " ")
+    assert "3 of 6 runs have no validation error" in text
+    assert "held out" not in text
+
+
+def test_a_panel_without_a_line_says_so():
+    records = runs(iterations=(1,)) + unknown(runs(iterations=(1,), data__dataset="kmnist"), "validation_error")
+    figure = learning_curves(records, ["routing.iterations"])
+    assert [[text.get_text() for text in axes.texts] for axes in figure.axes] == [
+        [],
+        [],
+        ["no finite validation error"],
+        [],
+    ]
+    nothing = unknown(unknown(runs(), "validation_error"), "train_error")
+    figure = learning_curves(nothing, ["routing.iterations"])
+    assert [text.get_text() for text in figure.axes[0].texts] == ["no finite validation error"]
+    assert not figure.legends
+    with pytest.raises(ValueError, match="no record has the metric 'nonsense'"):
+        learning_curves(runs(), ["routing.iterations"], metrics=["nonsense"])
 
 
 @pytest.mark.parametrize("by", [["routing.name"], []])
@@ -109,7 +146,9 @@ def test_a_band_of_errors_ends_at_zero():
     records = [fake_record(seed, epochs=2) for seed in range(2)]
     for record, error in zip(records, (1.0, 2.0), strict=True):
         record.metrics["train_error"] = np.array([error, error])
-    (axes,) = learning_curves(records, ["routing.name"], metrics=["train_error"]).axes
+    figure = learning_curves(records, ["routing.name"], metrics=["train_error"])
+    (axes,) = figure.axes
+    assert "intervals are cut at 0 and 100 %" in figure.get_supxlabel().replace("\n", " ")
     # 1.5 ± 12.706 · 0.5
     np.testing.assert_allclose(band(axes, 0), [[0, 0], [7.8531, 7.8531]], atol=1e-4)
 
@@ -120,6 +159,18 @@ def test_some_of_the_runs_have_the_colours_that_they_have_among_all():
     colours = {
         line.get_label(): line.get_color() for line in learning_curves(everything, ["routing.iterations"]).axes[0].lines
     }
-    drawn = learning_curves(some, ["routing.iterations"], all_records=everything).axes[0].lines
+    drawn = learning_curves(some, ["routing.iterations"], arms=Arms(everything)).axes[0].lines
     assert [line.get_label() for line in drawn] == ["r = 1 (n = 3)", "r = 3 (n = 3)"]
     assert all(line.get_color() == colours[line.get_label()] for line in drawn)
+
+
+def test_of_a_hundred_arms_as_many_are_drawn_as_can_be_told_apart():
+    records = [fake_record(train__warmup=number, epochs=2) for number in range(100)]
+    figure = learning_curves(records, ["train.warmup"])
+    assert len(figure.axes[0].lines) == 28
+    looks = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}
+    assert "28 of 100 settings are drawn" in figure.get_supxlabel().replace("\n", " ")
+    figure.draw_without_rendering()
+    height = figure.get_size_inches()[1] * figure.dpi
+    assert figure.axes[0].get_window_extent().height > 0.15 * height
+    assert len(looks) == 28

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from capsnet_jax.figures import error_against
+from capsnet_jax.figures import error_against, learning_curves
 from capsnet_jax.statistics import mean_interval
 from tests.figures.synthetic import fake_record
 
@@ -16,40 +16,86 @@ def sweep(**settings):
     ]
 
 
-def vertical_bars(container):
-    return [np.array(segment)[:, 1] for segment in container.lines[2][0].get_segments()]
+def marks(axes):
+    """[(position, mean)] of the means, in the order drawn."""
+    return [container.lines[0].get_xydata()[0].tolist() for container in axes.containers]
+
+
+def bars(axes):
+    """[lower end, upper end] of each mean's bar."""
+    return [segment[:, 1].tolist() for c in axes.containers for line in c.lines[2] for segment in line.get_segments()]
+
+
+def dots(axes):
+    return [line for line in axes.lines if line.get_alpha() == 0.45]
 
 
 def test_it_draws_every_seed_the_mean_and_the_interval():
     (axes,) = error_against(sweep(), "routing.iterations", level=0.9).axes
-    dots = axes.lines[0]
-    np.testing.assert_array_equal(dots.get_xdata(), [1, 1, 1, 3, 3, 3])
-    np.testing.assert_array_equal(dots.get_ydata(), [*ERRORS[1], *ERRORS[3]])
-    (container,) = axes.containers
-    np.testing.assert_array_equal(container.lines[0].get_xdata(), [1, 3])
+    np.testing.assert_array_equal([line.get_ydata() for line in dots(axes)], list(ERRORS.values()))
     estimates = [mean_interval(values, 0.9) for values in ERRORS.values()]
-    np.testing.assert_allclose(container.lines[0].get_ydata(), [estimate.mean for estimate in estimates])
-    expected = [[e.mean - e.half_width, e.mean + e.half_width] for e in estimates]
-    np.testing.assert_allclose(vertical_bars(container), expected)
+    np.testing.assert_allclose(marks(axes), [[place, e.mean] for place, e in enumerate(estimates)])
+    np.testing.assert_allclose(bars(axes), [[e.mean - e.half_width, e.mean + e.half_width] for e in estimates])
 
 
 def test_it_shows_all_it_draws():
     (axes,) = error_against(sweep(), "routing.iterations").axes
     low, high = axes.get_ylim()
-    bars = np.array(vertical_bars(axes.containers[0]))
-    assert low < bars.min() < bars.max() < high
-    assert axes.get_xlim()[0] < 1 < 3 < axes.get_xlim()[1]
-    assert list(axes.get_xticks()) == [1, 3]
+    assert low < np.min(bars(axes)) < np.max(bars(axes)) < high
+    assert axes.get_xlim()[0] < 0 < 1 < axes.get_xlim()[1]
+    assert list(axes.get_xticks()) == [0, 1]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "3"]
 
 
-def test_a_wide_interval_of_an_error_ends_at_zero():
+def test_a_wide_interval_of_an_error_ends_at_zero_in_an_arrow_and_is_said():
     pairs = [fake_record(seed, routing__iterations=r, test_error=1.0 + seed) for r in (1, 3) for seed in range(2)]
     diverged = fake_record(2, routing__iterations=3, test_error=np.nan)
-    (axes,) = error_against([*pairs, diverged], "routing.iterations").axes
-    bars = vertical_bars(axes.containers[0])
+    figure = error_against([*pairs, diverged], "routing.iterations")
+    (axes,) = figure.axes
     estimate = mean_interval([1.0, 2.0])
-    np.testing.assert_allclose(bars, [[0, 1.5 + estimate.half_width]] * 2)  # 1.5 ± 6.35
+    np.testing.assert_allclose(bars(axes), [[0, 1.5 + estimate.half_width]] * 2)  # 1.5 ± 6.35
     assert axes.get_ylim()[0] == 0
+    arrows = [line.get_xydata().tolist() for line in axes.lines if line.get_marker() == "v"]
+    assert arrows == [[[0, 0]], [[1, 0]]]
+    assert "intervals are cut at 0 and 100 %" in figure.get_supxlabel().replace("\n", " ")
+    assert "cut" not in error_against(sweep(), "routing.iterations").get_supxlabel()
+
+
+def test_no_mark_hides_another_and_each_stands_nearest_to_its_own_value():
+    records = [r for rate in range(9) for r in sweep(train__warmup=rate)]
+    (axes,) = error_against(records, "routing.iterations", by=["train.warmup"]).axes
+    positions = np.sort([x for x, _ in marks(axes)])
+    assert np.diff(positions).min() > 0.05
+    assert np.abs(positions - np.round(positions)).max() < 0.5
+    assert all(np.abs(line.get_xdata() - np.round(line.get_xdata())).max() < 0.5 for line in dots(axes))
+
+
+def test_equal_seeds_stand_side_by_side():
+    errors = [0.5, 0.5, 0.7, 0.5]
+    records = [fake_record(seed, routing__iterations=1, test_error=error) for seed, error in enumerate(errors)]
+    (line,) = dots(error_against(records, "routing.iterations").axes[0])
+    assert len(set(map(tuple, line.get_xydata().tolist()))) == 4
+    assert line.get_ydata().tolist() == errors
+
+
+def test_an_arm_has_the_colour_that_it_has_in_other_figures():
+    records = sweep(routing__gradient="full") + sweep(routing__gradient="stop")
+    both = error_against(records, "routing.iterations", by=["routing.gradient"]).axes[0]
+    (curves, _) = learning_curves(records, ["routing.iterations", "routing.gradient"]).axes
+    colours = {line.get_label(): line.get_color() for line in curves.lines}
+    names = ["r = 1, full gradient", "r = 3, full gradient", "r = 1, inner gradient stopped"]
+    names += ["r = 3, inner gradient stopped"]
+    drawn = [container.lines[0].get_color() for container in both.containers]
+    assert drawn == [colours[f"{name} (n = 3)"] for name in names]
+    assert len(set(drawn)) == 4
+
+
+def test_no_finite_value_is_said():
+    records = [fake_record(seed, routing__iterations=r, test_error=np.nan) for r in (1, 3) for seed in range(2)]
+    figure = error_against(records, "routing.iterations")
+    assert [text.get_text() for text in figure.axes[0].texts] == ["no finite test error"]
+    assert "4 of 4 runs left out" in figure.get_supxlabel().replace("\n", " ")
+    assert "one seed" not in figure.get_supxlabel().replace("dot: one seed", "")
 
 
 def test_labels():
@@ -65,7 +111,7 @@ def test_labels():
 def test_it_draws_a_series_for_each_setting():
     records = sweep(routing__gradient="full") + sweep(routing__gradient="stop")
     figure = error_against(records, "routing.iterations", by=["routing.gradient"])
-    assert len(figure.axes[0].containers) == 2
+    assert len(figure.axes[0].containers) == 4
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == ["full gradient", "inner gradient stopped"]
     with pytest.raises(ValueError, match=r"differ in routing\.gradient"):
@@ -78,13 +124,18 @@ def test_it_has_a_panel_a_data_set(count, panels):
     assert len(error_against(records, "routing.iterations").axes) == panels
 
 
-@pytest.mark.parametrize(
-    ("values", "scale"), [((1, 2, 5), "linear"), ((0.03, 0.1, 0.3), "log"), ((1e-4, 1e-3, 1e-1), "log")]
-)
-def test_it_spreads_values_of_many_magnitudes(values, scale):
-    records = [fake_record(train__learning_rate=value) for value in values]
-    (axes,) = error_against(records, "train.learning_rate").axes
-    assert axes.get_xscale() == scale
+@pytest.mark.parametrize(("values", "said"), [((1, 2, 3), False), ((0, 0.0005, 0.005), True), ((7,), False)])
+def test_values_stand_at_equal_distances_and_it_is_said_where_it_matters(values, said):
+    figure = error_against([fake_record(train__learning_rate=value) for value in values], "train.learning_rate")
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == [f"{value:g}" for value in values]
+    assert ("equal distances" in figure.get_supxlabel().replace("\n", " ")) == said
+
+
+def test_a_hundred_values_have_some_upright_ticks():
+    (axes,) = error_against([fake_record(train__warmup=value) for value in range(100)], "train.warmup").axes
+    labels = axes.get_xticklabels()
+    assert [tick.get_text() for tick in labels] == [str(value) for value in range(0, 100, 2)]
+    assert {tick.get_rotation() for tick in labels} == {90}
 
 
 @pytest.mark.parametrize("value", ["dynamic", True, None])
@@ -96,7 +147,7 @@ def test_it_refuses_what_is_no_number(value):
 def test_it_other_quantities():
     (axes,) = error_against(sweep(), "routing.iterations", quantity="images_per_second").axes
     assert axes.get_ylabel() == "throughput [images / s]"
-    np.testing.assert_allclose(axes.containers[0].lines[0].get_ydata(), [20_000, 20_000 / 3])
+    np.testing.assert_allclose([mean for _, mean in marks(axes)], [20_000, 20_000 / 3])
 
 
 def test_diverged_runs_are_left_out_and_said_so():
@@ -109,8 +160,7 @@ def test_diverged_runs_are_left_out_and_said_so():
 
 def test_one_seed_has_no_bar():
     (axes,) = error_against([fake_record(train__epochs=3)], "train.epochs").axes
-    [bar] = axes.containers[0].lines[2][0].get_segments()
-    assert len(bar) == 0
+    assert not axes.containers[0].has_yerr
 
 
 def test_no_records():

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from capsnet_jax.figures import error_by_setting, paired_differences
-from capsnet_jax.figures.forest import Row, forest_plot
+from capsnet_jax.figures.forest import Row, forest_plot, has_pairs
 from capsnet_jax.statistics import mean_interval
 from tests.figures.synthetic import fake_record
 
@@ -120,9 +121,15 @@ def test_intervals_end_at_what_is_possible():
     (axes,) = error_by_setting(low + high, ["routing.name"]).axes
     # Two seeds that differ by 1: the half width is 6.35.
     np.testing.assert_allclose([ends(c) for c in axes.containers], [[0, 7.3531], [92.1469, 100]], atol=1e-4)
-    assert [text.get_text() for text in axes.texts] == ["1.00 ± 6.35 (n = 2)", "98.50 ± 6.35 (n = 2)"]
+    texts = [text.get_text() for text in axes.texts]
+    assert texts == ["1.00 [0.00, 7.35] (n = 2)", "98.50 [92.15, 100.00] (n = 2)"]
+    arrows = {line.get_marker(): line.get_xydata().tolist() for line in axes.lines if line.get_marker() in "<>"}
+    assert arrows == {"<": [[0, 0]], ">": [[100, 1]]}
+    assert "intervals are cut at 0 and 100 %" in axes.figure.get_supxlabel().replace("\n", " ")
     (axes,) = paired_differences(low + high, ["routing.name"]).axes
     np.testing.assert_allclose(ends(axes.containers[0]), [97.5 - 12.7062, 100], atol=1e-4)
+    assert axes.texts[0].get_text().startswith("+97.50 [84.79, 100.00]\n(p = ")
+    assert "intervals are cut at −100 and 100 %" in axes.figure.get_supxlabel().replace("\n", " ")
 
 
 def test_a_setting_has_one_colour_in_every_panel_and_in_both_figures():
@@ -188,3 +195,50 @@ def test_the_arm_to_compare_with_can_be_named():
 def test_no_seed_is_shared():
     with pytest.raises(ValueError, match="no arm shares a seed with r = 1"):
         paired_differences(arm(1, {0: 1.0}) + arm(3, {1: 1.0}), ["routing.iterations"])
+
+
+def test_equal_seeds_lie_under_each_other_within_their_row():
+    for count in (3, 60):
+        row = Row("arm", [0.5] * count + [0.7], 0.5, 0.1, "", "black")
+        axes, _ = panel([row])
+        places = axes.lines[0].get_ydata()
+        assert len(set(places)) == count
+        assert places[-1] == places[0]
+        assert max(places) < 0.5
+        assert list(axes.lines[0].get_xdata()) == row.values
+
+
+def test_without_the_baseline_the_first_arm_stands_for_it_and_it_is_said():
+    records = arm(1, {0: 1.0}) + arm(3, {0: 2.0})
+    told = paired_differences(records, ["routing.iterations"], baseline={"routing.iterations": 5}).get_supxlabel()
+    assert "no run of the baseline, so that of the first arm is subtracted" in told.replace("\n", " ")
+    told = paired_differences(records, ["routing.iterations"], baseline={"routing.iterations": 3}).get_supxlabel()
+    assert "no run of the baseline" not in told.replace("\n", " ")
+
+
+def test_what_has_pairs():
+    assert has_pairs(arm(1, {0: 1.0}) + arm(3, {0: 2.0}), ["routing.iterations"], {})
+    assert not has_pairs(arm(1, {0: 1.0}) + arm(3, {1: 2.0}), ["routing.iterations"], {})
+    assert not has_pairs(arm(1, {0: 1.0}) + arm(1, {0: 2.0}, "kmnist"), ["routing.iterations"], {})
+    assert not has_pairs(arm(1, {0: math.nan}) + arm(3, {0: 2.0}), ["routing.iterations"], {})
+
+
+def test_of_a_hundred_arms_forty_are_drawn_and_the_baseline_is_never_lost():
+    records = [fake_record(train__warmup=number, test_error=1.0 + number) for number in range(100)]
+    for record in records:
+        record.result["validation_error"] = 100.0 - record.settings["train.warmup"]
+    figure = error_by_setting(records, ["train.warmup"])
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == [f"warmup = {n}" for n in range(60, 100)]
+    assert "40 of 100 settings are drawn" in figure.get_supxlabel().replace("\n", " ")
+    paired = paired_differences(records, ["train.warmup"], baseline={"train.warmup": 0})
+    assert paired.axes[0].texts[-1].get_text() == "+99.00 (n = 1)"
+
+
+def test_long_names_do_not_lie_over_each_other():
+    settings = {"data__validation_fraction": 0.1, "data__max_shift": 2, "model__weight_scale": 0.02}
+    records = [fake_record(routing__temperature=t, **settings) for t in (0.25, 0.5, 1.0)]
+    by = ["routing.temperature", *(path.replace("__", ".") for path in settings)]
+    figure = error_by_setting(records, by)
+    figure.draw_without_rendering()
+    boxes = [tick.get_window_extent() for tick in figure.axes[0].get_yticklabels()]
+    assert all(above.y0 >= below.y1 for above, below in itertools.pairwise(boxes))

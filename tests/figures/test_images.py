@@ -1,8 +1,13 @@
+import dataclasses
+
 import matplotlib as mpl
 import numpy as np
 import pytest
 
+from capsnet_jax import overrides
 from capsnet_jax.figures import images, prediction, reconstructions, style
+from capsnet_jax.figures.images import network_note, network_paths, setting_slug, single_networks
+from tests.figures.synthetic import fake_record
 
 DIGITS = [str(k) for k in range(10)]
 
@@ -76,15 +81,14 @@ def test_reconstructions_stand_under_their_images():
     guesses = labels.copy()
     guesses[11] = 7
     figure = reconstructions(inputs, rebuilt, labels, guesses, note="MNIST")
-    grid = np.array(figure.axes).reshape(4, 10)
+    grid = np.array(figure.axes).reshape(4, 6)  # rows are equally long where that is possible
     for index in range(12):
-        above, below = grid[2 * (index // 10), index % 10], grid[2 * (index // 10) + 1, index % 10]
+        above, below = grid[2 * (index // 6), index % 6], grid[2 * (index // 6) + 1, index % 6]
         np.testing.assert_array_equal(above.images[0].get_array(), inputs[index, ..., 0])
         np.testing.assert_allclose(below.images[0].get_array(), rebuilt[index, ..., 0])
-    assert grid[2, 0].get_title() == "0"
-    assert grid[2, 1].get_title() == "1 → 7"
-    assert grid[2, 1].title.get_color() == style.VERMILLION
-    assert not grid[2, 2].images
+    assert grid[2, 4].get_title() == "0"
+    assert grid[2, 5].get_title() == "1 → 7"
+    assert grid[2, 5].title.get_color() == style.VERMILLION
     assert "where wrong (1 of 12)" in figure.get_supxlabel()
 
 
@@ -98,3 +102,71 @@ def test_reconstructions_refuse_what_does_not_fit():
         reconstructions(pictures(0), pictures(0), [], [])
     with pytest.raises(ValueError, match="got 2, 2, 2 and 1"):
         reconstructions(pictures(2), pictures(2), [1, 2], [1])
+
+
+def record(changes, seed=0):
+    """Of a run that starts from a preset."""
+    settings = overrides.flatten(overrides.from_preset(changes.get("preset", "small"), changes))
+    return dataclasses.replace(fake_record(seed, 2), settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, "capsnet_small, dynamic routing, r = 3, seed 0; small preset"),
+        (
+            {"train.epochs": 1, "model.decoder": (8, 16)},
+            "capsnet_small, dynamic routing, r = 3, seed 0; small preset but for decoder 8x16, epochs = 1",
+        ),
+        ({"preset": "paper"}, "capsnet, dynamic routing, r = 3, seed 0; paper preset"),
+        ({"model.name": "cnn_small"}, "cnn_small, seed 0; small preset but for cnn_small, name cross_entropy"),
+        ({"routing.iterations": 1}, "capsnet_small, dynamic routing, r = 1, seed 0; small preset but for r = 1"),
+    ],
+)
+def test_a_caption_calls_a_run_by_its_preset_only_if_it_is_the_presets(changes, told):
+    assert network_note(record(changes), "test images") == f"mnist_5k, test images; {told}"
+
+
+def test_a_run_of_no_known_preset_has_none_in_its_caption():
+    other = fake_record(2, 2, model__name="capsnet", preset="mine")
+    assert network_note(other, "one image") == "MNIST, one image; capsnet, dynamic routing, seed 2"
+    other.settings |= {"preset": "small", "model.name": "gone"}
+    assert network_note(other, "one image") == "MNIST, one image; gone, dynamic routing, seed 2"
+
+
+def test_of_each_data_set_and_setting_the_run_with_the_least_seed_is_drawn():
+    found = [
+        record({"data.dataset": dataset, "routing.iterations": r}, seed)
+        for seed in (4, 2)
+        for dataset in ("mnist", "emnist/letters")
+        for r in (1, 3)
+    ]
+    drawn = single_networks(found)
+    assert list(drawn) == [
+        "mnist-iterations1",
+        "mnist-iterations3",
+        "emnist_letters-iterations1",
+        "emnist_letters-iterations3",
+    ]
+    assert {each.seed for each in drawn.values()} == {2}
+    assert list(single_networks(found[:1])) == ["mnist"]
+    assert single_networks([]) == {}
+
+
+def test_networks_are_told_apart_by_name_and_by_what_varies_with_one_name():
+    found = [
+        record(changes | {"train.learning_rate": 0.003 if r == 1 else 0.01})
+        for changes in ({}, {"routing.name": "uniform"}, {"model.name": "cnn_small"})
+        for r in (1, 3)
+    ]
+    assert network_paths(found) == ["model.name", "routing.name", "train.learning_rate"]
+    assert network_paths(found[:1], ["routing.iterations"]) == ["routing.iterations"]
+
+
+def test_a_setting_is_part_of_a_files_name():
+    paths = ("model.name", "routing.iterations", "train.frozen", "model.decoder", "data.label")
+    assert (
+        setting_slug(paths, ("cnn", 3, "conv1+conv2", [8, 16], "a/b c"))
+        == "cnn-iterations3-frozenconv1+conv2-decoder8x16-labela_b_c"
+    )
+    assert setting_slug(paths[:2], ("cnn", None)) == "cnn"

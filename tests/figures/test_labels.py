@@ -38,6 +38,7 @@ def test_setting_label_passes_over_what_makes_no_difference_or_a_setting_does_no
     assert setting_label(["routing.name", "routing.iterations"], ["learned", None]) == "learned routing"
     assert setting_label(["routing.iterations", "model.name"], [None, "capsnet"]) == "capsnet"
     assert setting_label([], []) == "all runs"
+    assert setting_label(["model.name"], ["_mine"]) == " _mine"  # matplotlib leaves "_mine" out of a legend
 
 
 def test_dataset_label():
@@ -77,8 +78,9 @@ def test_only_what_a_setting_takes_is_said(setting, text):
         ("test_error", (0, 100)),
         ("validation_top5_error", (0, 100)),
         ("test_error_at_3", (0, 100)),
-        ("train_reconstruction_mse", (-math.inf, math.inf)),
-        ("images_per_second", (-math.inf, math.inf)),
+        ("train_reconstruction_mse", (0, math.inf)),
+        ("images_per_second", (0, math.inf)),
+        ("validation_entropy_at_1", (-math.inf, math.inf)),
     ],
 )
 def test_what_a_metric_can_be(name, limits):

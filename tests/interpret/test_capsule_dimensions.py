@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from capsnet_jax import overrides
 from capsnet_jax.config import ConfigError
 from capsnet_jax.interpret import OBSERVATIONS
 from capsnet_jax.interpret.capsule_dimensions import move_dimensions
@@ -54,6 +55,9 @@ def test_one_move_by_hand(net, observed):
 
 
 def test_a_network_without_a_decoder(net):
-    bare = net._replace(params={name: layer for name, layer in net.params.items() if name != "decoder"})
-    with pytest.raises(ConfigError, match=r"capsnet_small has no decoder here; .* loss\.reconstruction=true"):
+    bare = net._replace(config=overrides.override(net.config, {"loss.reconstruction": False}))
+    with pytest.raises(ConfigError, match=r"decoder is needed: leave out loss\.reconstruction=false"):
         OBSERVATIONS["capsule_dimensions"](bare)
+    other = net._replace(config=overrides.build({"model.name": "cnn_small"}))
+    with pytest.raises(ConfigError, match=r"cnn_small has none; use --set model\.name=capsnet_small"):
+        OBSERVATIONS["capsule_dimensions"](other)

@@ -46,5 +46,5 @@ def test_couplings_that_do_not_iterate_are_one_iteration(net):
 
 def test_what_does_not_route(net):
     other = net._replace(config=overrides.build({"model.name": "cnn_small"}))
-    with pytest.raises(ConfigError, match="cnn_small does not route, so it has no couplings"):
+    with pytest.raises(ConfigError, match=r"cnn_small does not route; use --set model\.name=capsnet_small"):
         trace_routing(other, net.data.test.images[:1], 3)

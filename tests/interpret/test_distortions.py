@@ -4,7 +4,6 @@ import pytest
 from flax import linen as nn
 
 from capsnet_jax import overrides
-from capsnet_jax.config import ConfigError
 from capsnet_jax.data import Dataset, Examples
 from capsnet_jax.interpret import OBSERVATIONS
 from capsnet_jax.interpret.distortions import AMOUNTS, features_of, read_off
@@ -95,8 +94,11 @@ def test_several_classes_at_once_are_scored_as_sets(observed):
 def test_features_are_the_true_classs_capsule_or_the_last_hidden_layer(net):
     targets = jnp.eye(10)[jnp.array([3, 7])]
     out = net.outputs(net.data.test.images[:2])
-    features = features_of(net, out, targets)
+    features = features_of(out, targets)
     np.testing.assert_array_equal(features, np.asarray(out["capsules"])[[0, 1], [3, 7]])
-    np.testing.assert_array_equal(features_of(net, {"average": jnp.ones((2, 5))}, targets), np.ones((2, 5)))
-    with pytest.raises(ConfigError, match="capsnet_small has no class capsules and none of hidden, average, fc2"):
-        features_of(net, {"logits": jnp.ones((2, 10))}, targets)
+    np.testing.assert_array_equal(features_of({"average": jnp.ones((2, 5))}, targets), np.ones((2, 5)))
+    np.testing.assert_array_equal(features_of({"logits": 3 * jnp.ones((2, 10))}, targets), 3 * np.ones((2, 10)))
+
+
+def test_nothing_is_read_off_where_every_class_has_one_image():
+    assert np.isnan(read_off(np.random.default_rng(0).random((3, 2, 4)), np.arange(3.0), np.arange(2)))

@@ -56,7 +56,7 @@ def test_a_page_tells_question_claim_commands_tables_and_runs(workdir):
     text = page.read_text()
     assert text.startswith("# study\n\n<!-- Made by ")
     assert "\n\n**Do more iterations help?**\n\nClaim: they do\nnot, by *no* means.\n\n```bash\npython launch" in text
-    assert "\n| mnist_5k | 10 | 1 | 1.12 ± 1.59 (n = 2) | 2.00 ± 0.00 (n = 2) | " in text
+    assert "\n| mnist_5k | 10 | 1 | 1.12 [0.00, 2.71] (n = 2) | 2.00 ± 0.00 (n = 2) | " in text
     assert (
         "\n\n**test error less that of routing.iterations=1**\n\n| dataset | routing.iterations | difference %" in text
     )

@@ -11,6 +11,14 @@ def test_markdown_has_the_same_rows():
     assert render.to_text(render.Table("", [], [], ["a note"])) == "a note"
 
 
+def test_a_name_is_no_markup():
+    name = r"a*b* `c` $x_1$ <b> \d"
+    assert render.to_markdown(render.Table("", ["h"], [[name]], [])).splitlines()[-1] == (
+        r"| a\*b\* \`c\` \$x_1\$ \<b> \\d |"
+    )
+    assert name in render.to_text(render.Table("", ["h"], [[name]], []))
+
+
 @pytest.mark.parametrize("rule", [False, True])
 def test_columns_stand_under_each_other(rule):
     lines = render.align([["a", "bbb"], ["cc", "d"]], rule=rule).splitlines()

@@ -43,9 +43,9 @@ def test_a_run_that_diverged_is_told_and_counts_in_no_mean():
     finished = runs((0.5, 0.7, math.nan))
     finished[2].result.update(diverged_step=7, images_per_second=math.nan)
     table = tables.summary(finished, [])
-    assert column(table, "test error %") == ["0.60 ± 1.27 (n = 2)"]
+    assert column(table, "test error %") == ["0.60 [0.00, 1.87] (n = 2)"]
     assert column(table, "images/s") == ["1,000"]
-    assert table.notes[-1] == "1 of 3 runs diverged"
+    assert "1 of 3 runs diverged" in table.notes
 
 
 def test_costs_that_differ_and_top5_errors_have_columns():
@@ -59,7 +59,7 @@ def test_costs_that_differ_and_top5_errors_have_columns():
     assert table.header[-6:] == columns
     assert column(table, "parameters") == ["75,002", "852,730"]
     assert column(table, "MFLOP/image") == ["18.3", "191"]
-    assert column(table, "top-5 error %")[0] == "0.75 ± 6.35 (n = 2)"  # t(0.975; 1) = 12.7062 times 0.5
+    assert column(table, "top-5 error %")[0] == "0.75 [0.00, 7.10] (n = 2)"  # t(0.975; 1) = 12.7062 times 0.5
     assert "parameters" not in tables.summary(finished[:2], []).header  # the same for all
 
 
@@ -83,7 +83,7 @@ def test_the_best_of_many_settings_have_the_least_validation_error():
 
 
 def test_the_terminal_shows_every_table_and_the_code():
-    finished = [*runs((1, 2), routing__iterations=1), run(0, 3.0, revision="fedcba9876", routing__iterations=3)]
+    finished = [*runs((1, 1.1), routing__iterations=1), run(0, 3.0, revision="fedcba9876", routing__iterations=3)]
     text = tables.as_text(finished, ITERATIONS, {})
     summary, paired, code = text.split("\n\n")
     assert summary.endswith("mean ± 95 % interval over n seeds; images/s: median")
@@ -117,3 +117,40 @@ def test_a_csv_file_lets_every_mean_and_interval_be_computed_again(tmp_path):
         again = mean_interval([float(row["test_error"]) for row in rows if row["routing.iterations"] == str(r)])
         assert again.mean == pytest.approx(np.mean(values), abs=1e-6)
         assert again.half_width == pytest.approx(stats.t.ppf(0.975, 2) * np.std(values, ddof=1) / 3**0.5, abs=1e-5)
+
+
+def test_an_interval_ends_at_what_an_error_can_be_and_a_note_says_so():
+    table = tables.summary([*runs((1.0, 99.0)), *runs((1.0, 1.1), routing__iterations=1)], ITERATIONS)
+    assert column(table, "test error %") == ["50.00 [0.00, 100.00] (n = 2)", "1.05 ± 0.64 (n = 2)"]
+    note = "[low, high]: intervals are cut at 0 and 100 %"
+    assert note in table.notes
+    assert note not in tables.summary(runs((1.0, 1.1)), ITERATIONS).notes
+
+
+def with_setting(records, path, value):
+    return [dataclasses.replace(one, settings=one.settings | {path: value}) for one in records]
+
+
+def test_a_setting_of_another_version_is_told_and_never_pooled():
+    ours, theirs = runs((1.0, 1.1)), with_setting(runs((3.0, 3.1)), "train.sharpness", 0.05)
+    table = tables.summary([*ours, *theirs], [])
+    assert column(table, "train.sharpness") == ["", "0.05"]
+    assert column(table, "test error %") == ["1.05 ± 0.64 (n = 2)", "3.05 ± 0.64 (n = 2)"]
+    told = "settings that this version does not know, as other versions have them: train.sharpness (2 runs)"
+    assert told in table.notes
+    alone = tables.summary(theirs, [])
+    assert told in alone.notes
+    assert len(alone.rows) == 1
+    assert "does not know" not in " ".join(tables.summary(ours, []).notes)
+
+
+@pytest.mark.parametrize("lacking", ["preset", "train.epochs", "train.optimizer", "model.name", "data.label"])
+def test_a_record_that_lacks_a_setting_has_a_row_of_its_own(lacking, tmp_path):
+    older = [dataclasses.replace(one, settings=dict(one.settings)) for one in runs((3.0, 3.1))]
+    for one in older:
+        del one.settings[lacking]
+    finished = [*runs((1.0, 1.1)), *older]
+    assert len(tables.summary(finished, []).rows) == 2
+    assert len(tables.as_text(finished, [], {"routing.iterations": 1}).splitlines()) > 4
+    tables.write_csv(tmp_path / "a.csv", finished, [])
+    assert len(list(csv.DictReader((tmp_path / "a.csv").open()))) == 4

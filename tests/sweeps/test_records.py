@@ -90,38 +90,6 @@ def test_runs_that_differ_have_names_that_differ():
     assert Run(changed("train.min_learning_rate", 1e-6), 0).name == runs[0].name  # the default, given
 
 
-def test_varying_paths():
-    assert records.varying_paths([]) == []
-    assert records.varying_paths([record(), record(1)]) == []
-    assert records.varying_paths([record(), record(1)], ["routing.iterations"]) == ["routing.iterations"]
-    group = [record(train__warmup=0.1), record(train__warmup=0.2, routing__iterations=1, data__dataset="mnist")]
-    assert records.varying_paths(group) == ["routing.iterations", "train.warmup"]
-    assert records.varying_paths(group, ["train.warmup"]) == ["train.warmup", "routing.iterations"]
-
-
-def test_a_setting_that_some_runs_lack_varies_only_among_those_that_have_it():
-    capsnet = record()
-    settings = overrides.flatten(overrides.build({"model.name": "cnn_small"}))
-    cnn = dataclasses.replace(capsnet, settings=settings)
-    assert records.varying_paths([capsnet, cnn]) == ["model.name", "loss.name"]
-    five = record(routing__iterations=5)
-    assert "routing.iterations" in records.varying_paths([capsnet, cnn, five])
-    assert records.format_setting(cnn, "routing.iterations") == ""
-
-
-def test_settings_of_one_data_set_are_compared():
-    group = [
-        record(routing__iterations=r, data__max_shift=shift, train__epochs=epochs, data__dataset=dataset)
-        for dataset, shift, epochs in (("mnist", 2, 10), ("kmnist", 1, 10), ("kmnist", 1, 20))
-        for r in (1, 3)
-    ]
-    assert records.varying_paths(group) == ["data.max_shift", "routing.iterations", "train.epochs"]
-    assert records.compared_paths(group) == ["routing.iterations", "train.epochs"]
-    always = records.compared_paths(group, ["data.max_shift"])
-    assert always == ["data.max_shift", "routing.iterations", "train.epochs"]
-    assert records.compared_paths([]) == []
-
-
 def test_environment_says_what_a_result_may_depend_on():
     environment = records.environment()
     assert environment["packages"]["jax"] == jax.__version__
