@@ -63,12 +63,11 @@ class Effort:
 EFFORT = Effort()
 
 
-def requires(setting: Config, data: None) -> str | None:
-    """Say what a setting lacks, and the remedy; None if all is well."""
+def requires(setting: Config, data: None) -> None:
+    """Raise a ConfigError where a setting cannot be measured; it says the remedy."""
     if not setting.model.name.startswith("capsnet"):
-        return "throughput is measured with a CapsNet; nets that torchvision has: throughput_nets"
+        raise ConfigError("throughput is measured with a CapsNet; nets that torchvision has: throughput_nets")
     check("throughput", setting, CONFIG, FIXED, Workload.num_images)
-    return None
 
 
 def measure(settings: Sequence[Config], workdir: Path, stop: Callable[[], int | None]) -> None:

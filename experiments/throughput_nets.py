@@ -34,9 +34,11 @@ from capsnet_jax.bench import records
 from capsnet_jax.bench.measure import Group
 from capsnet_jax.bench.workload import NETS, OURS, Workload
 from capsnet_jax.config import Config, check_word
-from experiments.throughput import case, check, slug, spread
+from experiments.throughput import case, check, slug, spread, to_csv
 
 # Images are not shifted, as torchvision's are not; the rate is small, so that weights stay near where they start.
+__all__ = ["CONFIG", "SWEEP", "figures", "measure", "report", "requires", "to_csv"]
+
 CONFIG: dict[str, object] = {"train.batch_size": 8, "train.learning_rate": 1e-4, "data.max_shift": 0}
 
 SWEEP: list[dict[str, object]] = [{"model.name": name} for name in NETS]

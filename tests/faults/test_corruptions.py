@@ -118,7 +118,9 @@ def crlf(path: Path, rng: random.Random) -> None:
 def no_json(path: Path, rng: random.Random) -> None:
     """What an editor, a merge or a stray program may leave."""
     lines = lines_of(path)
-    lines.insert(rng.randrange(len(lines) + 1), rng.choice([b"<<<<<<< HEAD\n", b"[1]\n", b"null\n", b"\xff\xfe\n", b"7\n"]))
+    lines.insert(
+        rng.randrange(len(lines) + 1), rng.choice([b"<<<<<<< HEAD\n", b"[1]\n", b"null\n", b"\xff\xfe\n", b"7\n"])
+    )
     path.write_bytes(b"".join(lines))
 
 

@@ -142,7 +142,9 @@ def test_output_without_some_letters(encoding, work):
 
 
 @pytest.mark.parametrize(
-    "name", [os.fsdecode(b"caf\xe9"), "w" * 240, "a b 'c' $d", "-w", "ünï"], ids=["latin1", "long", "odd", "dash", "utf8"]
+    "name",
+    [os.fsdecode(b"caf\xe9"), "w" * 240, "a b 'c' $d", "-w", "ünï"],
+    ids=["latin1", "long", "odd", "dash", "utf8"],
 )
 def test_names_of_workdirs(name, work):
     work.parent.mkdir(exist_ok=True)
