@@ -1,9 +1,12 @@
 """A finished run's network, back from its record, and what is observed of it beside numbers."""
 
+import dataclasses
+import functools
 import io
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +14,8 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Num, PyTree
 
-from capsnet_jax import models
+from capsnet_jax import data, models
 from capsnet_jax.config import Config, ConfigError
-from capsnet_jax.data import Dataset
 from capsnet_jax.data.augment import to_float
 from capsnet_jax.models.summary import Outline, outline
 from capsnet_jax.overrides import build
@@ -25,10 +27,13 @@ from capsnet_jax.sweeps.records import Record
 
 Observation = dict[str, np.ndarray]
 
+log = logging.getLogger(__name__)
+
 _apply = jax.jit(models.apply, static_argnums=0)
 
 
-class Network(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Network:
     """A trained network with what it was trained by and on.
 
     Attributes:
@@ -36,7 +41,7 @@ class Network(NamedTuple):
         model: the Flax module.
         params: its parameters.
         stats: its batch norms' running statistics; {} in a model without.
-        data: the data set, split as in the run.
+        described: the shape of its images and the names of its classes.
         record: of the run.
     """
 
@@ -44,8 +49,13 @@ class Network(NamedTuple):
     model: nn.Module
     params: PyTree
     stats: PyTree
-    data: Dataset
+    described: data.Description
     record: Record
+
+    @functools.cached_property
+    def data(self) -> data.Dataset:
+        """The data set, split as in the run; loaded when it is first asked for."""
+        return load_data(self.config.data)
 
     def outputs(self, images: Num[Array | np.ndarray, "batch height width channels"]) -> dict[str, Any]:
         """Return all outputs of the model, layer by layer, as in evaluation.
@@ -69,7 +79,7 @@ class Network(NamedTuple):
 
     def outline(self) -> Outline:
         """Return its layers, parameters and FLOPs for one image."""
-        return outline(self.config, self.data.image_shape, self.data.classes)
+        return outline(self.config, self.described.image_shape, len(self.described.label_names))
 
 
 def restore(workdir: Path | str, name: str | None = None) -> Network:
@@ -77,34 +87,37 @@ def restore(workdir: Path | str, name: str | None = None) -> Network:
 
     Args:
         workdir: holds finished runs.
-        name: of the run; None: the one of least validation error.
+        name: of the run; None: the one of least validation error. Runs whose model, router or loss is not there any
+            more are then left out, with a warning.
 
     Raises:
-        ConfigError: there is no such run with its parameters.
+        ConfigError: there is no such run with its parameters, or it cannot be built.
         CheckpointError: its parameters are damaged.
     """
     finished = {n: r for n, r in records.load_all(Path(workdir)).items() if has_params(r)}
     if not finished:
         raise ConfigError(f"no finished run in {workdir}; train one first, or name its --workdir")
     if name is None:
-        return restore_record(min(finished.values(), key=_validation_error))
+        return restore_record(min(_buildable(finished.values()), key=_validation_error))
     if name not in finished:
         raise ConfigError(f"no run {name} with its parameters in {workdir}; there are: {', '.join(finished)}")
     return restore_record(finished[name])
 
 
 def restore_record(record: Record) -> Network:
-    """Restore the network of a record.
+    """Restore the network of a record. Its data set need not be on this machine.
 
     Raises:
+        ConfigError: its model, router or loss is not there any more, or has other settings now.
         CheckpointError: its parameters are missing or damaged.
     """
-    config = build(record.settings)
-    data = load_data(config.data)
-    model = models.build(config, data.classes)
-    like = jax.eval_shape(lambda: models.init(model, jax.random.key(0), data.image_shape))
+    config = _config(record)
+    settings = config.data
+    described = data.describe(settings.dataset, label_key=settings.label or None, transform=settings.transform)
+    model = models.build(config, len(described.label_names))
+    like = jax.eval_shape(lambda: models.init(model, jax.random.key(0), described.image_shape))
     params, stats = load_params(_params_path(record), *like)
-    return Network(config, model, params, stats, data, record)
+    return Network(config, model, params, stats, described, record)
 
 
 def has_params(record: Record) -> bool:
@@ -143,6 +156,34 @@ def load_observation(record: Record, name: str) -> Observation | None:
 
 def _params_path(record: Record) -> Path:
     return records.params_path(record.workdir, record.name)
+
+
+def _config(record: Record) -> Config:
+    try:
+        return build(record.settings)
+    except ConfigError as error:
+        raise ConfigError(f"{record.name} cannot be built: {error}") from error
+
+
+def _buildable(finished: Iterable[Record]) -> list[Record]:
+    """Return the runs that can be built; warn of the others.
+
+    Raises:
+        ConfigError: there are only others.
+    """
+    buildable, reasons = [], []
+    for record in finished:
+        try:
+            _config(record)
+            buildable.append(record)
+        except ConfigError as error:
+            reasons.append(error)
+    if not buildable:
+        raise reasons[0]
+    if reasons:
+        more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+        log.warning("left out: %s%s", reasons[0], more)
+    return buildable
 
 
 def _validation_error(record: Record) -> float:
