@@ -1,6 +1,6 @@
 """A drawing as its data set has drawings: its ink found, light on black, of the set's size and in the set's place.
 
-What counts as ink is what stands out from its ground. The ground is what the border shows, and may be lit unevenly.
+Ink is what is thin and stands out from the ground around it. The ground may be lit unevenly, and be a page on a table.
 """
 
 from typing import NamedTuple
@@ -11,9 +11,13 @@ from PIL import Image
 
 from capsnet_jax.data.registry import Frame
 
+THICKEST = 0.35  # of the picture's longer side: what is wider in both directions is ground
 FAINTEST = 3 / 255  # fainter than this is no ink
 SPECK = 0.03  # of the largest piece of ink: smaller pieces are dirt
-SAME_SIZE = 0.08  # a drawing that is so nearly of the set's size is not scaled: that would only blur it
+CUT = 0.25  # of a side of the picture: what touches more of it goes on outside, and is no ink if there is other ink
+EDGE = 0.15  # of the ink's strength: a drawing ends where it is fainter
+SAME_SIZE = 0.12  # a drawing that is so nearly of the set's size is not scaled: that would only blur it
+_GROUND_PIXELS = 128  # of the longer side, to find the ground in
 
 
 class Ink(NamedTuple):
@@ -33,25 +37,16 @@ def find_ink(grey: Float[np.ndarray, "height width"], dark: bool | None = None) 
 
     Args:
         grey: from 0 (black) to 1.
-        dark: whether the ink is darker than its ground; None: whatever stands out more.
+        dark: whether the ink is darker than its ground; None: that is found out.
 
     Returns:
         The ink; None where nothing stands out.
     """
-    ground, noise = _fit_ground(grey)
-    difference = grey - ground
-    if dark is None:
-        marked = _pieces(np.abs(difference), noise)
-        dark = bool(np.sum(difference[marked]) < 0)
-    # Ink takes a share of the light that falls on it, so its darkness is relative to the light there.
-    strength = np.maximum(-difference / np.maximum(ground, 0.1) if dark else difference, 0)
-    marked = _pieces(strength, noise)
-    if not marked.any():
-        return None
-    strength = np.minimum(strength / np.quantile(strength[marked], 0.9), 1)
-    rows, columns = _box(marked)
-    soft_edge = 1 + max(rows.stop - rows.start, columns.stop - columns.start) // 10
-    return Ink(np.where(_dilate(marked, soft_edge), strength, 0), dark)
+    as_dark = {d: grey if d else 1 - grey for d in ([True, False] if dark is None else [dark])}
+    grounds = {d: _light_ground(pixels) for d, pixels in as_dark.items()}
+    dark = min(grounds, key=lambda d: _variation(grounds[d], as_dark[d]))
+    strength = _dark_ink(as_dark[dark], grounds[dark])
+    return Ink(strength, dark) if strength.any() else None
 
 
 def frame_ink(
@@ -64,7 +59,7 @@ def frame_ink(
         frame: what the data set does.
         shape: height and width of the result.
     """
-    rows, columns = _box(strength > 0.05)
+    rows, columns = _box(strength > EDGE)
     height, width = rows.stop - rows.start, columns.stop - columns.start
     scale = frame.side / max(height, width)
     if abs(scale - 1) > SAME_SIZE:
@@ -87,51 +82,84 @@ def frame_ink(
     return framed.T if frame.transposed else framed
 
 
-def _fit_ground(grey: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return the brightness of the ground at every pixel, and its noise (a standard deviation).
-
-    The ground is a quadratic surface through the border at first, then through all that lies near it.
-    """
-    height, width = grey.shape
-    y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
-    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
-    ring = np.maximum(np.abs(x), np.abs(y)) > 0.9
-    among, noise = ring, 1.0
-    difference = np.zeros_like(grey)
-    for step in range(10):
-        near = among & (np.abs(difference) <= max(3 * noise, 1 / 255))
-        values, points = grey[near], terms[near]
-        few = slice(None, None, 1 + values.size // 20_000)
-        factors = np.linalg.lstsq(points[few], values[few], rcond=None)[0]
-        difference = grey - terms @ factors
-        if step == 4:  # from the border to the whole picture
-            among = np.abs(difference) <= _otsu(np.abs(difference))
-        noise = 1.4826 * float(np.median(np.abs(difference[among])))
-    return grey - difference, noise
-
-
-def _pieces(strength: np.ndarray, noise: float) -> Bool[np.ndarray, "height width"]:
-    """Return where connected ink is, without dirt and without what the picture's edge cuts off, as a table's."""
+def _dark_ink(grey: np.ndarray, small_ground: np.ndarray) -> np.ndarray:
+    """Return how much dark ink there is at every pixel, from 0 to 1; all 0 where nothing stands out."""
     from scipy import ndimage
 
-    marked = strength > max(_otsu(strength), 4 * noise, FAINTEST)
+    ground = np.asarray(Image.fromarray(small_ground).resize(grey.shape[::-1], Image.Resampling.BILINEAR))
+    strength = (ground - grey) / np.maximum(ground, 0.1)  # ink takes a share of the light that falls on it
+    level, noise = _level_and_noise(strength)
+    strength = strength - level
+    marked = _pieces(strength > max(_otsu(strength), 4 * noise, FAINTEST))
+    if not marked.any():
+        return np.zeros_like(grey)
+    full = np.quantile(strength[marked], 0.9)
+    soft = strength > max(3 * noise, 0.02 * full)  # the soft edges of the marks
+    return np.where(ndimage.binary_propagation(marked, mask=soft | marked), strength / full, 0).clip(0, 1)
+
+
+def _light_ground(grey: np.ndarray) -> np.ndarray:
+    """Return the brightness of the ground, in a reduced picture: dark things are filled in from around them.
+
+    This is a morphological closing (Serra 1982, "Image Analysis and Mathematical Morphology"). It leaves shadows,
+    gradients and tables, which are wider than ink.
+    """
+    from scipy import ndimage
+
+    small = _reduced(grey)
+    size = 1 + 2 * round(THICKEST / 2 * max(small.shape))
+    light = ndimage.maximum_filter(small, size, mode="constant", cval=0.0)
+    return ndimage.minimum_filter(light, size, mode="constant", cval=1.0)
+
+
+def _variation(ground: np.ndarray, grey: np.ndarray) -> float:
+    """Return the total variation of a ground that goes on outside of the picture as the picture's border does.
+
+    Of two grounds the smoother is the true one: the wrong way round, what lies between strokes, and between strokes and
+    the border, is filled in.
+    """
+    extended = np.pad(_reduced(grey), 1, mode="edge")
+    extended[1:-1, 1:-1] = ground
+    return float(sum(np.abs(np.diff(extended, axis=axis)).sum() for axis in range(2)))
+
+
+def _reduced(grey: np.ndarray) -> np.ndarray:
+    return np.asarray(Image.fromarray(grey.astype(np.float32)).reduce(-(-max(grey.shape) // _GROUND_PIXELS)))
+
+
+def _level_and_noise(strength: np.ndarray) -> tuple[float, float]:
+    """Return the mean strength where no ink is, and its standard deviation there."""
+    ground = strength[np.abs(strength) <= _otsu(np.abs(strength))]
+    for _ in range(4):
+        level = float(np.median(ground))
+        noise = 1.4826 * float(np.median(np.abs(ground - level)))
+        ground = strength[np.abs(strength - level) <= max(3 * noise, 1 / 255)]
+    return level, noise
+
+
+def _pieces(marked: Bool[np.ndarray, "height width"]) -> Bool[np.ndarray, "height width"]:
+    """Return connected pieces of ink, without dirt and without what the picture's border cuts, as a table or a shadow."""
+    from scipy import ndimage
+
     labels, count = ndimage.label(marked, np.ones((3, 3)))
-    if not count:
-        return marked
     areas = np.bincount(labels.ravel(), minlength=count + 1)
     areas[0] = 0
+    cut = np.zeros(count + 1, bool)
     for side in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
-        along = np.bincount(side, minlength=count + 1)
-        cut = along[1:] > 0.9 * side.size
-        if cut.any() and not cut.all():
-            areas[1:][cut] = 0
-    return marked & (areas >= max(1, SPECK * areas.max()))[labels] & (areas > 0)[labels]
+        cut |= np.bincount(side, minlength=count + 1) > CUT * side.size
+    whole = np.where(cut, 0, areas)
+    if whole.max() > SPECK * areas.max():
+        rows, columns = _box(labels == whole.argmax())
+        if max(rows.stop - rows.start, columns.stop - columns.start) > 0.1 * max(marked.shape):
+            areas = whole
+    return (areas > SPECK * areas.max())[labels]
 
 
 def _otsu(values: np.ndarray) -> float:
     """Return the threshold that parts values best into two groups.
 
-    Source: Otsu 1979, "A Threshold Selection Method from Gray-Level Histograms": the variance between groups is largest.
+    The variance between the groups is largest there. Source: Otsu 1979, "A Threshold Selection Method from Gray-Level
+    Histograms".
     """
     counts, edges = np.histogram(values, 256)
     below = np.cumsum(counts)[:-1]
@@ -146,10 +174,3 @@ def _box(marked: np.ndarray) -> tuple[slice, slice]:
     """Return the rows and columns that hold everything marked."""
     rows, columns = (np.flatnonzero(marked.any(axis=axis)) for axis in (1, 0))
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-
-
-def _dilate(marked: np.ndarray, pixels: int) -> np.ndarray:
-    """Return what is marked and everything so near to it."""
-    from scipy import ndimage
-
-    return ndimage.maximum_filter(marked, 2 * pixels + 1)

@@ -138,9 +138,9 @@ def _values(picture: Image.Image, changes: list[str]) -> np.ndarray:
 def _full_range(picture: Image.Image) -> Float[np.ndarray, "height width"]:
     """Return grey values of more than 8 bits from 0 to 1.
 
-    16 bits (or fewer that a TIFF declares) are divided by the greatest value of so many bits. Of 32 bits, the range is
-    that of 8 or 16 bits if all values lie in it; of floats it is from 0 to 1 if all do. Otherwise it goes from the least
-    value to the greatest.
+    16 bits, or fewer that a TIFF declares, are divided by the greatest value of so many bits. Of 32 bits, the range is
+    that of 8 or of 16 bits if all values lie in it; of floats it is from 0 to 1 if all do. Otherwise it goes from the
+    least value to the greatest.
 
     Raises:
         DataError: a value is not finite.
@@ -151,7 +151,7 @@ def _full_range(picture: Image.Image) -> Float[np.ndarray, "height width"]:
     low, high = values.min(), values.max()
     bits = getattr(picture, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))[0]
     tops = {"F": [1], "I": [2**8 - 1, 2**16 - 1]}.get(picture.mode, [2**bits - 1])
-    top = next((top for top in tops if 0 <= low and high <= top), None)
+    top = next((top for top in tops if low >= 0 and high <= top), None)
     if top is None:
         values, top = values - low, high - low or 1
     return (values / top).astype(np.float32)
@@ -160,7 +160,7 @@ def _full_range(picture: Image.Image) -> Float[np.ndarray, "height width"]:
 def _ground(rgba: Float[np.ndarray, "height width 4"]) -> int:
     """Return what stands behind transparent parts, 0 or 1.
 
-    It contrasts with what is opaque. But where most is opaque, and not of one brightness, ink and ground are both there,
+    It contrasts with what is opaque. But where most is opaque, and not of one brightness, ink and ground are both there
     and only corners are missing: it is like them.
     """
     grey, opaque = rgba[:, :, :3] @ np.array(LUMINANCE, np.float32), rgba[:, :, 3]
