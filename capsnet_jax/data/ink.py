@@ -14,8 +14,8 @@ from capsnet_jax.data.registry import Frame
 THICKEST = 0.35  # of the picture's longer side: what is wider in both directions is ground
 FAINTEST = 3 / 255  # fainter than this is no ink
 SPECK = 0.03  # of the largest piece of ink: smaller pieces are dirt
-CUT = 0.25  # of a side of the picture: what touches more of it goes on outside, and is no ink if there is other ink
 EDGE = 0.15  # of the ink's strength: a drawing ends where it is fainter
+THINNEST = 2.0  # pixels of a line's width in the data set: 95 % of MNIST's digits have thicker ones
 SAME_SIZE = 0.12  # a drawing that is so nearly of the set's size is not scaled: that would only blur it
 _GROUND_PIXELS = 128  # of the longer side, to find the ground in
 
@@ -43,9 +43,9 @@ def find_ink(grey: Float[np.ndarray, "height width"], dark: bool | None = None) 
         The ink; None where nothing stands out.
     """
     as_dark = {d: grey if d else 1 - grey for d in ([True, False] if dark is None else [dark])}
-    grounds = {d: _light_ground(pixels) for d, pixels in as_dark.items()}
-    dark = min(grounds, key=lambda d: _variation(grounds[d], as_dark[d]))
-    strength = _dark_ink(as_dark[dark], grounds[dark])
+    # Of two grounds the smoother is the true one: the wrong way round, what lies between strokes is filled in.
+    dark = min(as_dark, key=lambda d: _variation(as_dark[d]))
+    strength = _dark_ink(as_dark[dark])
     return Ink(strength, dark) if strength.any() else None
 
 
@@ -60,12 +60,9 @@ def frame_ink(
         shape: height and width of the result.
     """
     rows, columns = _box(strength > EDGE)
-    height, width = rows.stop - rows.start, columns.stop - columns.start
-    scale = frame.side / max(height, width)
+    scale = frame.side / max(rows.stop - rows.start, columns.stop - columns.start)
     if abs(scale - 1) > SAME_SIZE:
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        box = columns.start, rows.start, columns.stop, rows.stop
-        drawn = np.asarray(Image.fromarray(strength.astype(np.float32)).resize(size, Image.Resampling.BOX, box))
+        drawn = _scale(strength[rows, columns], scale)
     else:
         rows, columns = _box(strength > 0)
         drawn = strength[rows, columns]
@@ -82,11 +79,26 @@ def frame_ink(
     return framed.T if frame.transposed else framed
 
 
-def _dark_ink(grey: np.ndarray, small_ground: np.ndarray) -> np.ndarray:
+def _scale(strength: np.ndarray, scale: float) -> np.ndarray:
+    """Scale a drawing; lines that would become thinner than `THINNEST` are thickened first."""
+    from scipy import ndimage
+
+    inside = ndimage.distance_transform_edt(np.pad(strength > 0.5, 1))
+    missing = THINNEST / scale - 4 * inside[inside > 0].mean()  # a line's pixels are a quarter of its width inside
+    if missing >= 1:
+        padding = round(missing / 2)
+        strength = ndimage.maximum_filter(np.pad(strength, padding), 1 + 2 * padding)
+        scale *= 1 - 2 * padding / max(strength.shape)
+    size = [max(1, round(scale * side)) for side in reversed(strength.shape)]
+    return np.asarray(Image.fromarray(strength.astype(np.float32)).resize(size, Image.Resampling.BOX))
+
+
+def _dark_ink(grey: np.ndarray) -> np.ndarray:
     """Return how much dark ink there is at every pixel, from 0 to 1; all 0 where nothing stands out."""
     from scipy import ndimage
 
-    ground = np.asarray(Image.fromarray(small_ground).resize(grey.shape[::-1], Image.Resampling.BILINEAR))
+    ground = Image.fromarray(_light_ground(_reduced(grey))).resize(grey.shape[::-1], Image.Resampling.BILINEAR)
+    ground = np.asarray(ground)
     strength = (ground - grey) / np.maximum(ground, 0.1)  # ink takes a share of the light that falls on it
     level, noise = _level_and_noise(strength)
     strength = strength - level
@@ -95,36 +107,36 @@ def _dark_ink(grey: np.ndarray, small_ground: np.ndarray) -> np.ndarray:
         return np.zeros_like(grey)
     full = np.quantile(strength[marked], 0.9)
     soft = strength > max(3 * noise, 0.02 * full)  # the soft edges of the marks
-    return np.where(ndimage.binary_propagation(marked, mask=soft | marked), strength / full, 0).clip(0, 1)
+    rows, columns = _box(marked)
+    reach = 1 + max(rows.stop - rows.start, columns.stop - columns.start) // 16
+    inked = ndimage.binary_dilation(marked, mask=soft | marked, iterations=reach)
+    return np.where(inked, strength / full, 0).clip(0, 1)
+
+
+def _reduced(grey: np.ndarray) -> np.ndarray:
+    """Return a picture of at most `_GROUND_PIXELS` along each side."""
+    return np.asarray(Image.fromarray(grey.astype(np.float32)).reduce(-(-max(grey.shape) // _GROUND_PIXELS)))
 
 
 def _light_ground(grey: np.ndarray) -> np.ndarray:
-    """Return the brightness of the ground, in a reduced picture: dark things are filled in from around them.
+    """Return the brightness of the ground: dark things are filled in from around them.
 
     This is a morphological closing (Serra 1982, "Image Analysis and Mathematical Morphology"). It leaves shadows,
     gradients and tables, which are wider than ink.
     """
     from scipy import ndimage
 
-    small = _reduced(grey)
-    size = 1 + 2 * round(THICKEST / 2 * max(small.shape))
-    light = ndimage.maximum_filter(small, size, mode="constant", cval=0.0)
+    size = 1 + 2 * round(THICKEST / 2 * max(grey.shape))
+    light = ndimage.maximum_filter(grey, size, mode="constant", cval=0.0)
     return ndimage.minimum_filter(light, size, mode="constant", cval=1.0)
 
 
-def _variation(ground: np.ndarray, grey: np.ndarray) -> float:
-    """Return the total variation of a ground that goes on outside of the picture as the picture's border does.
-
-    Of two grounds the smoother is the true one: the wrong way round, what lies between strokes, and between strokes and
-    the border, is filled in.
-    """
-    extended = np.pad(_reduced(grey), 1, mode="edge")
-    extended[1:-1, 1:-1] = ground
-    return float(sum(np.abs(np.diff(extended, axis=axis)).sum() for axis in range(2)))
-
-
-def _reduced(grey: np.ndarray) -> np.ndarray:
-    return np.asarray(Image.fromarray(grey.astype(np.float32)).reduce(-(-max(grey.shape) // _GROUND_PIXELS)))
+def _variation(grey: np.ndarray) -> float:
+    """Return the total variation of a picture's ground, which goes on outside as the picture's border does."""
+    small = _reduced(grey)
+    ground = np.pad(small, 1, mode="edge")
+    ground[1:-1, 1:-1] = _light_ground(small)
+    return float(sum(np.abs(np.diff(ground, axis=axis)).sum() for axis in range(2)))
 
 
 def _level_and_noise(strength: np.ndarray) -> tuple[float, float]:
@@ -138,20 +150,20 @@ def _level_and_noise(strength: np.ndarray) -> tuple[float, float]:
 
 
 def _pieces(marked: Bool[np.ndarray, "height width"]) -> Bool[np.ndarray, "height width"]:
-    """Return connected pieces of ink, without dirt and without what the picture's border cuts, as a table or a shadow."""
+    """Return connected pieces of ink, without dirt, and without tables and shadows.
+
+    These reach the picture's border. What does is only taken for ink if there is nothing else of some size.
+    """
     from scipy import ndimage
 
     labels, count = ndimage.label(marked, np.ones((3, 3)))
     areas = np.bincount(labels.ravel(), minlength=count + 1)
+    sizes = np.array([0, *(max(s.stop - s.start for s in box) for box in ndimage.find_objects(labels))])
     areas[0] = 0
     cut = np.zeros(count + 1, bool)
-    for side in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
-        cut |= np.bincount(side, minlength=count + 1) > CUT * side.size
-    whole = np.where(cut, 0, areas)
-    if whole.max() > SPECK * areas.max():
-        rows, columns = _box(labels == whole.argmax())
-        if max(rows.stop - rows.start, columns.stop - columns.start) > 0.1 * max(marked.shape):
-            areas = whole
+    cut[np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])] = True
+    if (sizes[~cut & (areas > SPECK * areas.max())] > sizes.max() / 3).any():
+        areas[cut] = 0
     return (areas > SPECK * areas.max())[labels]
 
 
