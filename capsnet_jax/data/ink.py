@@ -14,6 +14,7 @@ from capsnet_jax.data.registry import Frame
 THICKEST = 0.35  # of the picture's longer side: what is wider in both directions is ground
 FAINTEST = 3 / 255  # fainter than this is no ink
 SPECK = 0.03  # of the largest piece of ink: smaller pieces are dirt
+SMALLEST = 0.02  # of the picture's longer side: a drawing is larger than dirt and noise
 EDGE = 0.15  # of the ink's strength: a drawing ends where it is fainter
 THINNEST = 2.0  # pixels of a line's width in the data set: 95 % of MNIST's digits have thicker ones
 SAME_SIZE = 0.12  # a drawing that is so nearly of the set's size is not scaled: that would only blur it
@@ -97,8 +98,8 @@ def _dark_ink(grey: np.ndarray) -> np.ndarray:
     """Return how much dark ink there is at every pixel, from 0 to 1; all 0 where nothing stands out."""
     from scipy import ndimage
 
-    ground = Image.fromarray(_light_ground(_reduced(grey))).resize(grey.shape[::-1], Image.Resampling.BILINEAR)
-    ground = np.asarray(ground)
+    reduced = Image.fromarray(_light_ground(_reduced(grey)))
+    ground = np.asarray(reduced.resize(grey.shape[::-1], Image.Resampling.BILINEAR))
     strength = (ground - grey) / np.maximum(ground, 0.1)  # ink takes a share of the light that falls on it
     level, noise = _level_and_noise(strength)
     strength = strength - level
@@ -164,7 +165,8 @@ def _pieces(marked: Bool[np.ndarray, "height width"]) -> Bool[np.ndarray, "heigh
     cut[np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])] = True
     if (sizes[~cut & (areas > SPECK * areas.max())] > sizes.max() / 3).any():
         areas[cut] = 0
-    return (areas > SPECK * areas.max())[labels]
+    large = max(sizes[areas > 0], default=0) >= max(3, SMALLEST * max(marked.shape))
+    return (areas > SPECK * areas.max())[labels] & large
 
 
 def _otsu(values: np.ndarray) -> float:
@@ -177,9 +179,9 @@ def _otsu(values: np.ndarray) -> float:
     below = np.cumsum(counts)[:-1]
     above = values.size - below
     sums = np.cumsum(counts * (edges[:-1] + edges[1:]) / 2)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = below * above * (sums[:-1] / below - (sums[-1] - sums[:-1]) / above) ** 2
-    return float(edges[1 + np.nanargmax(between)])
+    means = sums[:-1] / np.maximum(below, 1), (sums[-1] - sums[:-1]) / np.maximum(above, 1)
+    best = edges[1 + np.argmax(below * above * (means[0] - means[1]) ** 2)]
+    return float(max(best, values.min()))  # of equal values none is above
 
 
 def _box(marked: np.ndarray) -> tuple[slice, slice]:

@@ -1,6 +1,7 @@
 """A picture file as a data set has its images: upright, in its full range, and a drawing where the set has drawings."""
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,8 @@ from capsnet_jax.data.arrays import DataError
 from capsnet_jax.data.ink import find_ink, frame_ink
 from capsnet_jax.data.registry import Frame
 
-MOST_PIXELS = 2**26  # decoded, they take 256 MiB; the cameras of phones make up to 50 million
+MOST_PIXELS = 36_000_000  # A4 at 600 dpi; decoded, they take 144 MB, and of some formats twice to four times that
+MOST_JPEG_PIXELS = 2**26  # the cameras of phones make up to 50 million; a JPEG is decoded at a part of its size
 ENOUGH = 1024  # pixels of the longer side; a larger picture is reduced, so that the rest is quick
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R 601-2, as Pillow's
 _ORIENTATION, _BITS_PER_SAMPLE = 274, 258  # TIFF's tags
@@ -98,20 +100,23 @@ def _decode(path: Path) -> tuple[Float[np.ndarray, "height width channels"], lis
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sizes, which are looked at here, and of damaged tags
             with Image.open(path) as picture:
-                if picture.width * picture.height > MOST_PIXELS:
-                    raise Image.DecompressionBombError(f"{picture.width}×{picture.height} pixels")
+                most = MOST_JPEG_PIXELS if picture.format in ("JPEG", "MPO") else MOST_PIXELS
+                if picture.width * picture.height > most:
+                    raise Image.DecompressionBombError
+                if picture.format == "EPS":
+                    raise ValueError("EPS is a program that draws")
                 if getattr(picture, "is_animated", False):
                     changes.append("the first of several frames")
                 if picture.getexif().get(_ORIENTATION) in range(2, 9):
                     changes.append("turned by its EXIF")
-                picture.draft(None, (ENOUGH, ENOUGH))  # a JPEG is decoded at half its size or less if that is enough
+                picture.draft(None, (ENOUGH, ENOUGH))  # a JPEG is decoded at half its size, or less, if that is enough
                 picture.load()
                 upright = ImageOps.exif_transpose(picture)
                 return _values(upright, changes), changes
     except DataError:
         raise
     except Image.DecompressionBombError as error:
-        raise DataError(f"{path} is too large ({error}); scale it to at most {MOST_PIXELS:,} pixels") from error
+        raise DataError(f"{path} is too large: scale it to at most {MOST_PIXELS // 10**6} million pixels") from error
     except Exception as error:  # what Pillow raises for a damaged file is of every kind
         raise DataError(f"{path} is not a picture that can be read ({error}); give a PNG or JPEG file") from error
 
@@ -119,42 +124,42 @@ def _decode(path: Path) -> tuple[Float[np.ndarray, "height width channels"], lis
 def _values(picture: Image.Image, changes: list[str]) -> np.ndarray:
     """Return a decoded picture as float32[height, width, 1 or 3] from 0 to 1; add what was done to `changes`."""
     if picture.mode[0] in "IF":
-        grey = _full_range(picture)
-        values = np.asarray(_reduce(Image.fromarray(grey)))
         changes.append(f"{'values' if picture.mode == 'F' else 'integers'} scaled to 0…255")
-        return values[:, :, None]
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-    elif picture.mode not in ("L", "RGB"):
-        picture = picture.convert("RGB")
-    values = np.atleast_3d(np.asarray(_reduce(picture), np.float32) / 255)
-    if values.shape[2] < 4 or values[:, :, 3].min() == 1:
+        low, high = _range(picture)
+        values = _reduce(picture, _finite).astype(np.float64)
+        return ((values - low) / (high - low or 1)).astype(np.float32)
+    mode = "RGBA" if picture.has_transparency_data else "L" if picture.mode == "L" else "RGB"
+    values = _reduce(picture, lambda part: part.convert(mode)).astype(np.float32) / 255
+    if mode != "RGBA" or values[:, :, 3].min() == 1:
         return values[:, :, :3]
     opaque, ground = values[:, :, 3:], _ground(values)
     changes.append(f"transparent parts made {'white' if ground else 'black'}")
     return values[:, :, :3] * opaque + ground * (1 - opaque)
 
 
-def _full_range(picture: Image.Image) -> Float[np.ndarray, "height width"]:
-    """Return grey values of more than 8 bits from 0 to 1.
+def _range(picture: Image.Image) -> tuple[float, float]:
+    """Return what is black and what is white in a picture of more than 8 bits.
 
-    16 bits, or fewer that a TIFF declares, are divided by the greatest value of so many bits. Of 32 bits, the range is
+    Of 16 bits, or fewer that a TIFF declares, it is 0 and the greatest value of so many bits. Of 32 bits, the range is
     that of 8 or of 16 bits if all values lie in it; of floats it is from 0 to 1 if all do. Otherwise it goes from the
     least value to the greatest.
-
-    Raises:
-        DataError: a value is not finite.
     """
-    values = np.asarray(picture, np.float64)
-    if not np.isfinite(values).all():
-        raise DataError(f"{picture.filename} has values that are not finite")
-    low, high = values.min(), values.max()
+    low, high = np.array(picture.getextrema(), float)
     bits = getattr(picture, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))[0]
     tops = {"F": [1], "I": [2**8 - 1, 2**16 - 1]}.get(picture.mode, [2**bits - 1])
-    top = next((top for top in tops if low >= 0 and high <= top), None)
-    if top is None:
-        values, top = values - low, high - low or 1
-    return (values / top).astype(np.float32)
+    return next(((0.0, top) for top in tops if low >= 0 and high <= top), (low, high))
+
+
+def _finite(picture: Image.Image) -> Image.Image:
+    """Return a picture of more than 8 bits as floats.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
+    values = np.asarray(picture, np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError("it has values that are not finite")
+    return Image.fromarray(values)
 
 
 def _ground(rgba: Float[np.ndarray, "height width 4"]) -> int:
@@ -171,9 +176,14 @@ def _ground(rgba: Float[np.ndarray, "height width 4"]) -> int:
     return int((mean > 0.5) == alike)
 
 
-def _reduce(picture: Image.Image) -> Image.Image:
-    """Return a large picture with whole blocks of pixels averaged."""
-    return picture.reduce(max(1, -(-max(picture.size) // ENOUGH)))
+def _reduce(
+    picture: Image.Image, convert: Callable[[Image.Image], Image.Image]
+) -> Float[np.ndarray, "height width channels"]:
+    """Convert a picture, and average whole blocks of pixels of a large one; strip by strip, which saves memory."""
+    block = -(-max(picture.size) // ENOUGH)
+    strip = 64 * block if block > 1 else picture.height
+    boxes = [(0, top, picture.width, min(top + strip, picture.height)) for top in range(0, picture.height, strip)]
+    return np.concatenate([np.atleast_3d(np.asarray(convert(picture.crop(box)).reduce(block))) for box in boxes])
 
 
 def _crop(pixels: np.ndarray, ratio: float) -> np.ndarray:

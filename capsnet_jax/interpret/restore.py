@@ -1,12 +1,11 @@
 """A finished run's network, back from its record, and what is observed of it beside numbers."""
 
-import dataclasses
 import functools
 import io
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,8 @@ from flax import linen as nn
 from jaxtyping import Array, Num, PyTree
 
 from capsnet_jax import data, models
-from capsnet_jax.config import Config, ConfigError
+from capsnet_jax.config import Config, ConfigError, Data
+from capsnet_jax.data import Dataset, Description, Examples
 from capsnet_jax.data.augment import to_float
 from capsnet_jax.models.summary import Outline, outline
 from capsnet_jax.overrides import build
@@ -32,8 +32,37 @@ log = logging.getLogger(__name__)
 _apply = jax.jit(models.apply, static_argnums=0)
 
 
-@dataclasses.dataclass(frozen=True)
-class Network:
+class LazyDataset:
+    """A data set whose images are loaded when they are first asked for; its description needs none."""
+
+    def __init__(self, settings: Data, described: Description):
+        self._settings = settings
+        self.image_shape = described.image_shape
+        self.label_names = described.label_names
+        self.classes = len(described.label_names)
+
+    @functools.cached_property
+    def loaded(self) -> Dataset:
+        """The data set itself."""
+        return load_data(self._settings)
+
+    @property
+    def train(self) -> Examples:
+        """The examples to learn from."""
+        return self.loaded.train
+
+    @property
+    def validation(self) -> Examples:
+        """The examples that runs are chosen by."""
+        return self.loaded.validation
+
+    @property
+    def test(self) -> Examples:
+        """The publisher's test split."""
+        return self.loaded.test
+
+
+class Network(NamedTuple):
     """A trained network with what it was trained by and on.
 
     Attributes:
@@ -41,7 +70,7 @@ class Network:
         model: the Flax module.
         params: its parameters.
         stats: its batch norms' running statistics; {} in a model without.
-        described: the shape of its images and the names of its classes.
+        data: the data set, split as in the run.
         record: of the run.
     """
 
@@ -49,13 +78,8 @@ class Network:
     model: nn.Module
     params: PyTree
     stats: PyTree
-    described: data.Description
+    data: Dataset | LazyDataset
     record: Record
-
-    @functools.cached_property
-    def data(self) -> data.Dataset:
-        """The data set, split as in the run; loaded when it is first asked for."""
-        return load_data(self.config.data)
 
     def outputs(self, images: Num[Array | np.ndarray, "batch height width channels"]) -> dict[str, Any]:
         """Return all outputs of the model, layer by layer, as in evaluation.
@@ -79,7 +103,7 @@ class Network:
 
     def outline(self) -> Outline:
         """Return its layers, parameters and FLOPs for one image."""
-        return outline(self.config, self.described.image_shape, len(self.described.label_names))
+        return outline(self.config, self.data.image_shape, self.data.classes)
 
 
 def restore(workdir: Path | str, name: str | None = None) -> Network:
@@ -114,10 +138,11 @@ def restore_record(record: Record) -> Network:
     config = _config(record)
     settings = config.data
     described = data.describe(settings.dataset, label_key=settings.label or None, transform=settings.transform)
-    model = models.build(config, len(described.label_names))
-    like = jax.eval_shape(lambda: models.init(model, jax.random.key(0), described.image_shape))
+    dataset = LazyDataset(settings, described)
+    model = models.build(config, dataset.classes)
+    like = jax.eval_shape(lambda: models.init(model, jax.random.key(0), dataset.image_shape))
     params, stats = load_params(_params_path(record), *like)
-    return Network(config, model, params, stats, described, record)
+    return Network(config, model, params, stats, dataset, record)
 
 
 def has_params(record: Record) -> bool:
