@@ -67,12 +67,14 @@ def frame_ink(
     else:
         rows, columns = _box(strength > 0)
         drawn = strength[rows, columns]
-    where = drawn if frame.centre == "mass" else np.ones_like(drawn)
+    by_mass = frame.centre == "mass"
+    weights = drawn if by_mass else np.ones_like(drawn)
+    centre = np.array(shape) / 2 - (0.0 if by_mass else 0.5)  # MNIST's are half a pixel off
     canvas = np.zeros(shape)
     places = []
-    for axis in range(2):
-        middle = np.average(np.arange(drawn.shape[axis]), weights=where.sum(axis=1 - axis))
-        places.append(int(np.clip(round(shape[axis] / 2 - middle), 0, max(0, shape[axis] - drawn.shape[axis]))))
+    for axis, room in enumerate(np.subtract(shape, drawn.shape)):
+        middle = np.average(np.arange(drawn.shape[axis]), weights=weights.sum(axis=1 - axis))
+        places.append(int(np.clip(round(centre[axis] - middle), 0, max(0, room))))
     top, left = places
     drawn = drawn[: shape[0], : shape[1]]
     canvas[top : top + drawn.shape[0], left : left + drawn.shape[1]] = drawn

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Num, UInt8
 from PIL import Image, ImageOps
 
 from capsnet_jax.data.arrays import DataError
@@ -59,7 +59,10 @@ def read(
     height, width, channels = shape
     if channels not in (1, 3):
         raise DataError(f"the model was trained on {channels} channels; pictures have 1 or 3")
-    values, changes = _decode(path)
+    picture, changes = _decode(path)
+    values = _values(picture, changes)
+    if not np.isfinite(values).all():
+        raise DataError(f"{path} has values that are not finite")
     if not as_is and np.ptp(values) == 0:
         raise DataError(f"{path} is blank: every pixel is the same; --as_is takes it as it is")
     if channels == 1 and values.shape[2] == 3:
@@ -87,8 +90,8 @@ def read(
     return Picture(np.ascontiguousarray(pixels), ", ".join(changes) or "as it is")
 
 
-def _decode(path: Path) -> tuple[Float[np.ndarray, "height width channels"], list[str]]:
-    """Return a file's first frame, upright, from 0 to 1, grey or RGB, and what was done.
+def _decode(path: Path) -> tuple[Image.Image, list[str]]:
+    """Return a file's first frame, upright, and what was done.
 
     Raises:
         DataError: it cannot be.
@@ -96,10 +99,11 @@ def _decode(path: Path) -> tuple[Float[np.ndarray, "height width channels"], lis
     changes = []
     try:
         if not path.is_file():
-            raise DataError(f"{path} is a folder" if path.is_dir() else f"there is no file {path}")
+            raise ValueError("it is a folder" if path.is_dir() else "there is no such file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sizes, which are looked at here, and of damaged tags
-            with Image.open(path) as picture:
+            # Given a path, Pillow 13 maps uncompressed TIFFs into memory and mixes up width and height of turned ones.
+            with path.open("rb") as file, Image.open(file) as picture:
                 most = MOST_JPEG_PIXELS if picture.format in ("JPEG", "MPO") else MOST_PIXELS
                 if picture.width * picture.height > most:
                     raise Image.DecompressionBombError
@@ -111,10 +115,7 @@ def _decode(path: Path) -> tuple[Float[np.ndarray, "height width channels"], lis
                     changes.append("turned by its EXIF")
                 picture.draft(None, (ENOUGH, ENOUGH))  # a JPEG is decoded at half its size, or less, if that is enough
                 picture.load()
-                upright = ImageOps.exif_transpose(picture)
-                return _values(upright, changes), changes
-    except DataError:
-        raise
+                return ImageOps.exif_transpose(picture), changes
     except Image.DecompressionBombError as error:
         raise DataError(f"{path} is too large: scale it to at most {MOST_PIXELS // 10**6} million pixels") from error
     except Exception as error:  # what Pillow raises for a damaged file is of every kind
@@ -126,8 +127,9 @@ def _values(picture: Image.Image, changes: list[str]) -> np.ndarray:
     if picture.mode[0] in "IF":
         changes.append(f"{'values' if picture.mode == 'F' else 'integers'} scaled to 0…255")
         low, high = _range(picture)
-        values = _reduce(picture, _finite).astype(np.float64)
-        return ((values - low) / (high - low or 1)).astype(np.float32)
+        values = _reduce(picture, lambda part: Image.fromarray(np.asarray(part, np.float32))).astype(np.float64)
+        with np.errstate(invalid="ignore"):  # of values that are not finite
+            return ((values - low) / (high - low or 1)).astype(np.float32)
     mode = "RGBA" if picture.has_transparency_data else "L" if picture.mode == "L" else "RGB"
     values = _reduce(picture, lambda part: part.convert(mode)).astype(np.float32) / 255
     if mode != "RGBA" or values[:, :, 3].min() == 1:
@@ -144,22 +146,10 @@ def _range(picture: Image.Image) -> tuple[float, float]:
     that of 8 or of 16 bits if all values lie in it; of floats it is from 0 to 1 if all do. Otherwise it goes from the
     least value to the greatest.
     """
-    low, high = np.array(picture.getextrema(), float)
+    low, high = map(float, np.array(picture.getextrema()))
     bits = getattr(picture, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))[0]
     tops = {"F": [1], "I": [2**8 - 1, 2**16 - 1]}.get(picture.mode, [2**bits - 1])
-    return next(((0.0, top) for top in tops if low >= 0 and high <= top), (low, high))
-
-
-def _finite(picture: Image.Image) -> Image.Image:
-    """Return a picture of more than 8 bits as floats.
-
-    Raises:
-        ValueError: a value is not finite.
-    """
-    values = np.asarray(picture, np.float32)
-    if not np.isfinite(values).all():
-        raise ValueError("it has values that are not finite")
-    return Image.fromarray(values)
+    return next(((0.0, float(top)) for top in tops if low >= 0 and high <= top), (low, high))
 
 
 def _ground(rgba: Float[np.ndarray, "height width 4"]) -> int:
@@ -178,7 +168,7 @@ def _ground(rgba: Float[np.ndarray, "height width 4"]) -> int:
 
 def _reduce(
     picture: Image.Image, convert: Callable[[Image.Image], Image.Image]
-) -> Float[np.ndarray, "height width channels"]:
+) -> Num[np.ndarray, "height width channels"]:
     """Convert a picture, and average whole blocks of pixels of a large one; strip by strip, which saves memory."""
     block = -(-max(picture.size) // ENOUGH)
     strip = 64 * block if block > 1 else picture.height

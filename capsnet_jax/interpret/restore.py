@@ -32,19 +32,26 @@ log = logging.getLogger(__name__)
 _apply = jax.jit(models.apply, static_argnums=0)
 
 
-class LazyDataset:
+class LazyDataset(Dataset):
     """A data set whose images are loaded when they are first asked for; its description needs none."""
 
+    settings: Data
+    described: Description
+
     def __init__(self, settings: Data, described: Description):
-        self._settings = settings
-        self.image_shape = described.image_shape
-        self.label_names = described.label_names
-        self.classes = len(described.label_names)
+        # The base class is frozen.
+        vars(self).update(name=settings.dataset, label_names=described.label_names)
+        vars(self).update(settings=settings, described=described)
 
     @functools.cached_property
     def loaded(self) -> Dataset:
         """The data set itself."""
-        return load_data(self._settings)
+        return load_data(self.settings)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of every image."""
+        return self.described.image_shape
 
     @property
     def train(self) -> Examples:
@@ -78,7 +85,7 @@ class Network(NamedTuple):
     model: nn.Module
     params: PyTree
     stats: PyTree
-    data: Dataset | LazyDataset
+    data: Dataset
     record: Record
 
     def outputs(self, images: Num[Array | np.ndarray, "batch height width channels"]) -> dict[str, Any]:
