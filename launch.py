@@ -34,8 +34,8 @@ flags.DEFINE_bool("list", False, "what there is, and stop")
 flags.DEFINE_bool("settings", False, "every setting with the value in force, what it takes and means, and stop")
 flags.DEFINE_string("describe", None, "a model to describe, or several joined by commas, and stop")
 flags.DEFINE_string("predict", None, "a picture to classify with the workdir's best run, and stop")
-flags.DEFINE_bool("invert", False, "with --predict: the picture is dark on light")
-flags.DEFINE_bool("as_is", False, "with --predict: only scale the picture; look for no ink")
+flags.DEFINE_bool("invert", False, "with --predict: the picture is dark on light; of a digit that is found out")
+flags.DEFINE_bool("as_is", False, "with --predict: only scale the picture; find, crop and centre no digit in it")
 flags.DEFINE_enum("figure_format", "png", ["png", "svg", "pdf"], "what figures are saved as")
 
 

@@ -308,8 +308,10 @@ def _predict(options: flags.FlagValues) -> None:
     """Say what a picture shows."""
     from capsnet_jax.report.predict import predict
 
-    text, figure = predict(Path(options.predict), _workdir(options), invert=options.invert)
-    print(f"{text}\n{figure}")
+    _start_jax()
+    prediction = predict(options.predict, _workdir(options), invert=options.invert, as_is=options.as_is)
+    print(prediction.text, flush=True)  # also if the figure cannot be saved
+    print(prediction.save())
 
 
 def _describe(options: flags.FlagValues) -> None:
