@@ -213,18 +213,17 @@ junk more
 --experiment=ilsvrc_evolution --rerun
 --experiment=ilsvrc_evolution --set=model.channels=3
 --experiment=throughput --seeds=3
---experiment=transfer_cases --sweep=train.frozen=none,nothing
+--experiment=conv_baselines --sweep=train.frozen=none,nothing
 --experiment=routing_diagnostics --set=model.name=resnet8
---experiment=routing_diagnostics --set=eval.max_routing_iterations=0
+--experiment=routing_diagnostics --set=data.validation_fraction=0
 --experiment=capsule_dimensions --set=loss.reconstruction=false
 --experiment=capsule_dimensions --set=model.name=cnn_small
---experiment=capsule_dimensions --set=data.validation_fraction=0
 """
 LINES = [shlex.split(line) for line in COMMANDS.strip().splitlines()]
 
 # A line of one of these forms tells what to do: "mistake; remedy", or a mistake that names what is right.
 REMEDY = re.compile(
-    r"[;:] .*\w|did you mean|should be one of|takes a|from -?\d+ to|of at least|one of |write |use --|see |leave out|"
+    r"[;:] .*\w|did you mean|should be one of|takes |is now called|from -?\d+ to|of at least|one of |write |use --|see |leave out|"
     r"does not use|has no .*; it has|are two tasks"
 )
 
