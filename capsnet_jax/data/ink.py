@@ -124,14 +124,28 @@ def _reduced(grey: np.ndarray) -> np.ndarray:
 def _light_ground(grey: np.ndarray) -> np.ndarray:
     """Return the brightness of the ground: dark things are filled in from around them.
 
-    This is a morphological closing (Serra 1982, "Image Analysis and Mathematical Morphology"). It leaves shadows,
-    gradients and tables, which are wider than ink.
+    This is a morphological closing (Serra 1982, "Image Analysis and Mathematical Morphology"). It leaves shadows and
+    tables, which are wider than ink, and gradients. But at the border it only sees what is inside, where a gradient may
+    be lighter; so a plane is taken out first.
     """
     from scipy import ndimage
 
+    plane = _plane(grey)
     size = 1 + 2 * round(THICKEST / 2 * max(grey.shape))
-    light = ndimage.maximum_filter(grey, size, mode="constant", cval=0.0)
-    return ndimage.minimum_filter(light, size, mode="constant", cval=1.0)
+    light = ndimage.maximum_filter(grey - plane, size, mode="constant", cval=-np.inf)
+    return ndimage.minimum_filter(light, size, mode="constant", cval=np.inf) + plane
+
+
+def _plane(grey: np.ndarray) -> np.ndarray:
+    """Fit a plane by least absolute deviations, which what covers less than half of a picture hardly moves."""
+    y, x = np.meshgrid(*(np.linspace(-1, 1, size, dtype=grey.dtype) for size in grey.shape), indexing="ij")
+    terms = np.stack([np.ones_like(x), x, y], axis=-1).reshape(-1, 3)
+    values, weights = grey.ravel(), np.ones(grey.size, grey.dtype)
+    for _ in range(20):  # least squares, weighted by the inverse of what they left
+        left = terms.T * weights
+        factors = np.linalg.lstsq(left @ terms, left @ values, rcond=None)[0]
+        weights = 1 / np.maximum(np.abs(values - terms @ factors), 1e-3)
+    return (terms @ factors).reshape(grey.shape).astype(grey.dtype)
 
 
 def _variation(grey: np.ndarray) -> float:

@@ -241,6 +241,48 @@ def test_as_is_leaves_all_this_out(digits, save):
     assert read(save(np.full((9, 9), 7, np.uint8)), GREY, frame=MNIST, as_is=True).pixels.max() == 7
 
 
+def stored_turned(digit, seed, save):
+    exif = Image.Exif()
+    exif[274] = 2 + seed % 7
+    return save(TURNS[2 + seed % 7](digit), exif=exif)
+
+
+def enlarged(digit, seed, save):
+    return save(Image.fromarray(255 - digit).resize((280, 280), Image.Resampling.BICUBIC), "a.jpg", quality=75)
+
+
+WAYS = {
+    "file": lambda digit, seed, save: save(digit),
+    "turned": stored_turned,
+    "16 bits": lambda digit, seed, save: save(digit.astype(np.uint16) * 257),
+    "inverted": lambda digit, seed, save: save(255 - digit),
+    "enlarged": enlarged,
+    "page": lambda digit, seed, save: save(on_page(digit, 1, (200, 300), seed=seed)),
+    "noisy page": lambda digit, seed, save: save(on_page(digit, 4, (400, 300), noise=0.08, seed=seed)),
+    "gradient": lambda digit, seed, save: save(on_page(digit, 8, (800, 600), gradient=0.6, seed=seed), "a.jpg"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_a_digit_is_classified_as_well_from_a_picture(way, save):
+    """By its nearest neighbour: 400 digits, those of each class equally often."""
+    data = load("mnist_5k")
+    train = data.train.images.reshape(-1, 784) / 255
+    chosen = np.concatenate([np.flatnonzero(data.test.labels == k)[:40] for k in range(10)])
+    images, labels = data.test.images[chosen], data.test.labels[chosen]
+
+    def percent_wrong(pixels):
+        flat = pixels.reshape(-1, 784) / 255
+        nearest = np.argmin((train**2).sum(axis=1) - 2 * flat @ train.T, axis=1)
+        return 100 * np.mean(data.train.labels[nearest] != labels)
+
+    pictures = [read(WAYS[way](image[:, :, 0], seed, save), GREY, frame=MNIST) for seed, image in enumerate(images)]
+    wrong, expected = percent_wrong(np.stack([picture.pixels for picture in pictures])), percent_wrong(images)
+    print(f"{way}: {wrong:.2f} % wrong, the arrays {expected:.2f}")
+    assert abs(wrong - expected) < 1.6
+
+
 def test_other_frames(save):
     drawing = np.zeros((60, 60), np.uint8)
     drawing[10:50, 20:30] = drawing[10:20, 20:50] = 255  # Γ: 40 high, 30 wide
