@@ -6,6 +6,7 @@
 import gc
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 
@@ -22,6 +23,12 @@ NEWER_LOOPS = "xla_cpu_use_fusion_emitters"
 HAS_OLDER = jax.__version__.startswith("0.10.")
 if HAS_OLDER:  # read when the first program is compiled
     os.environ["XLA_FLAGS"] += f" --{NEWER_LOOPS}=false"
+
+# A shell that starts tests in the background has SIGINT ignored, and nohup SIGHUP; the commands that tests start and send
+# signals to would inherit that.
+for _signal in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_signal) == signal.SIG_IGN:
+        signal.signal(_signal, signal.SIG_DFL)
 
 gc.set_threshold(100_000)  # tracing makes many small objects that live: looking for rubbish often takes a tenth of it
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -160,7 +160,7 @@ def has_params(record: Record) -> bool:
 def save_observation(record: Record, name: str, observe: Callable[[Network], Observation]) -> None:
     """Save what `observe` returns of a finished run's network in the run's folder, unless it is there already.
 
-    An observation from before the run was trained anew is replaced.
+    An observation from before the run was trained anew is replaced, and so is a damaged one.
 
     Args:
         record: of the run; one without parameters is passed over.
@@ -170,7 +170,8 @@ def save_observation(record: Record, name: str, observe: Callable[[Network], Obs
     path = record.folder / f"{name}.npz"
     if not has_params(record):
         return
-    if path.exists() and path.stat().st_mtime_ns >= _params_path(record).stat().st_mtime_ns:
+    is_newer = path.exists() and path.stat().st_mtime_ns >= _params_path(record).stat().st_mtime_ns
+    if is_newer and load_observation(record, name) is not None:
         return
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **observe(restore_record(record)))
@@ -178,12 +179,16 @@ def save_observation(record: Record, name: str, observe: Callable[[Network], Obs
 
 
 def load_observation(record: Record, name: str) -> Observation | None:
-    """Load what `save_observation` saved; None where it saved nothing."""
+    """Load what `save_observation` saved; None where it saved nothing, or where that is damaged, with a warning."""
     path = record.folder / f"{name}.npz"
-    if not path.exists():
+    try:
+        with np.load(path) as arrays:
+            return dict(arrays)  # which compares checksums
+    except FileNotFoundError:
         return None
-    with np.load(path) as arrays:
-        return dict(arrays)
+    except Exception as error:  # a damaged file can raise anything
+        log.warning("%s is damaged and left out (%s); its experiment's command makes it again", path, error)
+        return None
 
 
 def _params_path(record: Record) -> Path:

@@ -128,10 +128,22 @@ def test_a_run_that_was_trained_anew_is_observed_anew(record):
     assert load_observation(record, "anew")["value"] == 2
 
 
+def test_a_damaged_observation_is_left_out_and_made_again(record, caplog):
+    path, value = record.folder / "damaged.npz", np.arange(1000)
+    save_observation(record, "damaged", lambda net: {"value": value})
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:-30], whole[:200] + bytes([whole[200] ^ 1]) + whole[201:], b"\x80\x04K\x01."):
+        path.write_bytes(damaged)
+        assert load_observation(record, "damaged") is None
+        assert f"{path} is damaged and left out" in caplog.messages[-1]
+        save_observation(record, "damaged", lambda net: {"value": value})
+        np.testing.assert_array_equal(load_observation(record, "damaged")["value"], value)
+
+
 def test_without_parameters_there_is_nothing_to_look_at(record, tmp_path):
     shutil.copytree(record.folder, tmp_path / "runs" / record.name, ignore=shutil.ignore_patterns("params*"))
     bare = dataclasses.replace(record, workdir=tmp_path)
     assert not has_params(bare)
     save_observation(bare, "look", lambda net: pytest.fail("looked"))
-    with pytest.raises(CheckpointError, match="run the training again"):
+    with pytest.raises(CheckpointError, match="add --rerun"):
         restore_record(bare)
