@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Num, UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from capsnet_jax.data.arrays import DataError
 from capsnet_jax.data.ink import find_ink, frame_ink
@@ -118,6 +118,10 @@ def _decode(path: Path) -> tuple[Image.Image, list[str]]:
                 return ImageOps.exif_transpose(picture), changes
     except Image.DecompressionBombError as error:
         raise DataError(f"{path} is too large: scale it to at most {MOST_PIXELS // 10**6} million pixels") from error
+    except UnidentifiedImageError as error:  # its own message names Python's file object
+        raise DataError(
+            f"{path} is not a picture that can be read (of no known format); give a PNG or JPEG file"
+        ) from error
     except Exception as error:  # what Pillow raises for a damaged file is of every kind
         raise DataError(f"{path} is not a picture that can be read ({error}); give a PNG or JPEG file") from error
 
