@@ -228,7 +228,6 @@ REMEDY = re.compile(
 )
 
 
-
 def snapshot(folder: Path) -> dict[str, tuple[str, int]]:
     """Every file and folder with its contents and time of change."""
     return {
