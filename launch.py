@@ -13,11 +13,6 @@ import signal
 import sys
 import traceback
 
-if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not in the background, where it is ignored
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends this at once, but where a run catches it and saves
-
-os.environ.pop("MPLBACKEND", None)  # a notebook's is not there in its child processes; figures are files and need none
-
 from absl import app, flags
 from absl import logging as absl_logging
 
@@ -39,9 +34,22 @@ flags.DEFINE_bool("list", False, "what there is, and stop")
 flags.DEFINE_bool("settings", False, "every setting with the value in force, what it takes and means, and stop")
 flags.DEFINE_string("describe", None, "a model to describe, or several joined by commas, and stop")
 flags.DEFINE_string("predict", None, "a picture to classify with the workdir's best run, and stop")
-flags.DEFINE_bool("invert", False, "with --predict: the picture is dark on light")
-flags.DEFINE_bool("as_is", False, "with --predict: only scale the picture; look for no ink")
+flags.DEFINE_bool("invert", False, "with --predict: the picture is dark on light; of a digit that is found out")
+flags.DEFINE_bool("as_is", False, "with --predict: only scale the picture; find, crop and centre no digit in it")
 flags.DEFINE_enum("figure_format", "png", ["png", "svg", "pdf"], "what figures are saved as")
+
+
+def prepare_process() -> None:
+    """Make the process what a long run needs, before anything large is imported."""
+    for descriptor in (0, 1, 2):  # one that is closed would be given to the next file that is opened
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not in the background, where it is ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends this at once, but where a run catches it and saves
+    os.environ.pop("MPLBACKEND", None)  # a notebook's is not there in its child processes; our figures are files
+    take_large_pages()
 
 
 def take_large_pages() -> None:
@@ -64,9 +72,11 @@ def main(_: list[str]) -> None:
 
         if dropped := drop_jax_settings():
             print(f"{', '.join(dropped)} not heeded: a run's settings say all that determines it", file=sys.stderr)
+        from capsnet_jax.sweeps.output import protect_output
+
+        output_failure = protect_output()
         from experiments import cli
 
-        output_failure = cli.protect_output()
         code = cli.main(FLAGS)
         if code == 0 and (error := output_failure()):
             code = _refuse(f"standard output: {error.strerror}; what was asked is done, but not all was printed", 3)
@@ -95,5 +105,5 @@ def _refuse(message: str, code: int = 2) -> int:
 
 
 if __name__ == "__main__":
-    take_large_pages()
+    prepare_process()
     app.run(main, flags_parser=parse)

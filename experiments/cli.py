@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import errno
 import importlib
-import io
 import os
 import shlex
 import sys
@@ -153,7 +152,7 @@ def _run(options: flags.FlagValues) -> None:
     from capsnet_jax.interpret import restore
     from capsnet_jax.interpret.routing_diagnostics import observe_routing
     from capsnet_jax.sweeps import records, run
-    from capsnet_jax.sweeps.interrupt import stop_requested
+    from capsnet_jax.sweeps.interrupt import check, stop_requested
     from capsnet_jax.sweeps.lock import exclusive
     from capsnet_jax.sweeps.plan import Plan
 
@@ -176,6 +175,7 @@ def _run(options: flags.FlagValues) -> None:
 
     with stop_requested() as stop:
         datasets = run.load_and_check(runs)
+        check(stop)
         _check_needs(experiment, asked.configs, datasets)
         records.note_experiment(workdir, name, runs, asked.swept)
         observe_fn = observe_routing(asked.observed.max_routing_iterations)
@@ -188,7 +188,7 @@ def _run(options: flags.FlagValues) -> None:
 
         def observe(attempt: Attempt) -> None:
             for record in _finite(records.load(workdir, name)[0]) if hasattr(experiment, "observe") else []:
-                _leave_if_asked(stop)
+                check(stop)
                 with attempt():
                     restore.save_observation(record, name, experiment.observe)
 
@@ -214,14 +214,6 @@ def _check_needs(experiment: ModuleType, configs: Sequence[Config], datasets: Ma
                 raise ConfigError(lacking)
 
 
-def _leave_if_asked(stop: Callable[[], int | None]) -> None:
-    """Raise Interrupted where a signal has come."""
-    from capsnet_jax.sweeps.interrupt import Interrupted
-
-    if signum := stop():
-        raise Interrupted(signum)
-
-
 def _figures_only(options: flags.FlagValues) -> None:
     """Draw tables and figures again from the records."""
     _show(_experiment_name(options), _workdir(options), options)
@@ -241,11 +233,15 @@ def _show(
     """
     from capsnet_jax import figures
     from capsnet_jax.figures.grouping import studies
+    from capsnet_jax.sweeps.files import write_text
+    from capsnet_jax.sweeps.interrupt import check
 
     experiment = _load(name)
     if hasattr(experiment, "report"):
         text, measured = experiment.report(workdir)
         _print_table(text, name, workdir)
+        write_text(workdir / f"{name}.csv", experiment.to_csv(measured))
+        print(f"\n{workdir / f'{name}.csv'}")
         parts = {"": measured}
     else:
         parts = studies(_print_tables(name, experiment, workdir, _baseline(options, experiment)))
@@ -260,12 +256,12 @@ def _show(
 
     observe(attempt)
     for study, members in parts.items():
-        _leave_if_asked(stop)
+        check(stop)
         drawn: dict[str, Any] = {}
         with attempt():
             drawn = experiment.figures(members) if members else {}
         for title, figure in drawn.items():
-            _leave_if_asked(stop)
+            check(stop)
             file = "-".join(word for word in (name, title, study) if word)
             with attempt():
                 print(figures.save(figure, workdir / "figures" / f"{file}.{options.figure_format}"))
@@ -312,8 +308,10 @@ def _predict(options: flags.FlagValues) -> None:
     """Say what a picture shows."""
     from capsnet_jax.report.predict import predict
 
-    text, figure = predict(Path(options.predict), _workdir(options), invert=options.invert)
-    print(f"{text}\n{figure}")
+    _start_jax()
+    prediction = predict(options.predict, _workdir(options), invert=options.invert, as_is=options.as_is)
+    print(prediction.text, flush=True)  # also if the figure cannot be saved
+    print(prediction.save())
 
 
 def _describe(options: flags.FlagValues) -> None:
@@ -436,46 +434,6 @@ def _question(module: str) -> str:
     """Return the first line of an experiment's docstring, without importing it."""
     file = Path(__file__).with_name(f"{module.rpartition('.')[2]}.py")
     return (ast.get_docstring(ast.parse(file.read_text())) or "").split("\n")[0]
-
-
-class _Output(io.FileIO):
-    """A standard stream that never fails: what cannot be written is lost, and the first error is kept."""
-
-    error: OSError | None = None
-
-    def write(self, data: Any) -> int | None:  # type: ignore[override]
-        """Write, or lose what does not go."""
-        if self.error is None:
-            try:
-                return super().write(data)
-            except OSError as error:
-                self.error = error
-        return len(data)
-
-
-def protect_output() -> Callable[[], OSError | None]:
-    """Keep stdout and stderr from ending a task: full, closed, or in an encoding without some letters.
-
-    Where the reader of a pipe, such as `head`, has seen enough, the task goes on in silence.
-
-    Returns:
-        A function that returns what went wrong with stdout; None if nothing did, or if its reader left.
-    """
-    opened = []
-    for name, descriptor in (("stdout", 1), ("stderr", 2)):
-        stream = getattr(sys, name)
-        raw = _Output(os.devnull if stream is None else descriptor, "w", closefd=stream is None)
-        opened.append(raw)
-        encoding = "utf-8" if stream is None else stream.encoding
-        text = io.TextIOWrapper(io.BufferedWriter(raw), encoding, "replace", line_buffering=True)
-        setattr(sys, name, text)
-
-    def failure() -> OSError | None:
-        sys.stdout.flush()
-        error = opened[0].error
-        return None if error is None or error.errno == errno.EPIPE else error
-
-    return failure
 
 
 # Each task that is not training: its function, and the flags that it uses.

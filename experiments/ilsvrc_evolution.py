@@ -19,11 +19,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import capsnet_jax.figures.style as style
-from capsnet_jax.config import Config
+from capsnet_jax.config import PRESETS, Config
 from capsnet_jax.models.summary import outline
 from capsnet_jax.overrides import build
 from capsnet_jax.report.render import align
-from capsnet_jax.sweeps.files import append_lines, read_lines, write_text
+from capsnet_jax.sweeps.files import append_lines, read_lines
 from capsnet_jax.sweeps.interrupt import Interrupted
 
 CONFIG: dict[str, object] = {}
@@ -71,6 +71,13 @@ CAPTIONS = {
 }
 
 
+def requires(config: Config, data: None) -> str | None:
+    """Say that settings change nothing here; None where none is changed."""
+    if config == build(PRESETS["small"]):
+        return None
+    return "ilsvrc_evolution counts published nets as they are; leave out --dataset, --preset, --set and --sweep"
+
+
 def measure(configs: Sequence[Config], workdir: Path, stop: Callable[[], int | None]) -> None:
     """Count what the workdir does not yet hold."""
     counted_before = {row["model"] for row in read_lines(_counts(workdir))}
@@ -86,21 +93,24 @@ def measure(configs: Sequence[Config], workdir: Path, stop: Callable[[], int | N
 
 
 def report(workdir: Path) -> tuple[str, list[dict[str, Any]]]:
-    """Return the table for the terminal, and its rows; write ilsvrc_evolution.csv."""
+    """Return the table for the terminal, and its rows."""
     rows = read_lines(_counts(workdir))
     if not rows:
         return "", []
-    text = io.StringIO()
-    table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    path = workdir / "ilsvrc_evolution.csv"
-    write_text(path, text.getvalue())
     lines = [["model", "top-5 error %", "parameters", "GFLOP for one image"]]
     for row in rows:
         error, flops = f"{row['top5_error']:.2f}", f"{row['flops'] / 1e9:.2f}"
         lines.append([row["model"], error, f"{row['parameters']:,}", flops])
-    return f"{align(lines, rule=True)}\n(errors as published, counts as built)\n\n{path}", rows
+    return f"{align(lines, rule=True)}\n(errors as published, counts as built)", rows
+
+
+def to_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Return a row a network."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue()
 
 
 def figures(records: Sequence[dict[str, Any]]) -> dict[str, Figure]:

@@ -29,7 +29,6 @@ from capsnet_jax.bench.workload import OURS, Workload
 from capsnet_jax.config import Config, ConfigError
 from capsnet_jax.figures.throughput import by_round, select
 from capsnet_jax.overrides import format_value
-from capsnet_jax.sweeps.files import write_text
 
 # The same steps for every preset, and no averages of parameters, which peers do not keep.
 CONFIG: dict[str, object] = {"train.batch_size": 128, "train.ema_epochs": 0.0}
@@ -64,24 +63,25 @@ class Effort:
 EFFORT = Effort()
 
 
+def requires(setting: Config, data: None) -> None:
+    """Raise a ConfigError where a setting cannot be measured; it says the remedy."""
+    if not setting.model.name.startswith("capsnet"):
+        raise ConfigError("throughput is measured with a CapsNet; nets that torchvision has: throughput_nets")
+    check("throughput", setting, CONFIG, FIXED, Workload.num_images)
+
+
 def measure(settings: Sequence[Config], workdir: Path, stop: Callable[[], int | None]) -> None:
     """Measure what the workdir does not yet have; see `capsnet_jax.bench.measure`."""
-    for setting in settings:
-        if not setting.model.name.startswith("capsnet"):
-            raise ConfigError("throughput is measured with a CapsNet; nets that torchvision has: throughput_nets")
-        check("throughput", setting, CONFIG, FIXED, Workload.num_images)
     cases = {case(setting, CONFIG): groups(setting, EFFORT) for setting in settings}
     bench.measure(workdir / "throughput.jsonl", cases, stop)
 
 
 def report(workdir: Path) -> tuple[str, list[dict[str, Any]]]:
-    """Return the text for the terminal and the records that figures are drawn from; write throughput.csv."""
+    """Return the text for the terminal and the records that figures are drawn from."""
     frame = records.load(workdir / "throughput.jsonl")
     if frame.empty:
         return "", []
-    table = workdir / "throughput.csv"
-    write_csv(frame, table)
-    return f"{summary(frame)}\n(median, least to greatest)\n\n{table}", frame.to_dict("records")
+    return f"{summary(frame)}\n(median, least to greatest)", frame.to_dict("records")
 
 
 def figures(measured: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
@@ -195,10 +195,10 @@ def spread(values: pd.Series) -> str:
     return f"{values.median():.3g} ({reach}n = {len(values)})"
 
 
-def write_csv(frame: pd.DataFrame, path: Path) -> None:
-    """Write a row a measurement."""
-    text = frame.drop(columns=["digest", "group_size"]).to_csv(index=False, float_format="%.6g", lineterminator="\n")
-    write_text(path, text)
+def to_csv(measured: Sequence[Mapping[str, Any]]) -> str:
+    """Return a row a measurement."""
+    frame = pd.DataFrame(measured).drop(columns=["digest", "group_size"])
+    return frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
 def slug(machine: str) -> str:

@@ -34,9 +34,11 @@ from capsnet_jax.bench import records
 from capsnet_jax.bench.measure import Group
 from capsnet_jax.bench.workload import NETS, OURS, Workload
 from capsnet_jax.config import Config, check_word
-from experiments.throughput import case, check, slug, spread, write_csv
+from experiments.throughput import case, check, slug, spread, to_csv
 
 # Images are not shifted, as torchvision's are not; the rate is small, so that weights stay near where they start.
+__all__ = ["CONFIG", "SWEEP", "figures", "measure", "report", "requires", "to_csv"]
+
 CONFIG: dict[str, object] = {"train.batch_size": 8, "train.learning_rate": 1e-4, "data.max_shift": 0}
 
 SWEEP: list[dict[str, object]] = [{"model.name": name} for name in NETS]
@@ -48,24 +50,25 @@ ROUNDS, STARTS = 4, 3
 SECONDS = {"inference": 2.0, "training": 10.0}  # that a block takes: several steps of the slowest nets
 
 
+def requires(setting: Config, data: None) -> None:
+    """Raise a ConfigError where a setting cannot be measured; it says the remedy."""
+    check_word("throughput_nets: model.name", setting.model.name, NETS)
+    check("throughput_nets", setting, CONFIG, FIXED, IMAGES)
+
+
 def measure(settings: Sequence[Config], workdir: Path, stop: Callable[[], int | None]) -> None:
     """Measure what the workdir does not yet have; see `capsnet_jax.bench.measure`."""
-    for setting in settings:
-        check_word("throughput_nets: model.name", setting.model.name, NETS)
-        check("throughput_nets", setting, CONFIG, FIXED, IMAGES)
     cases = {case(setting, CONFIG): groups(setting) for setting in settings}
     bench.measure(workdir / "throughput_nets.jsonl", cases, stop)
 
 
 def report(workdir: Path) -> tuple[str, list[dict[str, Any]]]:
-    """Return the text for the terminal and the records that figures are drawn from; write throughput_nets.csv."""
+    """Return the text for the terminal and the records that figures are drawn from."""
     frame = records.load(workdir / "throughput_nets.jsonl")
     if frame.empty:
         return "", []
-    table = workdir / "throughput_nets.csv"
-    write_csv(frame, table)
     legend = "images/s; torchvision's is the faster of two layouts in every round; (least to greatest)"
-    return f"{summary(frame)}\n({legend})\n\n{table}", frame.to_dict("records")
+    return f"{summary(frame)}\n({legend})", frame.to_dict("records")
 
 
 def figures(measured: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:

@@ -6,7 +6,7 @@ Importing this module is cheap: heavy packages are imported by `load`, when they
 import os
 
 from capsnet_jax.data.arrays import DataError, Dataset, Description, Examples, RawDataset
-from capsnet_jax.data.registry import DATASETS, DatasetEntry
+from capsnet_jax.data.registry import DATASETS, DatasetEntry, Frame
 
 __all__ = [
     "DATASETS",
@@ -15,9 +15,11 @@ __all__ = [
     "DatasetEntry",
     "Description",
     "Examples",
+    "Frame",
     "RawDataset",
     "describe",
     "dimensions",
+    "frame_of",
     "load",
 ]
 
@@ -128,6 +130,12 @@ def dimensions(name: str, *, label_key: str | None = None) -> tuple[tuple[int, i
         return entry.dimensions
     shape, label_names = describe(name, label_key=label_key)
     return shape, len(label_names)
+
+
+def frame_of(name: str) -> Frame | None:
+    """Return how a dataset frames its drawings; None for a set of other pictures. `name` is as in `load`."""
+    entry = _entry(name)
+    return entry.frame if entry else None
 
 
 def _load_raw(

@@ -29,15 +29,17 @@ def prediction(
     lengths: np.ndarray,
     label_names: Sequence[str],
     *,
+    measure: str = "capsule length",
     note: str = "",
 ) -> Figure:
-    """Draw an image, its reconstruction and the lengths of the class capsules.
+    """Draw an image, its reconstruction and the lengths of the class capsules, or another score.
 
     Args:
         image: float[H, W, C] in 0..1; channels other than 1 or 3 are averaged.
         reconstruction: float[H, W, C], or None where the model has no decoder.
         lengths: float[classes], the capsule lengths; the longest finite one is the prediction.
         label_names: one name a class.
+        measure: what the lengths are, such as "probability".
         note: how the caption begins, such as the data set and the model.
 
     Raises:
@@ -63,10 +65,10 @@ def prediction(
     bars.get_yticklabels()[int(np.flatnonzero(shown == ranked[0])[0])].set_fontweight("bold")
     bars.invert_yaxis()
     bars.grid(False, axis="y")
-    bars.set(xlim=(0, max(1.0, lengths.max())), xlabel="capsule length")
+    bars.set(xlim=(0, max(1.0, lengths.max())), xlabel=measure)
     bars.set_title(f"prediction: {label_names[ranked[0]]}")
     longest = f" (the {shown.size} longest of {lengths.size})" if shown.size < lengths.size else ""
-    bars_label = f"bars: capsule lengths{longest}, the predicted class in red"
+    bars_label = f"bars: {measure} of each class{longest}, the predicted class in red"
     style.caption(figure, note, "one image, one network", bars_label)
     return figure
 

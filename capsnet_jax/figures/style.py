@@ -87,7 +87,7 @@ def log_ticks(axis: Axis) -> None:
     They stand at 1, 2 and 5 times the powers of ten, or at the powers alone on a long axis, or where a linear axis has
     them on one so short that fewer than two of those are on it. An axis of about one value is widened around it.
     """
-    axes, name = axis.axes, axis.axis_name
+    axes, name = axis.axes, "x" if axis is axis.axes.xaxis else "y"
     low, high = sorted(getattr(axes, f"get_{name}lim")())
     if high < 1.05 * low:
         getattr(axes, f"set_{name}lim")(low / 1.05, high * 1.05)

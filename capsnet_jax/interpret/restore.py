@@ -1,7 +1,9 @@
 """A finished run's network, back from its record, and what is observed of it beside numbers."""
 
+import functools
 import io
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,9 +13,9 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Num, PyTree
 
-from capsnet_jax import models
-from capsnet_jax.config import Config, ConfigError
-from capsnet_jax.data import Dataset
+from capsnet_jax import data, models
+from capsnet_jax.config import Config, ConfigError, Data
+from capsnet_jax.data import Dataset, Description, Examples
 from capsnet_jax.data.augment import to_float
 from capsnet_jax.models.summary import Outline, outline
 from capsnet_jax.overrides import build
@@ -25,7 +27,46 @@ from capsnet_jax.sweeps.records import Record
 
 Observation = dict[str, np.ndarray]
 
+log = logging.getLogger(__name__)
+
 _apply = jax.jit(models.apply, static_argnums=0)
+
+
+class LazyDataset(Dataset):
+    """A data set whose images are loaded when they are first asked for; its description needs none."""
+
+    settings: Data
+    described: Description
+
+    def __init__(self, settings: Data, described: Description):
+        # The base class is frozen.
+        vars(self).update(name=settings.dataset, label_names=described.label_names)
+        vars(self).update(settings=settings, described=described)
+
+    @functools.cached_property
+    def loaded(self) -> Dataset:
+        """The data set itself."""
+        return load_data(self.settings)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of every image."""
+        return self.described.image_shape
+
+    @property
+    def train(self) -> Examples:
+        """The examples to learn from."""
+        return self.loaded.train
+
+    @property
+    def validation(self) -> Examples:
+        """The examples that runs are chosen by."""
+        return self.loaded.validation
+
+    @property
+    def test(self) -> Examples:
+        """The publisher's test split."""
+        return self.loaded.test
 
 
 class Network(NamedTuple):
@@ -77,34 +118,38 @@ def restore(workdir: Path | str, name: str | None = None) -> Network:
 
     Args:
         workdir: holds finished runs.
-        name: of the run; None: the one of least validation error.
+        name: of the run; None: the one of least validation error. Runs whose model, router or loss is not there any
+            more are then left out, with a warning.
 
     Raises:
-        ConfigError: there is no such run with its parameters.
+        ConfigError: there is no such run with its parameters, or it cannot be built.
         CheckpointError: its parameters are damaged.
     """
     finished = {n: r for n, r in records.load_all(Path(workdir)).items() if has_params(r)}
     if not finished:
         raise ConfigError(f"no finished run in {workdir}; train one first, or name its --workdir")
     if name is None:
-        return restore_record(min(finished.values(), key=_validation_error))
+        return restore_record(min(_buildable(finished.values()), key=_validation_error))
     if name not in finished:
         raise ConfigError(f"no run {name} with its parameters in {workdir}; there are: {', '.join(finished)}")
     return restore_record(finished[name])
 
 
 def restore_record(record: Record) -> Network:
-    """Restore the network of a record.
+    """Restore the network of a record. Its data set need not be on this machine.
 
     Raises:
+        ConfigError: its model, router or loss is not there any more, or has other settings now.
         CheckpointError: its parameters are missing or damaged.
     """
-    config = build(record.settings)
-    data = load_data(config.data)
-    model = models.build(config, data.classes)
-    like = jax.eval_shape(lambda: models.init(model, jax.random.key(0), data.image_shape))
+    config = _config(record)
+    settings = config.data
+    described = data.describe(settings.dataset, label_key=settings.label or None, transform=settings.transform)
+    dataset = LazyDataset(settings, described)
+    model = models.build(config, dataset.classes)
+    like = jax.eval_shape(lambda: models.init(model, jax.random.key(0), dataset.image_shape))
     params, stats = load_params(_params_path(record), *like)
-    return Network(config, model, params, stats, data, record)
+    return Network(config, model, params, stats, dataset, record)
 
 
 def has_params(record: Record) -> bool:
@@ -143,6 +188,34 @@ def load_observation(record: Record, name: str) -> Observation | None:
 
 def _params_path(record: Record) -> Path:
     return records.params_path(record.workdir, record.name)
+
+
+def _config(record: Record) -> Config:
+    try:
+        return build(record.settings)
+    except ConfigError as error:
+        raise ConfigError(f"{record.name} cannot be built: {error}") from error
+
+
+def _buildable(finished: Iterable[Record]) -> list[Record]:
+    """Return the runs that can be built; warn of the others.
+
+    Raises:
+        ConfigError: there are only others.
+    """
+    buildable, reasons = [], []
+    for record in finished:
+        try:
+            _config(record)
+            buildable.append(record)
+        except ConfigError as error:
+            reasons.append(error)
+    if not buildable:
+        raise reasons[0]
+    if reasons:
+        more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+        log.warning("left out: %s%s", reasons[0], more)
+    return buildable
 
 
 def _validation_error(record: Record) -> float:

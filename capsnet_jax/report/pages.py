@@ -52,7 +52,9 @@ def write(workdir: Path, experiments: Mapping[str, ModuleType]) -> list[Path]:
     texts: dict[Path, str] = {}
     rows = []
     for name, module in experiments.items():
-        extent, results = _measured(workdir, module) if hasattr(module, "report") else _trained(workdir, name, module)
+        extent, results = (
+            _measured(workdir, name, module) if hasattr(module, "report") else _trained(workdir, name, module)
+        )
         if not results:
             continue
         question, prose = question_and_prose(module)
@@ -110,11 +112,13 @@ def _trained(workdir: Path, name: str, module: ModuleType) -> tuple[str, list[st
     return count_runs(len(results)), [*parts, *(alone if commands else [])]
 
 
-def _measured(workdir: Path, module: ModuleType) -> tuple[str, list[str]]:
-    """Return what stands for the runs of an experiment that measures, and its text; [] if it has measured nothing."""
-    text, _ = module.report(workdir)
-    # Where the workdir lies is no part of what was measured.
-    return "measured", ["## Results", f"```text\n{text.replace(f'{workdir}/', '').strip()}\n```"] if text else []
+def _measured(workdir: Path, name: str, module: ModuleType) -> tuple[str, list[str]]:
+    """Write the CSV file; return what stands for the runs of an experiment that measures, and its text; [] without."""
+    text, measured = module.report(workdir)
+    if not measured:
+        return "measured", []
+    write_text(workdir / f"{name}.csv", module.to_csv(measured))
+    return "measured", ["## Results", f"```text\n{text}\n\n{name}.csv\n```"]
 
 
 def _figures(workdir: Path, name: str, module: ModuleType) -> list[str]:

@@ -83,7 +83,7 @@ class EventWriter:
 
     def finish(self) -> None:
         """Wait until the file is on the disk."""
-        with self._path.open("rb") as file:
+        with self._path.open("ab") as file:
             os.fsync(file.fileno())
 
     def _scalars(self, metrics: Mapping[str, float], step: int) -> None:
@@ -152,7 +152,7 @@ class GroupEvents:
         for i, (writer, result) in enumerate(zip(self._writers, results, strict=True)):
             tested = {n: value for n, value in result.items() if n.startswith("test_") and "_at_" not in n}
             writer.epoch({"epoch": epoch} | tested)
-            if pictures is not None:
+            if pictures is not None and at.states.diverged[i] < 0:
                 writer.image("reconstructions", pictures[i], epoch)
             writer.finish()
 
@@ -192,7 +192,8 @@ class GroupEvents:
             return models.apply(models.build(config, classes), params, stats, to_float(images))["reconstruction"]
 
         program = jax.jit(map_over_runs(reconstruct, (0, 0, 0, None), parallel=self._parallel))
-        decoded = np.round(255 * np.asarray(program(self._configs, *at.states.eval_params, images))).astype(np.uint8)
+        decoded = np.nan_to_num(program(self._configs, *at.states.eval_params, images))  # of a run that diverged
+        decoded = np.round(255 * np.clip(decoded, 0, 1)).astype(np.uint8)
         pairs = np.concatenate([np.broadcast_to(images, decoded.shape), decoded], axis=2)  # one below the other
         strip = np.concatenate(list(np.moveaxis(pairs, 1, 0)), axis=2)
         return strip if strip.shape[-1] in (1, 3) else strip[..., :1]

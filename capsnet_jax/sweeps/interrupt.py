@@ -8,8 +8,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
-from capsnet_jax.sweeps.output import say
-
 # Ctrl-C; what ends a job; a terminal that is closed, which Windows does not tell.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 LEAVING = (signal.SIGINT, signal.SIGTERM)  # at once, when sent a second time
@@ -86,5 +84,7 @@ def _watch(reader: socket.socket) -> None:
             os._exit(128 + signum)
         if signum in SIGNALS:
             if not received:
-                say("stopping after the current steps and saving; again to leave at once", sys.stderr)
+                print(
+                    "stopping after the current steps and saving; again to leave at once", file=sys.stderr, flush=True
+                )
             received.add(signum)

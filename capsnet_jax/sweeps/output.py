@@ -1,33 +1,48 @@
-"""Lines for a person, which never end what they tell of."""
+"""Standard output that never ends what it tells of."""
 
-import contextlib
+import errno
+import io
 import os
 import sys
-from collections.abc import Iterator
-from typing import TextIO
+from collections.abc import Callable
+from typing import Any
 
 
-def say(text: str, stream: TextIO | None = None) -> None:
-    """Print a line to `stream` (standard output if None); see `while_it_lasts`."""
-    with while_it_lasts(stream):
-        print(text, file=stream, flush=True)
+def protect_output() -> Callable[[], OSError | None]:
+    """Keep stdout and stderr from ending a task: full, closed, or in an encoding that lacks some letters.
 
+    Training is worth more than its lines. What cannot be written is lost, and the task goes on in silence: the reader
+    of a pipe may have left (`| head -1`), the terminal may be closed, the disk full.
 
-@contextlib.contextmanager
-def while_it_lasts(stream: TextIO | None = None) -> Iterator[None]:
-    """Go on without a stream that can no longer be written to, for training is worth more than its lines.
-
-    The reader of a pipe may have left (`| head -1`), the terminal may be closed, the disk full. From then on the stream
-    leads nowhere. What is left in its buffer goes there too, so that Python can exit with the code that was meant.
-    Standard error says so, except where a reader has left, who wants no more.
+    Returns:
+        A function that returns what went wrong with stdout; None if nothing did, or if its reader left.
     """
-    stream = stream or sys.stdout
-    try:
-        yield
-    except OSError as error:
-        with contextlib.suppress(OSError):  # no file at all
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)
-        if stream is not sys.stderr and not isinstance(error, BrokenPipeError):
-            say(f"standard output: {error.strerror}; going on without it", sys.stderr)
+    opened = []
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        raw = _Output(os.devnull if stream is None else descriptor, "w", closefd=stream is None)
+        opened.append(raw)
+        encoding = "utf-8" if stream is None else stream.encoding
+        setattr(sys, name, io.TextIOWrapper(io.BufferedWriter(raw), encoding, "replace", line_buffering=True))
+
+    def failure() -> OSError | None:
+        sys.stdout.flush()
+        error = opened[0].error
+        return None if error is None or error.errno == errno.EPIPE else error
+
+    return failure
+
+
+class _Output(io.FileIO):
+    """A stream that never fails; it keeps the first error."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int | None:  # type: ignore[override]
+        """Write, or lose what does not go."""
+        if self.error is None:
+            try:
+                return super().write(data)
+            except OSError as error:
+                self.error = error
+        return len(data)

@@ -10,8 +10,6 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bars
 from rich.table import Column
 
-from capsnet_jax.sweeps.output import say, while_it_lasts
-
 SMOOTHING_SECONDS = 60.0
 LOG_SECONDS = 30.0
 
@@ -25,8 +23,6 @@ class Progress:
     The time left has three parts. Images take what they took in about the last minute. Evaluations take what they took
     in this program or the one before. All else, mostly compiling and the test set, takes in a program what it took in
     the ones before. Nothing is told before the first steps are made.
-
-    A terminal that is closed or a file on a full disk ends no training: see `while_it_lasts`.
 
     Use it as a context manager, or call `close`: it gives the terminal back.
 
@@ -61,17 +57,15 @@ class Progress:
     def close(self) -> None:
         """Remove the bars; lines that are said later are printed as they are."""
         if self._bars:
-            with while_it_lasts():
-                self._bars.stop()
+            self._bars.stop()
             self._bars = None
 
     def say(self, text: str) -> None:
         """Print a line that remains."""
         if self._bars:
-            with while_it_lasts():
-                self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
-            say(text)
+            print(text, flush=True)
 
     def begin(self, images: int, epochs: int, text: str) -> None:
         """Begin the next program of the sweep.
@@ -135,12 +129,11 @@ class Progress:
                 description=text,
                 left=self._left(count, programs),
             )
-        with while_it_lasts():
-            if self._bars.live.is_started:
-                self._bars.refresh()
-            else:
-                self._bars.start()
-                self._bars.console.show_cursor(True)  # a second signal ends the process without putting it back
+        if self._bars.live.is_started:
+            self._bars.refresh()
+        else:
+            self._bars.start()
+            self._bars.console.show_cursor(True)  # a second signal ends the process without putting it back
 
 
 def duration(seconds: float) -> str:

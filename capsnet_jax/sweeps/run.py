@@ -94,6 +94,7 @@ def _train(
                 try:
                     number = f"[{len(groups) - len(waiting) + 1}/{len(groups)}]"
                     name = f"{number} {title(groups[key], all_runs)}"
+                    progress.programs_left = len(waiting) - 1
                     compile_seconds += _train_program(key, groups[key], plan, datasets, before, progress, name)
                 finally:
                     lock.release()

@@ -52,8 +52,10 @@ def train_together(
         Interrupted: after saving.
         OutOfMemoryError: they do not fit into memory side by side.
     """
+    check(plan.stop)
     dataset = datasets[group[0].config.data]
     check_memory(group, dataset)
+    progress.begin(count_images(group, dataset), group[0].config.train.epochs, name)
     configs, seeds = [run.config for run in group], [run.seed for run in group]
     batch = configs[0].train.batch_size * len(group)
     checkpoints = checkpoint_folder(folder, [run.name for run in group])
@@ -65,8 +67,6 @@ def train_together(
             states = initialize_from_pretrained(states, group, plan.workdir, datasets[source.config.data])
         start = checkpoint.Restored(0, states, [])
     step, history = start.step, start.history
-    check(plan.stop)
-    progress.begin(count_images(group, dataset), configs[0].train.epochs, name)
     progress.skip(step * batch)
     progress.say(f"{name}: compiling" + (f", going on from step {step}" if step else ""))
     folders = [records.run_folder(plan.workdir, run.name) for run in group]

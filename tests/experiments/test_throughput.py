@@ -94,7 +94,7 @@ def test_a_subject_that_fails_is_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(throughput, "EFFORT", dataclasses.replace(EFFORT, rounds=1))
     size = ["--set=model.kernel=40", *tiny.SIZES]
     code, _, error = tiny.call(capsys, "--experiment=throughput", f"--workdir={tmp_path}", *size)
-    assert code == 1
+    assert code == 3
     assert len(error.splitlines()) == 1
 
 
@@ -184,9 +184,9 @@ def test_the_digest_tells_what_was_asked():
         ({"train__batch_size": 9000}, r"lower train\.batch_size"),
     ],
 )
-def test_settings_that_peers_do_not_know(tmp_path, changes, told):
+def test_settings_that_peers_do_not_know(changes, told):
     with pytest.raises(ConfigError, match=told):
-        throughput.measure([setting(**changes)], tmp_path, lambda: None)
+        throughput.requires(setting(**changes), None)
 
 
 def test_the_presets_can_be_measured():

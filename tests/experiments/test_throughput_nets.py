@@ -135,9 +135,9 @@ def test_both_phases_of_every_subject_at_imagenets_sizes():
         ({"train__batch_size": 257}, r"lower train\.batch_size"),
     ],
 )
-def test_settings_that_torchvision_does_not_share(tmp_path, changes, told):
+def test_settings_that_torchvision_does_not_share(changes, told):
     with pytest.raises(ConfigError, match=told):
-        throughput_nets.measure([setting(**changes)], tmp_path, lambda: None)
+        throughput_nets.requires(setting(**changes), None)
 
 
 def test_the_summary_tells_medians_ratios_and_their_mean():

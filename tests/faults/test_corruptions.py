@@ -104,7 +104,7 @@ def line_away(path: Path, rng: random.Random) -> None:
 
 
 def other_version(path: Path, rng: random.Random) -> None:
-    """A line with keys and a setting that nobody here knows, and one that lacks all that is known; both well written."""
+    """A line with keys and a setting that nobody here knows, and one that lacks all that is known; well written."""
     row = json.loads(rng.choice(lines_of(path)))
     row.pop("checksum", None)
     row["name"] = f"{row.get('name', 'x')}-new"

@@ -40,6 +40,13 @@ def test_prediction_without_a_decoder():
     assert [axes.get_title() for axes in figure.axes] == ["input", "prediction: 9"]
 
 
+def test_scores_that_are_no_lengths_are_not_called_so():
+    figure = prediction(pictures(1)[0], None, np.linspace(0, 1, 10), DIGITS, measure="probability")
+    assert figure.axes[-1].get_xlabel() == "probability"
+    assert "probability of each class" in figure.get_supxlabel()
+    assert "capsule" not in figure.get_supxlabel()
+
+
 @pytest.mark.parametrize(("channels", "shape"), [(1, (6, 6)), (2, (6, 6)), (3, (6, 6, 3))])
 def test_channels(channels, shape):
     image = pictures(1, channels)[0]

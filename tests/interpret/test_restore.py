@@ -45,6 +45,41 @@ def test_nothing_to_restore(workdir, tmp_path):
         restore(workdir, "nobody")
 
 
+def test_a_run_whose_model_is_gone_is_left_out(workdir, tmp_path, caplog):
+    folder = tmp_path / "work"
+    shutil.copytree(workdir, folder)
+    first, second, *_ = sorted(records.load_all(folder).values(), key=lambda record: record.result["validation_error"])
+    gone = dataclasses.replace(first, settings=first.settings | {"model.name": "my_net"}, workdir=folder)
+    records.append([gone], folder)
+    assert restore(folder).record.name == second.name
+    [warning] = caplog.messages
+    assert warning.startswith(f"left out: {gone.name} cannot be built: model.name has no 'my_net'")
+    with pytest.raises(ConfigError, match=r"cannot be built: model\.name has no 'my_net'"):
+        restore(folder, gone.name)
+
+
+def test_only_runs_that_cannot_be_built(workdir, tmp_path):
+    folder = tmp_path / "work"
+    shutil.copytree(workdir, folder)
+    finished = records.load_all(folder).values()
+    records.append([dataclasses.replace(r, settings=r.settings | {"routing.name": "mine"}) for r in finished], folder)
+    with pytest.raises(ConfigError, match=r"cannot be built: routing\.name has no 'mine'"):
+        restore(folder)
+
+
+def test_the_data_set_is_loaded_when_images_are_asked_for(record, monkeypatch):
+    calls = []
+    load = module.load_data
+    monkeypatch.setattr(module, "load_data", lambda settings: calls.append(settings) or load(settings))
+    data = restore_record(record).data
+    assert (data.name, data.image_shape, data.classes) == ("mnist_5k", (28, 28, 1), 10)
+    assert data.label_names == tuple("0123456789")
+    assert not calls
+    for split in ("train", "validation", "test"):
+        np.testing.assert_array_equal(getattr(data, split).images, getattr(load(calls[0]), split).images)
+    assert len(calls) == 1
+
+
 def test_bytes_and_pixels_of_one_image_are_the_same(net):
     images = net.data.test.images[:3]
     out, expected = net.outputs(images), net.outputs(jnp.asarray(images, jnp.float32) / 255)

@@ -1,4 +1,6 @@
 import dataclasses
+import hashlib
+import os
 import re
 import shutil
 
@@ -9,7 +11,9 @@ from PIL import Image
 
 from capsnet_jax import models, overrides
 from capsnet_jax.config import ConfigError, Data
-from capsnet_jax.report.predict import PredictError, predict, read_image
+from capsnet_jax.figures import style
+from capsnet_jax.interpret import restore as restoring
+from capsnet_jax.report.predict import predict
 from capsnet_jax.sweeps import records
 from capsnet_jax.sweeps.plan import load_data
 from tests import tiny
@@ -60,17 +64,28 @@ def predicted(workdir, digit):
 
 
 def test_class_and_lengths_are_the_models_own(workdir, digit, predicted):
-    (_, pixels), (text, figure) = digit, predicted
+    (_, pixels), (text, _, path) = digit, predicted
     wanted = lengths(best(workdir), pixels)
-    first, second, *_ = text.splitlines()
+    first, second, third, fourth, *_ = text.splitlines()
     assert first == f"digit.png: {wanted.argmax()}"
     assert second == f"  by {best(workdir).name}"
+    assert third == "  picture: light ink on dark, cropped to the ink, centred"
+    assert fourth == "  capsule length of each class:"
     printed = scores(text)
     assert list(printed) == [str(k) for k in np.argsort(-wanted)]
-    assert [printed[str(k)] for k in range(10)] == pytest.approx(wanted, abs=6e-4)
-    assert figure == workdir / "figures" / "prediction-digit.png"
-    with Image.open(figure) as drawn:
+    assert [printed[str(k)] for k in range(10)] == pytest.approx(wanted, abs=0.02)  # its faintest pixels are cut
+    assert path == workdir / "figures" / "prediction-digit.png"
+    assert not path.exists()  # the answer comes first
+    assert predicted.save() == path
+    with Image.open(path) as drawn:
         assert min(drawn.size) > 100
+
+
+def test_as_is_the_picture_is_what_the_model_gets(workdir, digit):
+    prediction = predict(digit[0], workdir, as_is=True)
+    assert "  picture: as it is" in prediction.text.splitlines()
+    printed = scores(prediction.text)
+    assert [printed[str(k)] for k in range(10)] == pytest.approx(lengths(best(workdir), digit[1]), abs=6e-4)
 
 
 def test_the_run_with_the_least_validation_error_speaks(workdir, digit, predicted, tmp_path):
@@ -83,74 +98,86 @@ def test_the_run_with_the_least_validation_error_speaks(workdir, digit, predicte
     *_, worst = sorted(records.load_all(folder).values(), key=lambda record: record.result["validation_error"])
     result = worst.result | {"validation_error": first.result["validation_error"] + 0.01}
     records.append([dataclasses.replace(worst, result=result)], folder)
-    text, _ = predict(path, folder)
+    text = predict(path, folder, as_is=True).text
     assert text.splitlines()[1] == f"  by {worst.name}"
     assert [scores(text)[str(k)] for k in range(10)] == pytest.approx(lengths(worst, pixels), abs=6e-4)
-    assert scores(text) != scores(predicted[0])
+    assert scores(text) != scores(predicted.text)
 
 
 @pytest.mark.slow
 def test_the_command(workdir, digit, predicted):
-    """A picture that is dark on light, with --invert, says what the digit itself says."""
+    """A picture that is dark on light says what the digit itself says, with --invert and without."""
     path, pixels = digit
     dark = path.with_name("dark.png")
     Image.fromarray(255 - pixels[:, :, 0]).save(dark)
-    printed = tiny.succeed(f"--predict={dark}", "--invert", f"--workdir={workdir}")
-    assert printed.splitlines()[1:-1] == predicted[0].splitlines()[1:]
-    assert printed.splitlines()[-1] == str(workdir / "figures" / "prediction-dark.png")
-    assert (workdir / "figures" / "prediction-dark.png").exists()
+    for flags in ([], ["--invert"]):
+        *printed, figure = tiny.succeed(f"--predict={dark}", *flags, f"--workdir={workdir}").splitlines()
+        assert printed[2] == "  picture: dark ink on light: inverted, cropped to the ink, centred"
+        assert printed[3:] == predicted.text.splitlines()[3:]
+        assert figure == str(workdir / "figures" / "prediction-dark.png")
+        assert (workdir / "figures" / "prediction-dark.png").exists()
+
+
+def test_a_figure_that_cannot_be_saved_does_not_take_the_answer(capsys, monkeypatch, workdir, digit):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(style, "write_bytes", full)
+    code, out, error = tiny.call(capsys, f"--predict={digit[0]}", f"--workdir={workdir}")
+    assert out.startswith("digit.png: ")
+    assert "No space left" in error
+    assert error.count("\n") == 1
+    assert code != 0
+
+
+@pytest.mark.parametrize(
+    ("name", "legal"),
+    [
+        ("a $x^2$", "a__x_2_"),
+        ("größe", "größe"),
+        ("a" * 240, "a" * 91 + "-" + hashlib.sha256(b"a" * 240).hexdigest()[:8]),
+        (os.fsdecode(b"a\xff"), "a_"),
+    ],
+)
+def test_the_figures_name_is_legal(name, legal, workdir, digit, tmp_path):
+    path = shutil.copy(digit[0], tmp_path / f"{name}.png")
+    assert predict(path, workdir).path.name == f"prediction-{legal}.png"
+
+
+def test_a_tilde_is_the_home_directory(workdir, digit, monkeypatch):
+    monkeypatch.setenv("HOME", str(digit[0].parent))
+    assert predict("~/digit.png", workdir).text.startswith("digit.png: ")
+
+
+def test_the_training_images_are_not_needed(workdir, digit, predicted, monkeypatch):
+    monkeypatch.setattr(restoring, "load_data", lambda _: pytest.fail("loaded"))
+    assert predict(digit[0], workdir).text == predicted.text
+
+
+def test_a_conv_net_tells_probabilities(workdir, digit, monkeypatch):
+    logits = np.log(np.arange(1, 11) / 55)[None]
+    monkeypatch.setattr(restoring.Network, "outputs", lambda *_: {"logits": logits})
+    prediction = predict(digit[0], workdir)
+    assert "  probability of each class:" in prediction.text.splitlines()
+    assert scores(prediction.text)["9"] == pytest.approx(10 / 55, abs=6e-4)
+    assert prediction.figure.axes[-1].get_xlabel() == "probability"
+    assert "capsule" not in prediction.text + prediction.figure.get_supxlabel()
+
+
+def test_a_picture_is_transformed_as_the_training_images_were(workdir, digit, monkeypatch):
+    """The model gets dark on light; the picture may be either."""
+    seen = []
+    monkeypatch.setattr(
+        restoring.Network, "outputs", lambda _, images: seen.append(images) or {"logits": np.zeros((1, 10))}
+    )
+    monkeypatch.setattr(restoring, "build", lambda settings: overrides.build(settings | {"data.transform": "inverted"}))
+    text = predict(digit[0], workdir).text
+    predict(digit[0], workdir, as_is=True)
+    assert "inverted as the training images" in text
+    np.testing.assert_allclose(seen[0][0].astype(int), 255 - digit[1].astype(int), atol=6)
+    np.testing.assert_array_equal(seen[1][0], digit[1])
 
 
 def test_nothing_to_predict_with(tmp_path, digit):
     with pytest.raises(ConfigError, match=r"no finished run in .*; train one first, or name its --workdir"):
         predict(digit[0], tmp_path)
-
-
-def test_grey_and_colour_files_of_one_picture_are_the_same(digit, tmp_path):
-    path, pixels = digit
-    np.testing.assert_array_equal(read_image(path, (28, 28, 1), invert=False), pixels)
-    np.testing.assert_array_equal(read_image(path, (28, 28, 3), invert=False), np.repeat(pixels, 3, axis=2))
-    for mode in ("RGB", "RGBA", "LA", "P"):
-        other = tmp_path / f"{mode}.png"
-        Image.open(path).convert(mode).save(other)
-        np.testing.assert_array_equal(read_image(other, (28, 28, 1), invert=False), pixels)
-
-
-def test_colours_are_kept_or_weighed(tmp_path):
-    colours = np.zeros((4, 4, 3), np.uint8)
-    colours[:2, :, 0] = 200
-    colours[2:, :, 2] = 100
-    Image.fromarray(colours).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "a.png", (4, 4, 3), invert=False), colours)
-    grey = read_image(tmp_path / "a.png", (4, 4, 1), invert=False)[:, 0, 0]
-    np.testing.assert_allclose(grey, [59.8, 59.8, 11.4, 11.4], atol=1)  # 0.299 red, 0.114 blue (ITU-R 601-2)
-
-
-def test_what_is_transparent_is_white(tmp_path):
-    rgba = np.zeros((4, 4, 4), np.uint8)  # black wherever it is not transparent
-    rgba[1:3, 1:3, 3] = 255
-    rgba[0, 0, 3] = 51
-    Image.fromarray(rgba).save(tmp_path / "a.png")
-    pixels = read_image(tmp_path / "a.png", (4, 4, 1), invert=False)[:, :, 0]
-    expected = np.full((4, 4), 255)
-    expected[1:3, 1:3] = 0
-    expected[0, 0] = 204
-    np.testing.assert_allclose(pixels, expected, atol=1)
-    inverted = read_image(tmp_path / "a.png", (4, 4, 1), invert=True)[:, :, 0]
-    np.testing.assert_array_equal(inverted, 255 - pixels)
-
-
-@pytest.mark.parametrize("size", [(56, 56), (14, 14), (100, 40)])
-def test_another_size_is_scaled(size, tmp_path):
-    left = np.zeros(size[::-1], np.uint8)
-    left[:, : size[0] // 2] = 255
-    Image.fromarray(left).save(tmp_path / "a.png")
-    pixels = read_image(tmp_path / "a.png", (28, 28, 1), invert=False)
-    assert (pixels.shape, pixels.dtype) == ((28, 28, 1), np.uint8)
-    np.testing.assert_array_equal(pixels[:, :12], 255)
-    np.testing.assert_array_equal(pixels[:, 16:], 0)
-
-
-def test_a_model_of_other_channels_cannot_be_asked(tmp_path, digit):
-    with pytest.raises(PredictError, match="trained on 4 channels"):
-        read_image(digit[0], (28, 28, 4), invert=False)

@@ -168,6 +168,15 @@ def test_in_the_end_come_test_metrics_and_reconstructions(group, monkeypatch):
             np.testing.assert_allclose(below, above * (0.5, 0.25)[run], atol=0.51)
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_run_that_diverged_has_no_reconstructions(group, monkeypatch):
+    monkeypatch.setattr(events.models, "apply", lambda _, params, stats, images: {"reconstruction": params * images})
+    at = state_at(9, [0.0, 0.0], [-1, 4], [], jnp.asarray([0.5, np.inf]))
+    group.start([]).finish(at, [{"test_error": 1.0}, {"test_error": float("nan")}])
+    tags = [[value.tag for event in read(folder)[3:] for value in event.summary.value] for folder in group.folders]
+    assert tags == [["test/error", "reconstructions"], []]
+
+
 def test_a_net_without_decoder_has_no_reconstructions(group):
     net = overrides.build({"model.name": "cnn_small", "train.batch_size": 32})
     told = GroupEvents(group.folders[:1], [net], [0], DATA, [], parallel="map")

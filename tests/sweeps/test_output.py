@@ -5,22 +5,21 @@ import sys
 
 import pytest
 
-from capsnet_jax.sweeps.output import say
-
 # What a sweep says, and then what it does: its last words and its exit code must be as if somebody had listened.
 TELLS = """
 import sys
-from capsnet_jax.sweeps.output import say
+from capsnet_jax.sweeps.output import protect_output
 from capsnet_jax.sweeps.progress import Progress
 
+failure = protect_output()
 with Progress(100) as progress:
     progress.begin(100, 1, "compiling")
     sys.stdin.readline()
     for step in range(1, 4):
         progress.advance(10, f"step {step}", step, keep=True)
     progress.say("trained")
-print("a table")
-say("saved", sys.stderr)
+print("a table × █")
+print("saved", failure(), file=sys.stderr)
 sys.exit(7)
 """
 
@@ -40,10 +39,10 @@ def closed_pipe() -> int:
 @pytest.mark.parametrize(
     ("stdout", "said"),
     [
-        (closed_pipe, "saved\n"),
+        (closed_pipe, "saved None\n"),
         (
             lambda: os.open("/dev/full", os.O_WRONLY),
-            "standard output: No space left on device; going on without it\nsaved\n",
+            "saved [Errno 28] No space left on device\n",
         ),
     ],
     ids=["closed pipe", "full disk"],
@@ -67,8 +66,13 @@ def test_a_terminal_that_is_closed_ends_nothing():
     assert process.returncode == 7
 
 
-def test_no_standard_output_at_all(capsys, monkeypatch):
-    monkeypatch.setattr(sys, "stdout", None)
-    say("nobody hears this")
-    say("but this", sys.stderr)
-    assert capsys.readouterr().err == "but this\n"
+def test_what_an_encoding_lacks_is_replaced():
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", TELLS], env=environment, input=b"\n", capture_output=True, check=False)
+    assert done.stdout.endswith(b"trained\na table ? ?\n")
+    assert (done.stderr, done.returncode) == (b"saved None\n", 7)
+
+
+def test_without_standard_streams():
+    done = subprocess.run(["sh", "-c", '"$0" -c "$1" >&- 2>&-', sys.executable, TELLS], input=b"\n", check=False)
+    assert done.returncode == 7

@@ -220,6 +220,16 @@ def test_long_lines_are_cut_in_the_bar_and_whole_when_kept(clock, capsys, termin
         assert f"{text} · 0 s left" in CONTROL.sub("\n", capsys.readouterr().out).split("\n")
 
 
+def test_nothing_is_wider_than_a_narrow_terminal(clock, capsys, terminal, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    with Progress(1000) as display:
+        display.begin(500, 2, "[1/2] routing.iterations=1 × 2 runs: compiling")
+        display.advance(100, "[1/2] routing.iterations=1 × 2 runs · epoch 0.5/2", 30)
+        drawn = [line for line in CONTROL.sub("\n", capsys.readouterr().out).split("\n") if line.strip()]
+    assert len(drawn) == 4
+    assert max(map(len, drawn)) <= 20
+
+
 def test_the_terminal_is_given_back_whatever_happens(clock, capsys, terminal):
     output, error = sys.stdout, sys.stderr
     threads = threading.active_count()
