@@ -223,8 +223,8 @@ LINES = [shlex.split(line) for line in COMMANDS.strip().splitlines()]
 
 # A line of one of these forms tells what to do: "mistake; remedy", or a mistake that names what is right.
 REMEDY = re.compile(
-    r"[;:] .*\w|did you mean|should be one of|takes |is now called|from -?\d+ to|of at least|one of |write |use --|see |"
-    r"leave out|does not use|has no .*; it has|are two tasks"
+    r"[;:] .*\w|did you mean|should be one of|takes |is now called|from -?\d+ to|of at least|one of |write |use --|"
+    r"see |leave out|does not use|has no .*; it has|are two tasks"
 )
 
 
