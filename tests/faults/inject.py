@@ -4,7 +4,7 @@
 
 kill      SIGKILL; of a write, half of its bytes are written first
 delete    the whole folder is removed, as by somebody else
-ENOSPC …  an error of `errno`; with `lasting`, every later call that changes something fails as well
+ENOSPC …  an error of `errno`; with `lasting`, it meets every call from then on that changes something, and no other
 """
 
 import builtins
@@ -46,7 +46,7 @@ class Calls:
                     io.FileIO.write(self.log, f"{name} {os.path.relpath(path, self.folder)}\n".encode(errors="replace"))
                 if self.disk:
                     self.disk.before(name, path)
-                if self.number == self.at or (self.lasting and changes and 0 < self.at < self.number):
+                if (0 < self.at <= self.number and changes) if self.lasting else self.number == self.at:
                     self._happen(path, half)
             finally:
                 self._busy = False
