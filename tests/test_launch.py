@@ -261,7 +261,11 @@ def test_the_table_shows_mean_and_interval_over_seeds():
         for name in ("test_error", "validation_error"):
             values = [float(row[name]) for row in table() if row["routing.iterations"] == iterations]
             half = 12.7062 * statistics.stdev(values) / math.sqrt(2)  # Student's t for two values
-            wanted = f"{statistics.mean(values):.2f} ± {half:.2f} (n = 2)"
+            mean = statistics.mean(values)
+            low, high = max(mean - half, 0), min(mean + half, 100)  # errors are from 0 to 100 %
+            cut = (low, high) != (mean - half, mean + half)
+            interval = f"[{low:.2f}, {high:.2f}]" if cut else f"± {half:.2f}"
+            wanted = f"{mean:.2f} {interval} (n = 2)"
             [line] = [line for line in printed.splitlines() if re.match(rf"mnist_5k +3 +{iterations} ", line)]
             assert wanted in line
 

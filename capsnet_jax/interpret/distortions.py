@@ -82,7 +82,8 @@ def features_of(out: dict[str, Array], targets: Float[Array, "batch classes"]) -
     if "capsules" in out:
         true_class = jnp.argmax(targets, axis=-1)
         return jnp.take_along_axis(out["capsules"], true_class[:, None, None], axis=1)[:, 0]
-    hidden = next((out[name] for name in LAST_HIDDEN if name in out), scores_of(out))
+    last = next((name for name in LAST_HIDDEN if name in out), None)
+    hidden = scores_of(out) if last is None else out[last]
     return hidden.reshape(len(targets), -1)
 
 

@@ -109,7 +109,7 @@ class Record:
     def revision(self) -> str:
         """The git revision of the code that made it, short; "unknown" where there was none."""
         revision = str(self.environment.get("git_revision") or "unknown")[:7]
-        changes = self.environment.get("git_changes")
+        changes = self.environment.get("git_changes", False)
         if revision == "unknown" or changes is False:
             return revision
         return f"{revision} with changes" if changes else f"{revision}, changes unknown"

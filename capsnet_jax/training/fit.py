@@ -43,8 +43,8 @@ class FitProgress(NamedTuple):
     history: list[dict[str, Any]]
     images_per_second: float
     compile_seconds: float
-    training_seconds: float
-    evaluation_seconds: float
+    training_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
 
 
 def fit(

@@ -27,10 +27,17 @@ def flags(name, workdir):
         pytest.param(
             "routing_diagnostics",
             {"through_training-mnist_5k"}
-            | {f"couplings-mnist_5k-trained{r}-class{k}" for r in (1, 2) for k in (0, 1, 2)},
+            | {f"couplings-mnist_5k-iterations{r}-class{k}" for r in (1, 2) for k in (0, 1, 2)},
             marks=pytest.mark.slow,
         ),
-        ("capsule_dimensions", {f"{name}-mnist_5k" for name in ("reconstructions", "dimensions", "all_dimensions")}),
+        (
+            "capsule_dimensions",
+            {
+                f"{name}-mnist_5k-iterations{r}"
+                for name in ("reconstructions", "dimensions", "all_dimensions")
+                for r in (1, 2)
+            },
+        ),
     ],
 )
 def test_what_is_observed_is_saved_and_drawn(name, figures, workdir, capsys):

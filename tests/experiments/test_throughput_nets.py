@@ -43,7 +43,7 @@ def test_a_dead_subject_then_finished_and_drawn_again(tmp_path, capsys, monkeypa
 
     monkeypatch.setattr(FakeProcess, "run_steps", fail)
     code, out, error = tiny.call(capsys, *COMMAND, f"--workdir={tmp_path}")
-    assert (code, error) == (1, "torchvision: no memory left\n")
+    assert (code, error) == (3, "torchvision: no memory left\n")
     assert "model.name=alexnet_single" in out
 
     monkeypatch.setattr(FakeProcess, "run_steps", run_steps)

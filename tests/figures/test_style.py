@@ -173,6 +173,7 @@ assert "matplotlib.pyplot" not in sys.modules
 """
 
 
+@pytest.mark.slow
 def test_it_draws_the_same_without_a_home(tmp_path):
     command = [sys.executable, "-c", DRAW, tmp_path / "a.png"]
     nowhere = {"MPLCONFIGDIR": "/proc/nowhere", "HOME": "/proc/nowhere", "PYTHONPATH": "."}

@@ -118,7 +118,9 @@ def test_a_page_without_markers_is_not_replaced(workdir, text):
 
 
 def test_an_experiment_that_measures_shows_its_text(workdir):
-    measures = experiment("How fast?", report=lambda folder: (f"speed  2 | 3\n\n{folder / 'speed.csv'}", [1, 2]))
+    measures = experiment(
+        "How fast?", report=lambda _: ("speed  2 | 3", [1, 2]), to_csv=lambda measured: f"{measured}\n"
+    )
     nothing = experiment("How slow?", report=lambda folder: ("", []))
     readme, page = pages.write(workdir, {"speed": measures, "slowness": nothing})
     assert "## Results\n\n```text\nspeed  2 | 3\n\nspeed.csv\n```\n" in page.read_text()

@@ -192,6 +192,7 @@ def test_only_what_is_new_is_run(arguments, settings, new, tmp_path):
     assert (folder / "routing_iterations.csv").read_text().count("\n") == 1 + 4 + 2  # all the workdir knows
 
 
+@pytest.mark.slow
 def test_a_finished_command_trains_nothing(tmp_path):
     folder = tmp_path / "work"
     shutil.copytree(tiny.study().folder, folder)
@@ -250,7 +251,8 @@ def test_the_last_good_state_is_left(diverged):
     loaded = records.load_all(folder)
     configs = [overrides.build(loaded[name].settings) for name in (fine, bad)]
     dataset = plan.load_data(configs[0].data)
-    restored = checkpoint.restore(group, abstract_states(configs, [loaded[n].seed for n in (fine, bad)], dataset))
+    states = abstract_states(configs, [loaded[n].seed for n in (fine, bad)], dataset)
+    restored = checkpoint.restore(group, states, code=loaded[fine].code)
     assert restored.state.diverged.tolist() == [-1, files.result["diverged_step"]]
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves((restored.state.params, restored.state.opt_state)))
     params = jax.tree.map(lambda leaf: leaf[0], restored.state.params)

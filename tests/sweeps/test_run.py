@@ -195,6 +195,7 @@ def test_comments_docstrings_and_layout_are_no_other_code(tmp_path):
     assert digests[0] == digests[1] != digests[2]
 
 
+@pytest.mark.slow
 def test_rerun_trains_anew(tmp_path):
     runs = small_runs()
     train(runs, tmp_path)
@@ -219,6 +220,7 @@ def test_a_run_whose_parameters_are_damaged_is_trained_again(tmp_path, capsys):
     assert "2 of 2 runs are finished already" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_damaged_record_is_set_aside_and_its_run_trained_again(tmp_path, caplog):
     runs = small_runs(2)
     train(runs, tmp_path)
@@ -268,6 +270,7 @@ def test_a_program_that_another_process_trains_is_waited_for(tmp_path, monkeypat
     assert len((workdir / "runs.jsonl").read_text().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_work(tmp_path):
     """The same command twice at once: every run is there, none twice, and equal to the bit to one process's."""
     line = tiny.command_line(*tiny.STUDY, f"--workdir={tmp_path}")

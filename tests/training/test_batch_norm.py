@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from capsnet_jax import models
-from capsnet_jax.data import Dataset
+from capsnet_jax.data import Dataset, Description
 from capsnet_jax.data.augment import to_targets
 from capsnet_jax.interpret import restore
 from capsnet_jax.models.convnets.vgg import VGG
@@ -121,6 +121,8 @@ def test_a_finished_run_keeps_them_and_is_restored_with_them(monkeypatch, tmp_pa
     bars = Dataset("bars", ("top", "middle", "bottom"), *splits)
     for module in (sweep, restore):
         monkeypatch.setattr(module, "load_data", lambda _: bars)
+    described = Description(bars.image_shape, bars.label_names)
+    monkeypatch.setattr(restore.data, "describe", lambda *_arguments, **_keywords: described)
     run = records.Run(NET, 3)
     sweep.train_all([run], plan.Plan(tmp_path, "map", lambda _: "", lambda: None), sweep.load_and_check([run]))
     model = models.build(NET, CLASSES)

@@ -30,6 +30,7 @@ def entries(folder):
     return sorted(path for path in folder.rglob("*-cache") if path.is_file())
 
 
+@pytest.mark.slow
 def test_a_second_start_finds_what_the_first_compiled_and_says_nothing(tmp_path):
     assert start(tmp_path) == (0, "")
     assert start(tmp_path) == (len(entries(tmp_path)), "")
