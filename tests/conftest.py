@@ -24,8 +24,8 @@ HAS_OLDER = jax.__version__.startswith("0.10.")
 if HAS_OLDER:  # read when the first program is compiled
     os.environ["XLA_FLAGS"] += f" --{NEWER_LOOPS}=false"
 
-# A shell that starts tests in the background has SIGINT ignored, and nohup SIGHUP; the commands that tests start and send
-# signals to would inherit that.
+# A shell that starts tests in the background has SIGINT ignored, and nohup SIGHUP. Commands that tests start, and send
+# signals to, would inherit that.
 for _signal in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(_signal) == signal.SIG_IGN:
         signal.signal(_signal, signal.SIG_DFL)

@@ -124,6 +124,7 @@ def test_an_experiment_that_measures_shows_its_text(workdir):
     nothing = experiment("How slow?", report=lambda folder: ("", []))
     readme, page = pages.write(workdir, {"speed": measures, "slowness": nothing})
     assert "## Results\n\n```text\nspeed  2 | 3\n\nspeed.csv\n```\n" in page.read_text()
+    assert (workdir / "speed.csv").read_text() == "[1, 2]\n"
     assert "| [speed](speed.md) | How fast? | measured |" in readme.read_text()
     with pytest.raises(ConfigError, match="no results in"):
         pages.write(workdir, {"slowness": nothing})
