@@ -29,6 +29,7 @@ from capsnet_jax.config import Config
 from capsnet_jax.data import Dataset
 from capsnet_jax.data.augment import to_float
 from capsnet_jax.overrides import flatten
+from capsnet_jax.sweeps.files import make_folder
 from capsnet_jax.training.evaluation import to_floats
 from capsnet_jax.training.fit import FitProgress
 from capsnet_jax.training.parallel import map_over_runs, stack
@@ -54,7 +55,7 @@ class EventWriter:
             folder: of the run.
             settings: what TensorBoard's HPARAMS tab shows beside the last metrics.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for stale in folder.glob("events.out.tfevents.*"):
             stale.unlink()
         self._path = folder / f"events.out.tfevents.{time.time():.0f}.{platform.node()}"

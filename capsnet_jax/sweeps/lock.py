@@ -8,6 +8,8 @@ from pathlib import Path
 
 import filelock
 
+from capsnet_jax.sweeps.files import make_folder
+
 
 class LockedError(Exception):
     """Another process works in the folder; the message names folder and remedy."""
@@ -42,7 +44,7 @@ class ProgramLock:
         if self._lock.is_locked:
             return True
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self._path.parent)
             self._lock.acquire()
             self._pid.write_text(f"{os.getpid()} {socket.gethostname()}\n")
         except filelock.Timeout:

@@ -5,6 +5,7 @@ A process waits for the programs that others have locked, and then uses their re
 """
 
 import dataclasses
+import errno
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -51,6 +52,7 @@ def train_all(runs: Sequence[Run], plan: Plan, datasets: Datasets) -> None:
         datasets: from `load_and_check`.
 
     Raises:
+        FileNotFoundError: the workdir was deleted meanwhile.
         Interrupted: after saving; the same call continues.
         Diverged: after all other runs are finished.
     """
@@ -70,6 +72,9 @@ def train_all(runs: Sequence[Run], plan: Plan, datasets: Datasets) -> None:
     tell_finished(runs, pending, before, plan)
     _train(pending, runs, plan, datasets, before)
     after = records.load_all(plan.workdir)
+    if gone := [run for run in runs if run.name not in after]:
+        raise FileNotFoundError(errno.ENOENT, f"{_count(len(gone), 'record')} just written are gone", str(plan.workdir))
+    _remove_leftovers([*runs, *pretraining_runs(runs)], plan.workdir)
     if failures := [_failure(plan.workdir, after[run.name]) for run in runs if after[run.name].diverged]:
         raise Diverged("\n".join(failures))
 
@@ -144,6 +149,18 @@ def _train_program(
     compiling = sum(train_together(part, plan, datasets, progress, name, folder) for part in parts)
     _remove_finished(plan.workdir, folder)
     return compiling
+
+
+def _remove_leftovers(runs: Sequence[Run], workdir: Path) -> None:
+    """Remove the checkpoints of finished runs whose process was killed before it removed them."""
+    for key in group_by_program(runs):
+        folder = workdir / "programs" / key
+        lock = ProgramLock(folder / "lock")
+        if folder.exists() and lock.acquire():
+            try:
+                _remove_finished(workdir, folder)
+            finally:
+                lock.release()
 
 
 def _remove_finished(workdir: Path, folder: Path) -> None:
