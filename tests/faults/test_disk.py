@@ -33,7 +33,7 @@ pytestmark = pytest.mark.slow
 ERRORS = [("ENOSPC", True), ("EIO", False), ("EROFS", True), ("EMFILE", False), ("EDQUOT", True), ("ENOSPC", False)]
 
 
-@pytest.mark.parametrize("trial", trials(8))
+@pytest.mark.parametrize("trial", trials(5))
 def test_an_error_in_training(trial, work):
     error, lasting = ERRORS[trial % len(ERRORS)]
     at = moments(trial + 1, seed=4)[trial]
@@ -46,7 +46,7 @@ def test_an_error_in_training(trial, work):
 
 
 @pytest.mark.parametrize("name", ["figures", "report", "predict"])
-@pytest.mark.parametrize("trial", trials(2))
+@pytest.mark.parametrize("trial", trials(1))
 def test_an_error_in_what_trains_nothing(trial, name, work):
     copied(finished(), work)
     for row in work.glob("*.csv"):
@@ -86,7 +86,7 @@ def test_a_workdir_that_is_deleted(trial, work):
     assert_clean(done)
     if done.code:
         assert_told(done, (3,))
-    assert_goes_on(work)
+    assert_goes_on(work, names=False)  # which checkpoints there are was in a file that is gone
 
 
 def test_many_seeds_and_few_files(work):
@@ -149,7 +149,7 @@ def test_names_of_workdirs(name, work):
     work.parent.mkdir(exist_ok=True)
     folder = copied(finished(), work.parent / name)
     for arguments in ([*SWEEP, f"--workdir={folder}"], others(folder)["predict"]):
-        done = real(*arguments)
+        done = command(*arguments)
         assert (done.code, done.err) == (0, "")
     assert_same(folder, names=False)
 

@@ -32,7 +32,7 @@ def test_killed_at_any_time(seed, work):
     assert_goes_on(work)
 
 
-@pytest.mark.parametrize("trial", trials(6))
+@pytest.mark.parametrize("trial", trials(4))
 def test_killed_before_a_call(trial, work):
     at = moments(trial + 1, seed=0)[trial]
     done = sweep(work, fault={"folder": str(work), "at": at, "do": "kill"})
@@ -41,7 +41,7 @@ def test_killed_before_a_call(trial, work):
     assert_goes_on(work)
 
 
-@pytest.mark.parametrize("trial", trials(2))
+@pytest.mark.parametrize("trial", trials(1))
 def test_killed_and_then_asked_for_more_seeds(trial, work):
     """Three seeds are another group of runs: what two began goes on, and its checkpoints are removed."""
     lines = [line for line in calls() if "programs/" in line or "runs.jsonl" in line]
@@ -61,7 +61,7 @@ def test_killed_and_then_asked_for_more_seeds(trial, work):
 
 def test_killed_again_and_again(work):
     """Every start comes a little further; checkpoints of steps that were made are not made again."""
-    for at in range(12, len(calls()), max(1, len(calls()) // 6)):
+    for at in range(12, len(calls()), max(1, len(calls()) // 4)):
         if command(*SWEEP, f"--workdir={work}", fault={"folder": str(work), "at": at, "do": "kill"}).code == 0:
             break
     assert_goes_on(work)

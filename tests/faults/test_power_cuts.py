@@ -43,7 +43,7 @@ def durable_lines(state: State) -> list[bytes]:
     return [line for line in state.safe_data.get(folder, b"").splitlines(keepends=True) if line.endswith(b"\n")]
 
 
-@pytest.mark.parametrize("trial", trials(10))
+@pytest.mark.parametrize("trial", trials(5))
 def test_the_same_command_goes_on_after_a_power_cut(trial, states, tmp_path):
     names, data = KINDS[trial % len(KINDS)]
     at = moments(trial + 1, 2, [state.what for state in states])[trial] - 1
@@ -66,7 +66,7 @@ def test_what_a_command_has_ended_with_is_on_the_disk(names, data, states, tmp_p
             assert (tmp_path / "disk" / path.relative_to(whole)).read_bytes() == path.read_bytes(), path.name
 
 
-@pytest.mark.parametrize("trial", trials(2))
+@pytest.mark.parametrize("trial", trials(1))
 def test_what_a_killed_command_wrote_is_made_durable_by_the_next(trial, states, tmp_path):
     """A kill between a write and its fsync leaves bytes that look whole, and are on no disk yet."""
     work, record = tmp_path / "seen" / "work", tmp_path / "seen.disk"
