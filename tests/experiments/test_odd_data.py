@@ -47,6 +47,7 @@ def test_capsule_dimensions(net, monkeypatch):
     assert all("1 of 2 classes" in figure.get_supxlabel().replace("\n", " ") for figure in figures.values())
 
 
+@pytest.mark.slow
 def test_couplings(net, monkeypatch):
     arrays = OBSERVATIONS["couplings"](net)
     assert arrays["labels"].tolist() == [1]

@@ -89,6 +89,7 @@ def test_mistakes_are_told_in_one_line(tmp_path, capsys, arguments, told):
     assert len(error.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_subject_that_fails_is_one_line(tmp_path, capsys, monkeypatch):
     """Images too small for the kernels are found by the process that sets up the model."""
     monkeypatch.setattr(throughput, "EFFORT", dataclasses.replace(EFFORT, rounds=1))

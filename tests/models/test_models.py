@@ -109,7 +109,12 @@ def images() -> jax.Array:
     return jax.random.uniform(jax.random.key(2), (5, *IMAGE))
 
 
-@pytest.mark.parametrize("name", COUNTS)
+LARGEST = ("densenet169", "densenet201", "densenet264")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LARGEST else name for name in COUNTS]
+)
 def test_parameters_are_counted_as_published(name):
     model = models.build(settings(name), MODELS[name].classes)
     params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), MODELS[name].image_shape))[0]

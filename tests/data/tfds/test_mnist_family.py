@@ -158,6 +158,7 @@ def originals_and_prepared():
 
 if originals_and_prepared():
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("originals", "prepared"), originals_and_prepared())
     def test_real_fashion_mnist_equals_the_prepared_set_byte_for_byte(originals, prepared, tmp_path):
         paths = Path(originals, "fashion_mnist").glob("*.gz")
