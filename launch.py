@@ -67,6 +67,7 @@ def main(_: list[str]) -> None:
     """Hand the flags on."""
     absl_logging.set_verbosity(absl_logging.WARNING)  # app.run lets through what libraries say about themselves
     absl_logging.get_absl_handler().setFormatter(logging.Formatter("%(message)s"))
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # without a home directory it warns at length
     try:
         from capsnet_jax.training.environment import drop_jax_settings
 
