@@ -85,6 +85,8 @@ def _choose_task(options: flags.FlagValues) -> Callable[[flags.FlagValues], None
 
 def _explain(error: Exception) -> tuple[int | None, str]:
     """Return the exit code of what ended a task, and the line that tells it; None where it is a fault of ours."""
+    if isinstance(error, ConfigError):  # most mistakes: the line does not wait for the whole package
+        return 2, str(error)
     from capsnet_jax.bench.process import WorkerError
     from capsnet_jax.data import DataError
     from capsnet_jax.sweeps.checkpoint import CheckpointError
@@ -97,7 +99,7 @@ def _explain(error: Exception) -> tuple[int | None, str]:
     line = str(error)
     if isinstance(error, Diverged):
         return 1, line
-    if isinstance(error, ConfigError | DataError):
+    if isinstance(error, DataError):
         return 2, line
     if isinstance(error, LockedError | CheckpointError | WorkerError | OutOfMemoryError):
         return 3, line

@@ -24,7 +24,7 @@ from capsnet_jax.models.summary import outline
 from capsnet_jax.overrides import build
 from capsnet_jax.report.render import align
 from capsnet_jax.sweeps.files import append_lines, read_lines
-from capsnet_jax.sweeps.interrupt import Interrupted
+from capsnet_jax.sweeps.interrupt import check
 
 CONFIG: dict[str, object] = {}
 
@@ -84,8 +84,7 @@ def measure(configs: Sequence[Config], workdir: Path, stop: Callable[[], int | N
     for name, error in TOP5.items():
         if name in counted_before:
             continue
-        if signum := stop():
-            raise Interrupted(signum)
+        check(stop)
         counted = outline(build({"model.name": name}))
         row = {"model": name, "top5_error": error, "parameters": counted.parameters, "flops": counted.flops}
         append_lines(_counts(workdir), [row])

@@ -123,7 +123,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         if row is not None:
             rows.append(row)
         elif line.strip():
-            _warn(f"{path}, line {number} is damaged and left out; the command that wrote it writes it again")
+            warn_once(f"{path}, line {number} is damaged and left out; the command that wrote it writes it again")
     return rows
 
 
@@ -234,7 +234,7 @@ def _new_partial(folder: Path) -> tuple[Path, BinaryIO]:
 
 
 @functools.cache
-def _warn(message: str) -> None:
+def warn_once(message: str) -> None:
     """Warn once, however often a file is read."""
     log.warning("%s", message)
 

@@ -78,16 +78,6 @@ def check(runs: Sequence[Run], datasets: Mapping[Data, data.Dataset]) -> None:
             check_pretrained(params, pretrained, config.finetune, models.MODELS[config.model.name].head_layers)
 
 
-def check_memory(group: Sequence[Run], dataset: data.Dataset) -> None:
-    """Look whether runs of one structure fit into memory side by side.
-
-    Raises:
-        OutOfMemoryError: they do not.
-    """
-    config = group[0].config
-    check_limits(config, len(group), dataset, _param_shapes(config, dataset))
-
-
 def _param_shapes(config: Config, dataset: data.Dataset) -> dict[str, Any]:
     return models.shapes(config, dataset.image_shape, dataset.classes, data=dataset.name)[0]
 

@@ -20,7 +20,6 @@ import hashlib
 import importlib.metadata
 import itertools
 import json
-import logging
 import math
 import os
 import platform
@@ -36,9 +35,7 @@ import numpy as np
 from capsnet_jax import __version__
 from capsnet_jax.config import Config
 from capsnet_jax.overrides import all_paths, identity
-from capsnet_jax.sweeps.files import append_lines, read_lines, set_damaged_aside
-
-log = logging.getLogger(__name__)
+from capsnet_jax.sweeps.files import append_lines, read_lines, set_damaged_aside, warn_once
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
 
@@ -135,10 +132,10 @@ def load_all(workdir: Path) -> dict[str, Record]:
     path = workdir / "runs.jsonl"
     read = [_from_line(line, workdir) for line in read_lines(path)]
     if foreign := read.count(None):
-        _warn(f"{path}: {foreign} of {len(read)} runs are of another version of capsnet_jax and left out")
+        warn_once(f"{path}: {foreign} of {len(read)} runs are of another version of capsnet_jax and left out")
     finished = {record.name: record for record in read if record is not None}
     if unknown := sorted({path for record in finished.values() for path in record.settings} - {*all_paths()}):
-        _warn(f"{path}: runs with settings that this version does not have: {', '.join(unknown)}")
+        warn_once(f"{path}: runs with settings that this version does not have: {', '.join(unknown)}")
     return finished
 
 
@@ -297,9 +294,3 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, ValueError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
-
-
-@functools.cache
-def _warn(message: str) -> None:
-    """Warn once, however often records are read."""
-    log.warning("%s", message)

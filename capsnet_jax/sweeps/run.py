@@ -15,7 +15,7 @@ from capsnet_jax.sweeps import records
 from capsnet_jax.sweeps.checkpoint import is_damaged
 from capsnet_jax.sweeps.files import remove_abandoned
 from capsnet_jax.sweeps.finished import is_finished, tell_finished
-from capsnet_jax.sweeps.interrupt import Interrupted
+from capsnet_jax.sweeps.interrupt import check as stop_if_asked
 from capsnet_jax.sweeps.lock import ProgramLock
 from capsnet_jax.sweeps.plan import Plan, check, group_by_program, load_data, title
 from capsnet_jax.sweeps.pretrain import pretraining_runs
@@ -90,8 +90,7 @@ def _train(
     total = sum(count_images(group, datasets[group[0].config.data]) for group in groups.values())
     with Progress(total) as progress:
         while waiting:
-            if signum := plan.stop():
-                raise Interrupted(signum)
+            stop_if_asked(plan.stop)
             for key in list(waiting):
                 lock = ProgramLock(plan.workdir / "programs" / key / "lock")
                 if not lock.acquire():
@@ -156,7 +155,8 @@ def _remove_leftovers(runs: Sequence[Run], workdir: Path) -> None:
     for key in group_by_program(runs):
         folder = workdir / "programs" / key
         lock = ProgramLock(folder / "lock")
-        if folder.exists() and lock.acquire():
+        has_checkpoints = any(path.is_dir() for path in folder.glob("*"))
+        if has_checkpoints and lock.acquire():
             try:
                 _remove_finished(workdir, folder)
             finally:

@@ -19,12 +19,13 @@ from capsnet_jax.sweeps import checkpoint, records
 from capsnet_jax.sweeps.code import code_of
 from capsnet_jax.sweeps.events import GroupEvents, select_run
 from capsnet_jax.sweeps.interrupt import Interrupted, check
-from capsnet_jax.sweeps.plan import Plan, check_memory
+from capsnet_jax.sweeps.plan import Plan
 from capsnet_jax.sweeps.pretrain import initialize_from_pretrained, pretraining_run
 from capsnet_jax.sweeps.progress import Progress
 from capsnet_jax.sweeps.records import Record, Run
 from capsnet_jax.training import evaluation
 from capsnet_jax.training.fit import FitProgress, abstract_states, fit, initial_states
+from capsnet_jax.training.limits import check_limits
 from capsnet_jax.training.step import steps_per_epoch
 
 CHECKPOINT_SECONDS = 30.0
@@ -54,13 +55,14 @@ def train_together(
     """
     check(plan.stop)
     dataset = datasets[group[0].config.data]
-    check_memory(group, dataset)
     progress.begin(count_images(group, dataset), group[0].config.train.epochs, name)
     configs, seeds = [run.config for run in group], [run.seed for run in group]
     batch = configs[0].train.batch_size * len(group)
     checkpoints = checkpoint_folder(folder, [run.name for run in group])
-    code = code_of(configs[0])
-    start = checkpoint.restore(checkpoints, abstract_states(configs, seeds, dataset), code=code)
+    code, like = code_of(configs[0]), abstract_states(configs, seeds, dataset)
+    one_run = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), like.params)
+    check_limits(configs[0], len(group), dataset, one_run)
+    start = checkpoint.restore(checkpoints, like, code=code)
     if start is None:
         states = initial_states(configs, seeds, dataset, parallel=plan.parallel)
         if source := pretraining_run(group[0]):
