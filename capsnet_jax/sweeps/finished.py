@@ -37,15 +37,15 @@ def tell_finished(runs: Sequence[Run], pending: Sequence[Run], before: Mapping[s
             f"{len(done)} of {len(runs)} runs are finished already (code of revision {revisions}); --rerun trains anew"
         )
     again = [(run, before[run.name]) for run in pending if run.name in before and not plan.rerun]
-    stale = [(run, old) for run, old in again if changes_since(run, old)]
+    stale = [(old, changed) for run, old in again if (changed := changes_since(run, old))]
     if len(stale) < len(again):
         print(f"the parameters of {len(again) - len(stale)} finished runs are damaged: they are trained anew")
     if stale:
-        changed = {name for run, old in stale for name in changes_since(run, old)}
-        revisions = ", ".join(dict.fromkeys(old.revision for _, old in stale))
+        causes = {name for _, changed in stale for name in changed}
+        revisions = ", ".join(dict.fromkeys(old.revision for old, _ in stale))
         print(
             f"{len(stale)} finished runs are of other code (revision {revisions}) and are trained anew:"
-            f" {', '.join(sorted(changed)[:5])}{' …' if len(changed) > 5 else ''} changed since"
+            f" {', '.join(sorted(causes)[:5])}{' …' if len(causes) > 5 else ''} changed since"
         )
     asked = dataclasses.asdict(plan.observed)
     if unobserved := [r for r in done if any(v and r.observed.get(n, 0) < v for n, v in asked.items())]:
