@@ -22,6 +22,7 @@ from capsnet_jax.models.convnets.alexnet import AlexNet
 from capsnet_jax.models.convnets.densenet import DenseNet
 from capsnet_jax.models.convnets.googlenet import GoogLeNet
 from capsnet_jax.models.convnets.resnet import ResNet
+from capsnet_jax.models.convnets.squeezenet import SqueezeNet
 from capsnet_jax.models.convnets.vgg import VGG
 from capsnet_jax.models.layers import CNNSettings, ConvNetSettings
 from capsnet_jax.models.sabour_cnn import SabourCNN
@@ -116,6 +117,7 @@ MODELS: dict[str, Model] = {
     "vgg_e_bn": _imagenet(VGG, depths=(2, 2, 4, 4, 4), norm=True),
     "googlenet": _imagenet(GoogLeNet, _GOOGLENET_HEADS),
     "googlenet_bn": _imagenet(GoogLeNet, _GOOGLENET_HEADS, norm=True, dropout=0.2),
+    "squeezenet": Model(SqueezeNet, ConvNetSettings(), ("conv10",), (227, 227, 3), 1000),
     "resnet18": _imagenet(ResNet, depths=(2, 2, 2, 2), bottleneck=False),
     "resnet34": _imagenet(ResNet, depths=(3, 4, 6, 3), bottleneck=False),
     "resnet50": _imagenet(ResNet, depths=(3, 4, 6, 3)),

@@ -36,6 +36,7 @@ COUNTS = {
     "vgg_e_bn": 143_678_248,
     "googlenet": 6_998_552 + 3_188_840 + 3_190_888,
     "googlenet_bn": 13_004_888,
+    "squeezenet": 1_235_496,
     "resnet18": 11_689_512,
     "resnet34": 21_797_672,
     "resnet50": 25_557_032,
@@ -58,6 +59,7 @@ CUT = {
     "alexnet": {"channels": (8, 12, 8, 8, 8), "hidden": 16},
     "vgg_c_bn": {"depths": (1, 3), "widths": (8, 8), "hidden": 16},
     "googlenet_bn": {"modules": ("3a", "4a")},
+    "squeezenet": {"fires": ("fire2", "fire3")},
     "resnet50": {"depths": (1, 1)},
     "densenet121": {"depths": (2, 2), "growth": 8},
 }

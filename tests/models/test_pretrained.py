@@ -14,7 +14,7 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
 from capsnet_jax import models
-from capsnet_jax.models import pretrained
+from capsnet_jax.models import state_dict, torchvision_names
 from capsnet_jax.models.convnets.googlenet import INCEPTIONS
 from capsnet_jax.models.pretrained import PretrainedError, imagenet_normalized, load_torchvision
 
@@ -128,33 +128,33 @@ def test_vgg_is_told_by_the_gaps_between_its_convolutions(name, normed):
         state[f"features.{position}.weight"] = blank((1, 1, 3, 3))
         if normed:
             state |= {key.replace("x", f"features.{position + 1}"): blank((1,)) for key in norm("x", 1)}
-    assert pretrained._recognize(state) == name
-    rules = pretrained._rules(name, state)
+    assert torchvision_names.recognize(state) == name
+    rules = torchvision_names.rules(name, state)
     for stage, positions in enumerate(VGG[name, normed], 1):
         for index, position in enumerate(positions, 1):
             leaf = (f"stage{stage}", f"conv{index}", "kernel")
-            assert pretrained._torch_name(leaf, rules) == f"features.{position}.weight"
+            assert torchvision_names.torch_name(leaf, rules) == f"features.{position}.weight"
             if normed:
                 leaf = (f"stage{stage}", f"norm{index}", "var")
-                assert pretrained._torch_name(leaf, rules) == f"features.{position + 1}.running_var"
+                assert torchvision_names.torch_name(leaf, rules) == f"features.{position + 1}.running_var"
 
 
 def test_alexnet_and_densenet_have_torchvisions_names():
-    alexnet = pretrained._rules("alexnet_single", {})
-    names = [pretrained._torch_name((f"conv{n}", "bias"), alexnet) for n in range(1, 6)]
+    alexnet = torchvision_names.rules("alexnet_single", {})
+    names = [torchvision_names.torch_name((f"conv{n}", "bias"), alexnet) for n in range(1, 6)]
     assert names == [f"features.{position}.bias" for position in (0, 3, 6, 8, 10)]
-    layers = [pretrained._torch_name((layer, "kernel"), alexnet) for layer in ("fc1", "fc2", "classes")]
+    layers = [torchvision_names.torch_name((layer, "kernel"), alexnet) for layer in ("fc1", "fc2", "classes")]
     assert layers == ["classifier.1.weight", "classifier.4.weight", "classifier.6.weight"]
     net = models.MODELS["densenet121"]()
     params, stats = jax.eval_shape(partial(models.init, net, jax.random.key(0), (32, 32, 3)))
-    rules = pretrained._rules("densenet121", {})
-    names = {pretrained._torch_name(leaf, rules) for tree in (params, stats) for leaf in flatten_dict(tree)}
+    rules = torchvision_names.rules("densenet121", {})
+    names = {torchvision_names.torch_name(leaf, rules) for tree in (params, stats) for leaf in flatten_dict(tree)}
     # 120 convolutions; 121 batch norms of four arrays; weight and bias of the classifier.
     assert len(names) == 120 + 4 * 121 + 2
     assert "features.norm5.running_var" in names
     assert "features.denseblock4.denselayer16.conv2.weight" in names
     assert "features.transition3.norm.bias" in names
-    assert pretrained._modern("features.denseblock1.denselayer2.norm.1.weight") in names
+    assert torchvision_names.modern("features.denseblock1.denselayer2.norm.1.weight") in names
 
 
 def broken(state, **changes):
@@ -201,7 +201,7 @@ def test_every_floating_point_type_is_read_as_its_numbers(tmp_path):
     text = json.dumps(head).encode()
     path = tmp_path / "net.SAFETENSORS"
     path.write_bytes(len(text).to_bytes(8, "little") + text + data)
-    state = pretrained._read(path)
+    state = state_dict.read(path)
     assert {name.split(".")[0]: list(leaf.shape) for name, leaf in state.items()} == {
         dtype: shape for dtype, (shape, _) in tensors.items()
     }
@@ -213,7 +213,7 @@ def test_what_wraps_a_net_makes_no_difference_to_names(prefix, tmp_path):
     names = {"conv1.weight": array(2), "fc.weight": array(3)}
     path = tmp_path / "net.safetensors"
     save_file({prefix + name: leaf for name, leaf in names.items()} | {"n_averaged": np.array(7)}, path)
-    assert set(pretrained._read(path)) == set(names)
+    assert set(state_dict.read(path)) == set(names)
 
 
 def test_files_that_are_none(residual, tmp_path, monkeypatch):
@@ -266,7 +266,7 @@ def test_checkpoints_of_trainings_hold_a_state_dictionary(tmp_path):
         {"net": state},
     ):
         torch.save(saved, path)
-        read = pretrained._read(path)
+        read = state_dict.read(path)
         assert {name: leaf.tolist() for name, leaf in read.items()} == {"conv1.weight": [1.5, -2.0], "fc.weight": 3.0}
 
 
