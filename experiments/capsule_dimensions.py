@@ -25,7 +25,7 @@ from capsnet_jax.figures.grouping import Record
 from capsnet_jax.figures.images import HIGHEST, network_note, reconstructions, show, single_networks
 from capsnet_jax.interpret import OBSERVATIONS
 from capsnet_jax.interpret.capsule_dimensions import lacks_decoder
-from capsnet_jax.interpret.restore import load_observation
+from capsnet_jax.interpret.network import load_observation
 
 CONFIG: dict[str, object] = {}
 

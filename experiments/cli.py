@@ -151,7 +151,7 @@ def resolve_flags(experiment: ModuleType, options: flags.FlagValues) -> Asked:
 
 def _run(options: flags.FlagValues) -> None:
     """Train or measure what is not yet done, then draw."""
-    from capsnet_jax.interpret import restore
+    from capsnet_jax.interpret.network import save_observation
     from capsnet_jax.interpret.routing_diagnostics import observe_routing
     from capsnet_jax.sweeps import records, run
     from capsnet_jax.sweeps.interrupt import check, stop_requested
@@ -192,7 +192,7 @@ def _run(options: flags.FlagValues) -> None:
             for record in _finite(records.load(workdir, name)[0]) if hasattr(experiment, "observe") else []:
                 check(stop)
                 with attempt():
-                    restore.save_observation(record, name, experiment.observe)
+                    save_observation(record, name, experiment.observe)
 
         _show(name, workdir, options, stop, observe)
         if diverged:

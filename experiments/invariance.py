@@ -44,7 +44,7 @@ from capsnet_jax.figures.labels import (
 from capsnet_jax.figures.marks import draw_mean
 from capsnet_jax.interpret import OBSERVATIONS
 from capsnet_jax.interpret.distortions import AMOUNTS
-from capsnet_jax.interpret.restore import load_observation
+from capsnet_jax.interpret.network import load_observation
 from capsnet_jax.overrides import grid
 from capsnet_jax.statistics import cut_label, mean_interval
 

@@ -41,7 +41,7 @@ from capsnet_jax.figures.labels import (
 )
 from capsnet_jax.interpret import OBSERVATIONS
 from capsnet_jax.interpret.couplings import lacks_routing
-from capsnet_jax.interpret.restore import load_observation
+from capsnet_jax.interpret.network import load_observation
 from capsnet_jax.overrides import grid
 
 CONFIG: dict[str, object] = {"eval.max_routing_iterations": 7}

@@ -1,15 +1,18 @@
-"""What a trained network has learned: a finished run and images in, arrays out. Nothing here draws.
+"""What a trained network has learned: a network and images in, arrays out. Nothing here draws.
 
-An observation is a function of a network, and one line in OBSERVATIONS. README.md beside this file shows how to add
-one.
+A method is a pure function of a net, images and a target; README.md beside this file lists them. An observation is a
+function of a network, and one line in OBSERVATIONS.
 """
 
 from collections.abc import Callable
 
+from capsnet_jax.interpret.attribution import gradient
 from capsnet_jax.interpret.capsule_dimensions import observe_dimensions
 from capsnet_jax.interpret.couplings import observe_couplings
 from capsnet_jax.interpret.distortions import observe_distortions
-from capsnet_jax.interpret.restore import Network, Observation
+from capsnet_jax.interpret.network import Network, Observation, load_released, restore
+
+__all__ = ["OBSERVATIONS", "Network", "gradient", "load_released", "restore"]
 
 OBSERVATIONS: dict[str, Callable[[Network], Observation]] = {
     "capsule_dimensions": observe_dimensions,

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from capsnet_jax.config import Config, ConfigError
 from capsnet_jax.interpret.examples import of_each_class, to_bytes
-from capsnet_jax.interpret.restore import Network, Observation
+from capsnet_jax.interpret.network import Network, Observation
 from capsnet_jax.models import MODELS
 from capsnet_jax.models.capsnet import decode
 

@@ -6,7 +6,7 @@ from jaxtyping import Array, Num
 
 from capsnet_jax.config import Config, ConfigError
 from capsnet_jax.interpret.examples import of_each_class
-from capsnet_jax.interpret.restore import Network, Observation
+from capsnet_jax.interpret.network import Network, Observation
 from capsnet_jax.interpret.routing_diagnostics import iterates, with_iterations
 from capsnet_jax.models.capsnet import route_again
 from capsnet_jax.ops.squash import length

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from capsnet_jax.data.augment import to_float, to_targets
 from capsnet_jax.data.distort import affine, elastic
-from capsnet_jax.interpret.restore import Network, Observation
+from capsnet_jax.interpret.network import Network, Observation
 from capsnet_jax.losses import error, scores_of
 
 # Kind of distortion → amounts, the first of which changes nothing.

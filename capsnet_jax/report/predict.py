@@ -15,7 +15,7 @@ from capsnet_jax import data, figures
 from capsnet_jax.config import Data
 from capsnet_jax.data.picture import Picture, read
 from capsnet_jax.data.transform import TRANSFORMS
-from capsnet_jax.interpret.restore import Network, restore
+from capsnet_jax.interpret.network import Network, restore
 
 LONGEST_STEM = 100  # bytes of a picture's name in the figure's; file systems take 255 for all of it
 

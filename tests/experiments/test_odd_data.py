@@ -7,7 +7,7 @@ import pytest
 from capsnet_jax import models, overrides
 from capsnet_jax.data import Dataset, Examples
 from capsnet_jax.interpret import OBSERVATIONS
-from capsnet_jax.interpret.restore import Network
+from capsnet_jax.interpret.network import Network
 from experiments import capsule_dimensions, routing_diagnostics
 from tests.figures.synthetic import fake_record
 

@@ -2,7 +2,7 @@ import shutil
 
 import pytest
 
-from capsnet_jax.interpret.restore import restore_record
+from capsnet_jax.interpret.network import restore_record
 from capsnet_jax.sweeps import records
 from tests import tiny
 

@@ -7,7 +7,7 @@ from capsnet_jax import overrides
 from capsnet_jax.data import Dataset, Examples
 from capsnet_jax.interpret import OBSERVATIONS
 from capsnet_jax.interpret.distortions import AMOUNTS, features_of, read_off
-from capsnet_jax.interpret.restore import Network
+from capsnet_jax.interpret.network import Network
 
 
 class Centre(nn.Module):

@@ -12,7 +12,7 @@ from PIL import Image
 from capsnet_jax import models, overrides
 from capsnet_jax.config import ConfigError, Data
 from capsnet_jax.figures import style
-from capsnet_jax.interpret import restore as restoring
+from capsnet_jax.interpret import network as restoring
 from capsnet_jax.report.predict import predict
 from capsnet_jax.sweeps import records
 from capsnet_jax.sweeps.plan import load_data

@@ -11,7 +11,7 @@ import pytest
 from capsnet_jax import models
 from capsnet_jax.data import Dataset, Description
 from capsnet_jax.data.augment import to_targets
-from capsnet_jax.interpret import restore
+from capsnet_jax.interpret import network
 from capsnet_jax.models.convnets.vgg import VGG
 from capsnet_jax.overrides import build, override
 from capsnet_jax.sweeps import checkpoint, plan, records
@@ -131,7 +131,7 @@ def test_a_finished_run_keeps_them_and_is_restored_with_them(monkeypatch, tmp_pa
     assert np.abs(stats["stage1"]["norm1"]["mean"]).min() > 0
     images = jnp.asarray(bars.test.images, jnp.float32) / 255
     logits = models.apply(model, params, stats, images)["logits"]
-    restored = restore.restore(tmp_path, run.name)
+    restored = network.restore(tmp_path, run.name)
     np.testing.assert_allclose(restored.outputs(images)["logits"], logits, rtol=1e-5, atol=1e-6)
     fresh = jax.tree.map(jnp.ones_like, stats)
     assert np.abs(models.apply(model, params, fresh, images)["logits"] - logits).max() > 1e-3

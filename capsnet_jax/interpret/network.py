@@ -1,4 +1,4 @@
-"""A finished run's network, back from its record, and what is observed of it beside numbers."""
+"""A trained network, back from its run's record or from released weights, and what is observed beside numbers."""
 
 import functools
 import io
@@ -14,9 +14,11 @@ from flax import linen as nn
 from jaxtyping import Array, Num, PyTree
 
 from capsnet_jax import data, models
-from capsnet_jax.config import Config, ConfigError, Data
+from capsnet_jax.config import Config, ConfigError
 from capsnet_jax.data import Dataset, Description, Examples
 from capsnet_jax.data.augment import to_float
+from capsnet_jax.models import pretrained
+from capsnet_jax.models.forward import Forward, Normalize
 from capsnet_jax.models.summary import Outline, outline
 from capsnet_jax.overrides import build
 from capsnet_jax.sweeps import records
@@ -29,24 +31,23 @@ Observation = dict[str, np.ndarray]
 
 log = logging.getLogger(__name__)
 
-_apply = jax.jit(models.apply, static_argnums=0)
+_apply = jax.jit(lambda forward, images: forward(images))
 
 
 class LazyDataset(Dataset):
     """A data set whose images are loaded when they are first asked for; its description needs none."""
 
-    settings: Data
     described: Description
+    load: Callable[[], Dataset]
 
-    def __init__(self, settings: Data, described: Description):
+    def __init__(self, name: str, described: Description, load: Callable[[], Dataset]):
         # The base class is frozen.
-        vars(self).update(name=settings.dataset, label_names=described.label_names)
-        vars(self).update(settings=settings, described=described)
+        vars(self).update(name=name, label_names=described.label_names, described=described, load=load)
 
     @functools.cached_property
     def loaded(self) -> Dataset:
         """The data set itself."""
-        return load_data(self.settings)
+        return self.load()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -77,8 +78,9 @@ class Network(NamedTuple):
         model: the Flax module.
         params: its parameters.
         stats: its batch norms' running statistics; {} in a model without.
-        data: the data set, split as in the run.
-        record: of the run.
+        data: the data set, split as in the run; released weights come without images.
+        record: of the run; None of released weights.
+        normalize: what pixels in [0, 1] go through first; None: nothing.
     """
 
     config: Config
@@ -86,7 +88,18 @@ class Network(NamedTuple):
     params: PyTree
     stats: PyTree
     data: Dataset
-    record: Record
+    record: Record | None
+    normalize: Normalize | None = None
+
+    @property
+    def name(self) -> str:
+        """The run's name, or the model's."""
+        return self.config.model.name if self.record is None else self.record.name
+
+    @property
+    def forward(self) -> Forward:
+        """The network as a function of images in [0, 1] to {name: array}, as in evaluation."""
+        return Forward(self.model, {"params": self.params, "batch_stats": self.stats}, self.normalize)
 
     def outputs(self, images: Num[Array | np.ndarray, "batch height width channels"]) -> dict[str, Any]:
         """Return all outputs of the model, layer by layer, as in evaluation.
@@ -95,7 +108,7 @@ class Network(NamedTuple):
             images: pixels in [0, 1], or bytes as in the data set.
         """
         pixels = to_float(jnp.asarray(images)) if images.dtype == np.uint8 else jnp.asarray(images)
-        return _apply(self.model, self.params, self.stats, pixels)
+        return _apply(self.forward, pixels)
 
     def couplings(self, images: Num[Array | np.ndarray, "batch height width channels"]) -> Array:
         """Return the couplings after the last routing iteration: float[batch, inputs, classes].
@@ -145,11 +158,32 @@ def restore_record(record: Record) -> Network:
     config = _config(record)
     settings = config.data
     described = data.describe(settings.dataset, label_key=settings.label or None, transform=settings.transform)
-    dataset = LazyDataset(settings, described)
+    dataset = LazyDataset(settings.dataset, described, functools.partial(load_data, settings))
     model = models.build(config, dataset.classes)
     like = jax.eval_shape(lambda: models.init(model, jax.random.key(0), dataset.image_shape))
     params, stats = load_params(_params_path(record), *like)
     return Network(config, model, params, stats, dataset, record)
+
+
+def load_released(name: str | Path) -> Network:
+    """Load a net with the weights that somebody released.
+
+    Args:
+        name: "squeezenet", whose weights come with this package, or a file of torchvision's weights.
+
+    Raises:
+        ConfigError: there is no such net or file, or it holds other things.
+    """
+    weights = pretrained.load(name)
+    config = build({"model.name": weights.model})
+
+    def load() -> Dataset:
+        raise ConfigError(f"{weights.model} came without the images that it learned from; name a picture of yours")
+
+    described = Description(models.MODELS[weights.model].image_shape, weights.label_names)
+    dataset = LazyDataset("imagenet", described, load)
+    model = models.build(config, weights.classes)
+    return Network(config, model, weights.params, weights.stats, dataset, None, weights.normalize)
 
 
 def has_params(record: Record) -> bool:

@@ -9,8 +9,8 @@ import pytest
 
 from capsnet_jax import overrides
 from capsnet_jax.config import ConfigError
-from capsnet_jax.interpret import restore as module
-from capsnet_jax.interpret.restore import has_params, load_observation, restore, restore_record, save_observation
+from capsnet_jax.interpret import network as module
+from capsnet_jax.interpret.network import has_params, load_observation, restore, restore_record, save_observation
 from capsnet_jax.models.summary import outline
 from capsnet_jax.sweeps import records
 from capsnet_jax.sweeps.checkpoint import CheckpointError

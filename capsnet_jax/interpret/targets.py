@@ -1,0 +1,230 @@
+"""What is explained of a net: a class, a unit, a channel, a capsule's length or dimension, or any function.
+
+A target is a function of a net's outputs to scores[batch]. Methods also take a class, or one class an image, in its
+place. Those made here say by an array of numbers which one is meant, so that many targets share a compiled program and
+can be mapped over.
+"""
+
+import dataclasses
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+from jaxtyping import Array, Float, Int, Num
+
+from capsnet_jax.config import ConfigError
+from capsnet_jax.data.augment import to_float
+from capsnet_jax.interpret.program import Net, Outputs, check_layer
+from capsnet_jax.ops.squash import length
+
+SCORES = ("logits", "lengths", "output")  # what tells the classes, the first that a net has
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["index"], meta_fields=["score", "of"])
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A function of a net's outputs to one score an image.
+
+    Attributes:
+        score: (outputs, of, index) → scores[batch].
+        of: a layer's name, or what else `score` needs to know.
+        index: int[numbers] or int[batch, numbers], which one is meant.
+    """
+
+    score: Callable[[Outputs, Any, Array], Array]
+    of: Hashable
+    index: Int[Array, "*batch numbers"]
+
+    def __call__(self, outputs: Outputs) -> Float[Array, "batch"]:
+        """Return the score of every image."""
+        return self.score(outputs, self.of, self.index)
+
+
+Classes = int | Int[Array | np.ndarray, "..."] | Sequence[int]
+AnyTarget = Target | Callable[[Outputs], Array] | Classes | None
+
+
+def class_score(classes: Classes) -> Target:
+    """Return the target that is a class's score, or one class's of each image: its logit or its capsule's length."""
+    return _target(_class_score, "", classes)
+
+
+def channel(layer: str, channels: Classes) -> Target:
+    """Return the target that is the mean of a layer's channel over all positions."""
+    return _target(_channel, layer, channels)
+
+
+def unit(layer: str, units: Classes) -> Target:
+    """Return the target that is one unit: of a layer with positions, the middle one of that channel."""
+    return _target(_unit, layer, units)
+
+
+def unit_at(layer: str, row: int, column: int, channel: int) -> Target:
+    """Return the target that is one unit of a layer with positions."""
+    return Target(_unit_at, layer, jnp.array([row, column, channel]))
+
+
+def capsule_length(classes: Classes) -> Target:
+    """Return the target that is the length of a class capsule, |v_k|."""
+    return _target(_capsule_length, "capsules", classes)
+
+
+def capsule_contrast(classes: Classes) -> Target:
+    """Return the target that is the length of a class capsule less the mean length of all others.
+
+    (K |v_k| − Σ_j |v_j|) / (K − 1): an image that makes all capsules long does not help.
+    """
+    return _target(_capsule_contrast, "capsules", classes)
+
+
+def capsule_dimension(classes: Classes, dims: Classes) -> Target:
+    """Return the target that is one dimension of a class capsule, v_kd."""
+    pair = jnp.broadcast_arrays(jnp.asarray(classes), jnp.asarray(dims))
+    return Target(_capsule_dimension, "capsules", jnp.stack(pair, axis=-1))
+
+
+def prepare(
+    net: Net, images: Num[Array | np.ndarray, "batch height width channels"], target: AnyTarget = None
+) -> tuple[Partial | Any, Float[Array, "batch height width channels"], Target]:
+    """Make what a method is given into what a jitted function takes, and check it.
+
+    Args:
+        net: a function of images to {name: array}, or to scores[batch]; or what has such a function as `forward`.
+        images: pixels in [0, 1], or bytes.
+        target: see this module; None: the class that the net itself chooses for each image.
+
+    Returns:
+        The net as an argument of jitted functions, images as floats, and the target with an index for every image.
+
+    Raises:
+        ConfigError: images have no batch axis, or there is no such layer, unit or class.
+    """
+    net = as_argument(net)
+    images = to_float(jnp.asarray(images)) if images.dtype == np.uint8 else jnp.asarray(images)
+    if images.ndim != 4:
+        raise ConfigError(f"images are {list(images.shape)}; give [batch, height, width, channels]: one image is x[None]")
+    outputs = jax.eval_shape(_named, net, images)
+    if target is None:
+        target = _own(net, images, outputs)
+    elif not callable(target):
+        target = class_score(target)
+    elif not isinstance(target, Target):
+        target = Target(_custom, target, jnp.zeros(0, int))
+    _check(target, outputs)
+    index = jnp.broadcast_to(target.index, (len(images), target.index.shape[-1]))
+    return net, images, dataclasses.replace(target, index=index)
+
+
+def as_argument(net: Net) -> Any:
+    """Return a net as what a jitted function takes as an argument: its arrays are traced, the rest is its structure."""
+    net = getattr(net, "forward", net)
+    # A registered callable is its own pytree; a plain function is a leaf, which jit refuses.
+    return Partial(net) if jax.tree.leaves(net) == [net] else net
+
+
+def scores_of(outputs: Outputs) -> Float[Array, "batch classes"]:
+    """Return what tells a net's classes.
+
+    Raises:
+        ConfigError: its outputs name none of what is looked for.
+    """
+    return outputs[_scores(outputs)]
+
+
+def _scores(outputs: Outputs) -> str:
+    for name in SCORES:
+        if name in outputs:
+            return name
+    raise ConfigError(f"the net's outputs name no {', '.join(SCORES)}; give a target that is a function of them")
+
+
+def score(net: Net, target: Target, images: Float[Array, "batch height width channels"]) -> Float[Array, "batch"]:
+    """Return the target's score of every image."""
+    return target(_named(net, images))
+
+
+def _named(net: Net, images: Array) -> Outputs:
+    outputs = net(images)
+    return outputs if hasattr(outputs, "keys") else {"output": outputs}
+
+
+def _own(net: Net, images: Array, outputs: Outputs) -> Target:
+    if "output" in outputs and outputs["output"].ndim == 1:  # scores already
+        return Target(_custom, _output, jnp.zeros(0, int))
+    return class_score(jnp.argmax(scores_of(jax.jit(_named)(net, images)), axis=-1))
+
+
+def _output(outputs: Outputs) -> Array:
+    return outputs["output"]
+
+
+def _target(score: Callable[..., Array], of: str, index: Classes) -> Target:
+    return Target(score, of, jnp.asarray(index, jnp.int32)[..., None])
+
+
+def _check(target: Target, outputs: Outputs) -> None:
+    """Raise a ConfigError if a net has no such layer, unit or class."""
+    if target.score is _custom:
+        return
+    layer = str(target.of) or _scores(outputs)
+    check_layer(layer, outputs)
+    array = outputs[layer]
+    sizes = {
+        _unit_at: array.shape[1:],
+        _capsule_dimension: array.shape[1:],
+        _capsule_length: array.shape[1:2],
+        _capsule_contrast: array.shape[1:2],
+    }.get(target.score, array.shape[-1:])
+    for axis, size in enumerate(sizes):
+        used = np.asarray(target.index[..., axis])
+        if used.size and not (0 <= used.min() and used.max() < size):
+            bad = int(used.min()) if used.min() < 0 else int(used.max())
+            what = f"{target.of} has {size} units" if target.of else f"the net has {size} classes"
+            raise ConfigError(f"{what}, counted from 0, and no {bad}; name one of these")
+
+
+def _pick(values: Array, index: Array) -> Array:
+    """Return values[batch, index]: one index, or one for each image."""
+    index = jnp.broadcast_to(index, values.shape[:1])
+    return jnp.take_along_axis(values, index.reshape(-1, *[1] * (values.ndim - 1)), axis=1)[:, 0]
+
+
+def _class_score(outputs: Outputs, _: Any, index: Array) -> Array:
+    return _pick(scores_of(outputs), index[..., 0])
+
+
+def _channel(outputs: Outputs, layer: str, index: Array) -> Array:
+    means = outputs[layer].mean(axis=tuple(range(1, outputs[layer].ndim - 1)))
+    return _pick(means, index[..., 0])
+
+
+def _unit(outputs: Outputs, layer: str, index: Array) -> Array:
+    array = outputs[layer]
+    middle = array[(slice(None), *(size // 2 for size in array.shape[1:-1]))]
+    return _pick(middle, index[..., 0])
+
+
+def _unit_at(outputs: Outputs, layer: str, index: Array) -> Array:
+    return _pick(_pick(_pick(outputs[layer], index[..., 0]), index[..., 1]), index[..., 2])
+
+
+def _capsule_length(outputs: Outputs, of: str, index: Array) -> Array:
+    return _pick(length(outputs[of]), index[..., 0])
+
+
+def _capsule_contrast(outputs: Outputs, of: str, index: Array) -> Array:
+    lengths = length(outputs[of])
+    classes = lengths.shape[1]
+    return (classes * _pick(lengths, index[..., 0]) - lengths.sum(axis=1)) / (classes - 1)
+
+
+def _capsule_dimension(outputs: Outputs, of: str, index: Array) -> Array:
+    return _pick(_pick(outputs[of], index[..., 0]), index[..., 1])
+
+
+def _custom(outputs: Outputs, function: Callable[[Outputs], Array], _: Array) -> Array:
+    return function(outputs)
