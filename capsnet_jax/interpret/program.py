@@ -166,7 +166,7 @@ def _run_equation(equation: JaxprEqn, jaxpr: Jaxpr, inputs: Sequence[Any]) -> Se
     return jaxpr_as_fun(ClosedJaxpr(alone, []))(*given.values())
 
 
-def _relu_input(equation: JaxprEqn) -> Var | None:
+def _relu_input(equation: JaxprEqn) -> Var | Literal | None:
     """Return what goes into an equation that is a ReLU: max(x, 0), or a call of nothing else; None if it is none."""
     if equation.primitive.name == "max":
         zeros = [isinstance(v, Literal) and jnp.ndim(v.val) == 0 and v.val == 0 for v in equation.invars]

@@ -106,7 +106,9 @@ def prepare(
     net = as_argument(net)
     images = to_float(jnp.asarray(images)) if images.dtype == np.uint8 else jnp.asarray(images)
     if images.ndim != 4:
-        raise ConfigError(f"images are {list(images.shape)}; give [batch, height, width, channels]: one image is x[None]")
+        raise ConfigError(
+            f"images are {list(images.shape)}; give [batch, height, width, channels]: one image is x[None]"
+        )
     outputs = jax.eval_shape(_named, net, images)
     if target is None:
         target = _own(net, images, outputs)
@@ -173,18 +175,12 @@ def _check(target: Target, outputs: Outputs) -> None:
     layer = str(target.of) or _scores(outputs)
     check_layer(layer, outputs)
     array = outputs[layer]
-    sizes = {
-        _unit_at: array.shape[1:],
-        _capsule_dimension: array.shape[1:],
-        _capsule_length: array.shape[1:2],
-        _capsule_contrast: array.shape[1:2],
-    }.get(target.score, array.shape[-1:])
-    for axis, size in enumerate(sizes):
-        used = np.asarray(target.index[..., axis])
-        if used.size and not (0 <= used.min() and used.max() < size):
-            bad = int(used.min()) if used.min() < 0 else int(used.max())
+    numbers = target.index.shape[-1]
+    sizes = array.shape[1:] if numbers > 1 or layer == "capsules" else array.shape[-1:]
+    for size, used in zip(sizes, np.moveaxis(np.asarray(target.index), -1, 0), strict=False):
+        if bad := [int(k) for k in np.ravel(used) if not 0 <= k < size]:
             what = f"{target.of} has {size} units" if target.of else f"the net has {size} classes"
-            raise ConfigError(f"{what}, counted from 0, and no {bad}; name one of these")
+            raise ConfigError(f"{what}, counted from 0, and no {bad[0]}; name one of these")
 
 
 def _pick(values: Array, index: Array) -> Array:

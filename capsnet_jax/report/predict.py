@@ -63,7 +63,7 @@ def predict(image_path: Path | str, workdir: Path, *, invert: bool = False, as_i
     measure = "capsule length" if "lengths" in out else "probability"
     scores = np.asarray(out["lengths"] if "lengths" in out else jax.nn.softmax(out["logits"]))[0]
     drawing = np.asarray(out["reconstruction"])[0] if "reconstruction" in out else None
-    names, note = net.data.label_names, net.record.name
+    names, note = net.data.label_names, net.name
     figure = figures.prediction(picture.pixels / 255, drawing, scores, names, measure=measure, note=note)
     text = _describe(path, net, picture, scores, measure)
     return Prediction(text, figure, workdir / "figures" / f"prediction-{_legal(path.stem)}.png")
@@ -84,7 +84,7 @@ def _read(path: Path, settings: Data, *, invert: bool, as_is: bool) -> Picture:
 def _describe(path: Path, net: Network, picture: Picture, scores: Float[np.ndarray, "classes"], measure: str) -> str:
     """Return the class, the run that says so, what it was shown, and the score of every class."""
     names, order = net.data.label_names, np.argsort(-scores)
-    lines = [f"{path.name}: {names[order[0]]}", f"  by {net.record.name}", f"  picture: {picture.changes}"]
+    lines = [f"{path.name}: {names[order[0]]}", f"  by {net.name}", f"  picture: {picture.changes}"]
     lines += [f"  {measure} of each class:"]
     lines += [f"  {names[i]:<12} {scores[i]:.3f} {'█' * round(40 * scores[i])}" for i in order]
     return "\n".join(lines)

@@ -123,8 +123,12 @@ def test_targets():
 
 @pytest.mark.parametrize(
     ("target", "message"),
-    [(143, "143 classes, counted from 0, and no 143"), (targets.unit("hidden", -1), "hidden has 143 units.* no -1"), (targets.channel("hiden", 0), "did you mean 'hidden'")],
-)  # fmt: skip
+    [
+        (143, "143 classes, counted from 0, and no 143"),
+        (targets.unit("hidden", -1), "hidden has 143 units.* no -1"),
+        (targets.channel("hiden", 0), "did you mean 'hidden'"),
+    ],
+)
 def test_a_target_that_is_not_there_is_told(target, message):
     with pytest.raises(ConfigError, match=message):
         gradient(two_layers, IMAGES, target)
