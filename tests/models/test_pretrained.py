@@ -295,7 +295,7 @@ def test_what_pytorchs_safe_loader_refuses_is_refused(tmp_path):
         assert not re.search("\n|weights_only|trust", str(raised.value))
 
 
-@pytest.mark.parametrize(("name", "side"), [("resnet18", 64), ("densenet121", 64)])
+@pytest.mark.parametrize(("name", "side"), [("resnet18", 64), ("densenet121", 64), ("squeezenet1_1", 65)])
 def test_outputs_statistics_and_gradients_are_torchvisions(name, side):
     """`tests/peers/torchvision_parity.py` compares all of them, larger and in float32 too."""
     pytest.importorskip("torchvision", reason="torchvision is an optional peer: pip install -e '.[peers]'")
