@@ -12,7 +12,7 @@ import capsnet_jax.figures.style as style
 import capsnet_jax.figures.tiles as tiles
 
 PERCENTILE = 99
-SEQUENTIAL, SIGNED = "inferno", "bwr"
+SEQUENTIAL, SIGNED = "autumn_r", "bwr"
 _BAR = 1.0  # inches of a colour bar with its labels
 _PAIRS = 4  # of an image and its map in a row
 _LARGE = 64  # pixels; of larger images, half as many pairs
@@ -85,12 +85,11 @@ def blend(images: np.ndarray, maps: np.ndarray, *, signed: bool) -> np.ndarray:
     limit = np.percentile(size, PERCENTILE, axis=1)
     limit = np.where(limit > 0, limit, size.max(axis=1, initial=0))
     scaled = np.clip(np.nan_to_num(maps) / np.where(limit > 0, limit, 1)[:, None, None], -1, 1)
-    grey = np.clip(images, 0, 1).mean(axis=-1, keepdims=True)
-    if signed:
-        grey = 0.3 + 0.6 * grey  # red and blue are seen on it where it is black and where it is white
-        colours, opacity = mpl.colormaps[SIGNED](np.where(scaled < 0, 0.0, 1.0)), np.abs(scaled)[..., None]
-    else:
-        colours, opacity = mpl.colormaps[SEQUENTIAL](np.maximum(scaled, 0)), 0.6
+    scaled = scaled if signed else np.maximum(scaled, 0)
+    # Not from black to white, on both of which red and blue would be lost.
+    grey = 0.25 + 0.6 * np.clip(images, 0, 1).mean(axis=-1, keepdims=True)
+    colours = mpl.colormaps[SIGNED](np.where(scaled < 0, 0.0, 1.0)) if signed else mpl.colormaps[SEQUENTIAL](scaled)
+    opacity = 0.9 * np.abs(scaled)[..., None]
     return grey * (1 - opacity) + colours[..., :3] * opacity
 
 
