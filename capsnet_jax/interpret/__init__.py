@@ -10,10 +10,8 @@ from capsnet_jax.interpret.activity import (
     activations,
     capsule_activity,
     channel_activity,
-    crop_receptive_field,
     filters,
     strongest_channel,
-    top_images,
 )
 from capsnet_jax.interpret.attribution import gradient
 from capsnet_jax.interpret.capsule_dimensions import observe_dimensions
@@ -21,6 +19,7 @@ from capsnet_jax.interpret.couplings import observe_couplings
 from capsnet_jax.interpret.distortions import observe_distortions
 from capsnet_jax.interpret.network import Network, Observation, load_released, restore
 from capsnet_jax.interpret.receptive_field import receptive_field
+from capsnet_jax.interpret.strongest_images import crop_receptive_field, top_images
 
 __all__ = [
     "OBSERVATIONS",
