@@ -67,10 +67,10 @@ def overlay(
             raise ValueError(f"need one name an image, got {len(names)} for {len(pictures)}")
         above = None if names is None else [text for name in names for text in (str(name), "")]
         figure, axes = tiles.draw(stacked, columns=2 * pairs, names=above, right=right)
-    if False in kinds:
-        tiles.colour_bar(figure, axes, SEQUENTIAL, (0, 1), ["0", "most"])
-    if True in kinds:
-        tiles.colour_bar(figure, axes, SIGNED, (-1, 1), ["against", "0", "for"])
+    for diverges in sorted(kinds):
+        limits, labels = ((-1, 1), ["against", "0", "for"]) if diverges else ((0, 1), ["0", "most"])
+        colours = _paint(np.full((256, 1), 0.5), np.linspace(*limits, 256), signed=diverges)
+        tiles.colour_bar(figure, axes, mpl.colors.ListedColormap(colours), limits, labels)
     style.caption(figure, note, f"each map on its own scale, which ends at the {PERCENTILE}th percentile of its pixels")
     return figure
 
@@ -85,9 +85,13 @@ def blend(images: np.ndarray, maps: np.ndarray, *, signed: bool) -> np.ndarray:
     limit = np.percentile(size, PERCENTILE, axis=1)
     limit = np.where(limit > 0, limit, size.max(axis=1, initial=0))
     scaled = np.clip(np.nan_to_num(maps) / np.where(limit > 0, limit, 1)[:, None, None], -1, 1)
+    return _paint(np.clip(images, 0, 1).mean(axis=-1, keepdims=True), scaled, signed=signed)
+
+
+def _paint(grey: np.ndarray, scaled: np.ndarray, *, signed: bool) -> np.ndarray:
+    """Lay colours for values [...] in −1..1 over grey ones [..., 1] in 0..1; what is not signed is nothing below 0."""
     scaled = scaled if signed else np.maximum(scaled, 0)
-    # Not from black to white, on both of which red and blue would be lost.
-    grey = 0.25 + 0.6 * np.clip(images, 0, 1).mean(axis=-1, keepdims=True)
+    grey = 0.25 + 0.6 * grey  # on black and on white, red and blue would be lost
     colours = mpl.colormaps[SIGNED](np.where(scaled < 0, 0.0, 1.0)) if signed else mpl.colormaps[SEQUENTIAL](scaled)
     opacity = 0.9 * np.abs(scaled)[..., None]
     return grey * (1 - opacity) + colours[..., :3] * opacity
