@@ -6,13 +6,36 @@ function of a network, and one line in OBSERVATIONS.
 
 from collections.abc import Callable
 
+from capsnet_jax.interpret.activity import (
+    activations,
+    capsule_activity,
+    channel_activity,
+    filters,
+    strongest_channel,
+)
 from capsnet_jax.interpret.attribution import gradient
 from capsnet_jax.interpret.capsule_dimensions import observe_dimensions
 from capsnet_jax.interpret.couplings import observe_couplings
 from capsnet_jax.interpret.distortions import observe_distortions
 from capsnet_jax.interpret.network import Network, Observation, load_released, restore
+from capsnet_jax.interpret.receptive_field import receptive_field
+from capsnet_jax.interpret.strongest_images import crop_receptive_field, top_images
 
-__all__ = ["OBSERVATIONS", "Network", "gradient", "load_released", "restore"]
+__all__ = [
+    "OBSERVATIONS",
+    "Network",
+    "activations",
+    "capsule_activity",
+    "channel_activity",
+    "crop_receptive_field",
+    "filters",
+    "gradient",
+    "load_released",
+    "receptive_field",
+    "restore",
+    "strongest_channel",
+    "top_images",
+]
 
 OBSERVATIONS: dict[str, Callable[[Network], Observation]] = {
     "capsule_dimensions": observe_dimensions,
