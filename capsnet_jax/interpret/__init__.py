@@ -10,9 +10,22 @@ from capsnet_jax.interpret.attribution import gradient
 from capsnet_jax.interpret.capsule_dimensions import observe_dimensions
 from capsnet_jax.interpret.couplings import observe_couplings
 from capsnet_jax.interpret.distortions import observe_distortions
+from capsnet_jax.interpret.dreams import deep_dream, dream_from_noise
+from capsnet_jax.interpret.feature_visualization import visualize
+from capsnet_jax.interpret.inversion import invert
 from capsnet_jax.interpret.network import Network, Observation, load_released, restore
 
-__all__ = ["OBSERVATIONS", "Network", "gradient", "load_released", "restore"]
+__all__ = [
+    "OBSERVATIONS",
+    "Network",
+    "deep_dream",
+    "dream_from_noise",
+    "gradient",
+    "invert",
+    "load_released",
+    "restore",
+    "visualize",
+]
 
 OBSERVATIONS: dict[str, Callable[[Network], Observation]] = {
     "capsule_dimensions": observe_dimensions,
