@@ -13,7 +13,7 @@ from capsnet_jax.config import ConfigError, check_word
 from capsnet_jax.data.augment import to_float
 from capsnet_jax.interpret.program import Net, check_layer
 from capsnet_jax.interpret.routing_diagnostics import DEAD
-from capsnet_jax.interpret.targets import _named, as_argument
+from capsnet_jax.interpret.targets import named_outputs, as_argument
 from capsnet_jax.ops.squash import length
 
 Images = Num[Array | np.ndarray, "images height width channels"]
@@ -165,7 +165,7 @@ def capsule_activity(net: Net, images: Images, *, chunk: int = 64) -> dict[str, 
 def _outputs(net: Any, images: Images) -> dict[str, Any]:
     """Return the shapes of a net's outputs for one image."""
     shape = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
-    return jax.eval_shape(partial(_named, net), shape)
+    return jax.eval_shape(partial(named_outputs, net), shape)
 
 
 def checked(net: Net, images: Images, layer: str) -> Any:
@@ -196,7 +196,7 @@ def _to_pixels(images: Array) -> Array:
 @partial(jax.jit, static_argnames="layer")
 def run_layer(net: Any, images: Array, layer: str) -> Array:
     """Return what a layer makes of images, which may be bytes."""
-    return _named(net, _to_pixels(images))[layer]
+    return named_outputs(net, _to_pixels(images))[layer]
 
 
 def by_unit(array: Array, by_length: bool) -> Array:
@@ -219,7 +219,7 @@ def _extremes(net: Any, images: Array, layer: str, count: Array) -> tuple[Array,
 @jax.jit
 def _capsules(net: Any, images: Array, count: Array) -> dict[str, tuple[Array, Array]]:
     """Return greatest lengths and summed shares of primary and of class capsules."""
-    out = _named(net, _to_pixels(images))
+    out = named_outputs(net, _to_pixels(images))
     counts = (jnp.arange(len(images)) < count)[:, None]
     primary, classes = (jnp.where(counts, length(out[name]), 0) for name in ("primary", "capsules"))
     sent = out["couplings"] * primary[:, :, None]

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Num
 
 from capsnet_jax.interpret.activity import Images, by_unit, checked, equal_chunks, run_layer
 from capsnet_jax.interpret.program import Net
-from capsnet_jax.interpret.receptive_field import ReceptiveField
+from capsnet_jax.interpret.receptive_fields import ReceptiveField
 
 GREY = 0.5  # outside of an image
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from capsnet_jax.figures import overlay
-from capsnet_jax.figures.overlay import blend
+from capsnet_jax.figures.overlays import blend
 
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.random((3, 28, 28, 1))

@@ -10,9 +10,9 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 from capsnet_jax.config import ConfigError
 from capsnet_jax.interpret.program import CALLS, Net, check_layer
 from capsnet_jax.interpret.receptive_rules import ELEMENTWISE, RULES, Axis, Seen
-from capsnet_jax.interpret.targets import _named, as_argument
+from capsnet_jax.interpret.targets import named_outputs, as_argument
 
-_CALLS = (*CALLS, "remat2")
+
 _Fields = tuple[Axis, ...] | None  # along rows and columns of the image; None: nothing of it is seen
 
 
@@ -45,8 +45,8 @@ def receptive_field(net: Net, image_shape: tuple[int, int, int], layer: str) -> 
     """
     net = as_argument(net)
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    check_layer(layer, jax.eval_shape(_named, net, image))
-    program = jax.make_jaxpr(lambda net, image: _named(net, image)[layer])(net, image)
+    check_layer(layer, jax.eval_shape(named_outputs, net, image))
+    program = jax.make_jaxpr(lambda net, image: named_outputs(net, image)[layer])(net, image)
     *variables, _ = program.jaxpr.invars
     pixels = tuple(Seen(axis, 1, image.shape[axis], 1, 0, 0) for axis in (1, 2))
     [fields] = _walk(program, [*(None for _ in variables), pixels])
@@ -77,7 +77,7 @@ def _walk(program: ClosedJaxpr | Jaxpr, arguments: Sequence[_Fields]) -> list[_F
 def _step(equation: JaxprEqn, inputs: Sequence[_Fields]) -> Sequence[_Fields]:
     """Return what the outputs of one equation see."""
     name, params = equation.primitive.name, equation.params
-    if name in _CALLS:
+    if name in CALLS:
         return _walk(next(v for v in params.values() if isinstance(v, ClosedJaxpr | Jaxpr)), inputs)
     if name == "cond" and inputs[0] is None:
         # Of the algorithms for several platforms, the last is the plain form.

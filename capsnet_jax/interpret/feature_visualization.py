@@ -1,0 +1,191 @@
+"""The image that a target likes best: of a class, a channel, a unit, a capsule, one dimension of a capsule."""
+
+import dataclasses
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from capsnet_jax.config import ConfigError
+from capsnet_jax.interpret.chunks import map_chunks
+from capsnet_jax.interpret.image_parameters import (
+    Movements,
+    draw_spectrum,
+    move,
+    movements_for,
+    spectrum_to_values,
+    to_image,
+)
+from capsnet_jax.interpret.program import Net, Outputs, before_relu, check_layer
+from capsnet_jax.interpret.targets import AnyTarget, Target, named_outputs, prepare, score
+
+LEAK = 0.01  # what is left of a negative input of the target's ReLU
+
+Shape = tuple[int, int, int]
+
+
+class Visualization(NamedTuple):
+    """Images made for targets, those of the first target first.
+
+    Attributes:
+        images: pixels in [0, 1].
+        scores: each image's score at its target, as the net gives it for that very image.
+    """
+
+    images: Float[Array, "images height width channels"]
+    scores: Float[Array, "images"]
+
+
+class _Settings(NamedTuple):
+    shape: Shape
+    steps: int
+    learning_rate: float
+    movements: Movements
+    variants: int
+    diversity: float
+    layer: str | None
+
+
+def visualize(
+    net: Net,
+    target: AnyTarget,
+    *,
+    key: PRNGKeyArray,
+    shape: Shape,
+    steps: int = 512,
+    learning_rate: float = 0.05,
+    movements: Movements | None = None,
+    variants: int = 1,
+    diversity: float = 1.0,
+    layer: str | None = None,
+    chunk: int = 16,
+) -> Visualization:
+    """Make the image that a target likes best, for each of several targets at once.
+
+    Adam on a spectrum; in every step the image is moved a little. The ReLU of a layer whose channel or unit
+    is optimised leaks meanwhile, so that one that is off has a gradient too.
+
+    Args:
+        net: a network, or any function of images to {name: array}.
+        target: a class, a `targets.Target`, or a function of the outputs to scores[batch]. An array of classes, or of
+            numbers given to a target, is as many targets.
+        key: the source of the first spectra and of the movements.
+        shape: (height, width, channels) of the images; the net must take them.
+        steps: of Adam.
+        learning_rate: of Adam.
+        movements: how far images are moved; None: as their size asks for.
+        variants: images of each target, kept apart in what `layer` shows.
+        diversity: how much this counts beside the score: 1 is as much.
+        layer: of positions and channels, in which variants are kept apart; None: the target's.
+        chunk: targets at a time.
+
+    Raises:
+        ConfigError: there is no such layer, unit or class, or variants have no layer to differ in.
+
+    Source: Olah, Mordvintsev and Schubert 2017 (distill.pub/2017/feature-visualization).
+    """
+    net, images, target = prepare(net, jnp.zeros((_count(target), *shape)), target)
+    if variants > 1:
+        layer = _layer_to_differ_in(layer or str(target.of), jax.eval_shape(partial(named_outputs, net), images))
+    movements = movements or movements_for(shape)
+    settings = _Settings(shape, steps, learning_rate, movements, variants, diversity, layer)
+    return _visualize(net, target, key, settings=settings, chunk=chunk)
+
+
+def _count(target: AnyTarget) -> int:
+    """Return how many targets one is."""
+    if callable(target) and not isinstance(target, Target):
+        return 1
+    index = target.index if isinstance(target, Target) else jnp.asarray(target)[..., None]
+    return len(index) if index.ndim > 1 else 1
+
+
+def _layer_to_differ_in(layer: str, outputs: Outputs) -> str:
+    """Return the layer; raise a ConfigError if there is none with positions of that name."""
+    check_layer(layer, outputs)
+    if outputs[layer].ndim != 4:
+        raise ConfigError(f"variants are kept apart in a layer with positions; {layer} has none: name another layer")
+    return layer
+
+
+@partial(jax.jit, static_argnames=("settings", "chunk"))
+def _visualize(net: Any, targets: Target, key: PRNGKeyArray, *, settings: _Settings, chunk: int) -> Visualization:
+    variants = settings.variants
+
+    def of_targets(which: Array, _: Array) -> Visualization:
+        target = dataclasses.replace(targets, index=jnp.repeat(targets.index[which], variants, axis=0))
+        # Numbered, so that a target's images do not hang on which others share its chunk.
+        numbers = (which[:, None] * variants + jnp.arange(variants)).reshape(-1)
+        keys = jax.vmap(partial(jax.random.fold_in, key))(numbers)
+        images = _optimise(net, target, keys, settings)
+        scores = score(net, target, images)
+        return Visualization(images.reshape(-1, variants, *settings.shape), scores.reshape(-1, variants))
+
+    found = map_chunks(of_targets, len(targets.index), 1, chunk)
+    return Visualization(found.images.reshape(-1, *settings.shape), found.scores.reshape(-1))
+
+
+def _optimise(
+    net: Net, target: Target, keys: PRNGKeyArray, settings: _Settings
+) -> Float[Array, "images height width channels"]:
+    """Return the image that is optimised for each key."""
+    shape, variants = settings.shape, settings.variants
+    optimizer = optax.adam(settings.learning_rate)
+    tapped = partial(_leaking, net, target.of) if isinstance(target.of, str) and target.of else partial(named_outputs, net)
+
+    def render(spectra: Array) -> Array:
+        return jax.vmap(lambda spectrum: to_image(spectrum_to_values(spectrum, shape)))(spectra)
+
+    def judge(spectra: Array, keys: PRNGKeyArray) -> tuple[Array, Array]:
+        images = jax.vmap(partial(move, movements=settings.movements))(keys, render(spectra))
+        outputs = tapped(images)
+        unlike = -_likeness(outputs[str(settings.layer)], variants) if variants > 1 else jnp.zeros(())
+        return target(outputs).sum(), unlike
+
+    def step(state: Any, t: Array) -> tuple[Any, None]:
+        spectra, moments = state
+        moving = jax.vmap(lambda key: jax.random.fold_in(key, t))(keys)
+        _, pull = jax.vjp(lambda spectra: judge(spectra, moving), spectra)
+        uphill = _unit_norm(pull((1.0, 0.0))[0])
+        if variants > 1:
+            uphill += settings.diversity * _unit_norm(pull((0.0, 1.0))[0])
+        updates, moments = optimizer.update(-uphill, moments)
+        return (spectra + updates, moments), None
+
+    spectra = jax.vmap(lambda key: draw_spectrum(jax.random.fold_in(key, settings.steps), shape))(keys)
+    (spectra, _), _ = jax.lax.scan(step, (spectra, optimizer.init(spectra)), jnp.arange(settings.steps))
+    return render(spectra)
+
+
+def _leaking(net: Net, layer: str, images: Array) -> Outputs:
+    """Return the net's outputs, and of a layer behind a ReLU what a leaky one would give.
+
+    A unit that is off has a gradient then, and still counts for little beside one that is on: the mean of what goes
+    into the ReLU is often largest for an image of nothing.
+    """
+    before = named_outputs(before_relu(net, layer), images)
+    is_off = (named_outputs(net, images)[layer] == 0) & (before[layer] < 0)
+    return {**before, layer: jnp.where(is_off, LEAK * before[layer], before[layer])}
+
+
+def _likeness(activations: Float[Array, "images height width channels"], variants: int) -> Float[Array, ""]:
+    """Return the cosines between the Gram matrices of every two variants of a target, summed."""
+    _, height, width, channels = activations.shape
+    flat = activations.reshape(-1, variants, height * width, channels)
+    grams = jnp.einsum("tvpc,tvpd->tvcd", flat, flat).reshape(len(flat), variants, -1)
+    grams = _unit_norm(grams.reshape(-1, channels**2)).reshape(grams.shape)
+    return jnp.einsum("tvg,twg->", grams, grams) - jnp.sum(grams**2)
+
+
+def _unit_norm(arrays: Float[Array, "batch *rest"]) -> Float[Array, "batch *rest"]:
+    """Return arrays over their norms, one for each of the batch; zeros stay zeros.
+
+    So a score of any scale, and a squash that lets little through, gives steps of the same size.
+    """
+    largest = jnp.abs(arrays).max(axis=tuple(range(1, arrays.ndim)), keepdims=True)
+    scaled = arrays / jnp.where(largest > 0, largest, 1)  # squares of small numbers would be zero
+    squares = jnp.sum(scaled**2, axis=tuple(range(1, arrays.ndim)), keepdims=True)  # at least 1, unless all are zeros
+    return scaled / jnp.sqrt(jnp.maximum(squares, 1))
