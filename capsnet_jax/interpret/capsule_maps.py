@@ -1,6 +1,5 @@
 """Heat maps of what capsules couple: which parts of an image a class capsule is made of, iteration by iteration."""
 
-import math
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -214,9 +213,8 @@ def _strengths(
             capsules = jnp.take_along_axis(trace.capsules, of_class[:, None, None, None], axis=2)[:, :, 0]
             return couplings * jnp.einsum("bik,ibkd,btd->bti", primary, weights, capsules)
         if kind == "difference":
-            # Couplings add up to a whole number; rounded, as a map of nothing but rounding errors has an order too.
-            total = jnp.round(trace.couplings.sum(axis=(-2, -1)))
-            couplings -= (total / math.prod(trace.couplings.shape[-2:]))[..., None]
+            # Their mean is one over a whole number; rounded, as a map of nothing but rounding errors has an order too.
+            couplings -= 1 / jnp.round(1 / trace.couplings.mean(axis=(-2, -1)))[..., None]
         return couplings * length(primary)[:, None]
 
     return map_chunks(evaluate, len(images), 1, chunk)[:, 0]
