@@ -311,9 +311,20 @@ def _predict(options: flags.FlagValues) -> None:
     from capsnet_jax.report.predict import predict
 
     _start_jax()
-    prediction = predict(options.predict, _workdir(options), invert=options.invert, as_is=options.as_is)
+    net, folder = _network(options)
+    prediction = predict(options.predict, net, folder, invert=options.invert, as_is=options.as_is)
     print(prediction.text, flush=True)  # also if the figure cannot be saved
     print(prediction.save())
+
+
+def _network(options: flags.FlagValues) -> tuple[Any, Path]:
+    """Return the network that --model or --workdir names, and the folder of its pictures."""
+    from capsnet_jax.interpret.network import load_released, restore
+
+    if options.model is None:
+        return restore(_workdir(options)), _workdir(options) / "figures"
+    net = load_released(os.path.expanduser(options.model))
+    return net, (Path("runs") / net.name if options.workdir is None else _workdir(options)) / "figures"
 
 
 def _describe(options: flags.FlagValues) -> None:
@@ -443,13 +454,13 @@ TASKS: dict[str, tuple[Callable[[flags.FlagValues], None], tuple[str, ...]]] = {
     "list": (_list, ()),
     "settings": (_settings, ("experiment", "dataset", "preset", "set", "sweep", "baseline")),
     "describe": (_describe, ("dataset", "set")),
-    "predict": (_predict, ("experiment", "workdir", "invert", "as_is")),
+    "predict": (_predict, ("experiment", "workdir", "model", "invert", "as_is")),
     "report": (_report, ("workdir",)),
     "figures_only": (_figures_only, ("experiment", "workdir", "baseline", "figure_format")),
 }
 MEASURE_FLAGS = ("experiment", "dataset", "preset", "set", "sweep", "workdir", "figure_format")
 RUN_FLAGS = (*MEASURE_FLAGS, "baseline", "seeds", "first_seed", "across", "rerun")
-ALL_FLAGS = (*TASKS, *RUN_FLAGS, "invert", "as_is")
+ALL_FLAGS = (*TASKS, *RUN_FLAGS, "model", "invert", "as_is")
 
 REMEDIES = {
     errno.ENOSPC: "make room",

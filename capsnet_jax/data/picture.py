@@ -189,6 +189,9 @@ def _crop(pixels: np.ndarray, ratio: float) -> np.ndarray:
 
 
 def _scale(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return uint8[height, width, 1 or 3] scaled to (width, height)."""
+    """Return uint8[height, width, 1 or 3] scaled to (width, height), bilinearly, as photographs are for ImageNet's nets.
+
+    Of a smaller picture, every pixel is a mean over the part of the larger one that it stands for.
+    """
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-    return np.atleast_3d(np.asarray(image.resize(size)))
+    return np.atleast_3d(np.asarray(image.resize(size, Image.Resampling.BILINEAR)))

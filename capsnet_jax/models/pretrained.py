@@ -97,8 +97,9 @@ def load_torchvision(path: str | Path) -> Weights:
     """Read a state dictionary of torchvision's AlexNet, VGG, GoogLeNet, SqueezeNet 1.1, ResNet or DenseNet.
 
     Its names and shapes say which of them it is, and of how many classes. Images of 224×224 pixels in [0, 1]
-    have to go through `imagenet_normalized` before these weights see them. A GoogLeNet saved without its auxiliary
-    classifiers has no parameters for ours either: it can be evaluated, and trained with `auxiliary=False`.
+    have to go through `imagenet_normalized` before these weights see them; for the GoogLeNet that torchvision released,
+    whose `transform_input` undoes that, through `centered`. A GoogLeNet saved without its auxiliary classifiers has no
+    parameters for ours either: it can be evaluated, and trained with `auxiliary=False`.
 
     Arrays of less than float32 become float32. Of a training's checkpoint the model is read, not its running mean
     (`model_ema`). Prefixes of what wraps a net, as `module.`, make no difference.
@@ -151,13 +152,19 @@ def load_torchvision(path: str | Path) -> Weights:
         raise PretrainedError(
             f"{path} looks like torchvision's {name}, but also has {unused[0]}; only its own are known"
         )
-    return Weights(name, classes, params, stats, imagenet_normalized, label_names(classes))
+    normalize = centered if name == "googlenet_bn" else imagenet_normalized
+    return Weights(name, classes, params, stats, normalize, label_names(classes))
 
 
 def imagenet_normalized(images: Float[Array, "*batch height width 3"]) -> Float[Array, "*batch height width 3"]:
     """Normalize pixels in [0, 1] for torchvision's weights: each colour less its mean, over its standard deviation."""
     mean, std = (jnp.array(values, images.dtype).reshape((1,) * (images.ndim - 1) + (3,)) for values in (MEAN, STD))
     return (images - mean) / std
+
+
+def centered(images: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Scale pixels in [0, 1] to [−1, 1], as the GoogLeNet that torchvision released was trained on them."""
+    return 2 * images - 1
 
 
 def label_names(classes: int) -> tuple[str, ...]:

@@ -12,11 +12,11 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from capsnet_jax import data, figures
-from capsnet_jax.config import Data
 from capsnet_jax.data.picture import Picture, read
 from capsnet_jax.data.transform import TRANSFORMS
-from capsnet_jax.interpret.network import Network, restore
+from capsnet_jax.interpret.network import Network
 
+LISTED = 20  # classes, the most probable ones
 LONGEST_STEM = 100  # bytes of a picture's name in the figure's; file systems take 255 for all of it
 
 
@@ -42,23 +42,24 @@ class Prediction(NamedTuple):
         return figures.save(self.figure, self.path)
 
 
-def predict(image_path: Path | str, workdir: Path, *, invert: bool = False, as_is: bool = False) -> Prediction:
-    """Classify a picture with the workdir's best run (least validation error).
+def predict(
+    image_path: Path | str, net: Network, folder: Path, *, invert: bool = False, as_is: bool = False
+) -> Prediction:
+    """Classify a picture.
 
     Args:
         image_path: any picture that Pillow reads; it is brought into the form of the images that the model was trained
             on, as `capsnet_jax.data.picture.read` says. `~` stands for the home directory.
-        workdir: holds finished runs.
+        net: the network.
+        folder: where the figure belongs.
         invert: the picture is dark on light. For drawings, as digits are, that is found out if this is false.
         as_is: only scale the picture to the size and colours of the model's images.
 
     Raises:
-        ConfigError: no finished run.
         DataError: no readable picture.
     """
     path = Path(os.path.expanduser(image_path))
-    net = restore(workdir)
-    picture = _read(path, net.config.data, invert=invert, as_is=as_is)
+    picture = read_picture(path, net, invert=invert, as_is=as_is)
     out = net.outputs(picture.pixels[None])
     measure = "capsule length" if "lengths" in out else "probability"
     scores = np.asarray(out["lengths"] if "lengths" in out else jax.nn.softmax(out["logits"]))[0]
@@ -66,11 +67,18 @@ def predict(image_path: Path | str, workdir: Path, *, invert: bool = False, as_i
     names, note = net.data.label_names, net.name
     figure = figures.prediction(picture.pixels / 255, drawing, scores, names, measure=measure, note=note)
     text = _describe(path, net, picture, scores, measure)
-    return Prediction(text, figure, workdir / "figures" / f"prediction-{_legal(path.stem)}.png")
+    return Prediction(text, figure, folder / f"prediction-{legal_name(path.stem)}.png")
 
 
-def _read(path: Path, settings: Data, *, invert: bool, as_is: bool) -> Picture:
-    """Read a picture as the data set has its images, then transform it as all of them were."""
+def read_picture(path: Path, net: Network, *, invert: bool = False, as_is: bool = False) -> Picture:
+    """Read a picture as a network's data set has its images, then transform it as all of them were.
+
+    Raises:
+        DataError: no readable picture.
+    """
+    if net.record is None:
+        return read(path, net.data.image_shape, invert=invert, as_is=as_is)
+    settings = net.config.data
     transform = "none" if as_is else settings.transform
     before = settings.transform if as_is else "none"
     shape = data.describe(settings.dataset, label_key=settings.label or None, transform=before).image_shape
@@ -85,12 +93,14 @@ def _describe(path: Path, net: Network, picture: Picture, scores: Float[np.ndarr
     """Return the class, the run that says so, what it was shown, and the score of every class."""
     names, order = net.data.label_names, np.argsort(-scores)
     lines = [f"{path.name}: {names[order[0]]}", f"  by {net.name}", f"  picture: {picture.changes}"]
-    lines += [f"  {measure} of each class:"]
-    lines += [f"  {names[i]:<12} {scores[i]:.3f} {'█' * round(40 * scores[i])}" for i in order]
+    most = f" ({LISTED} of {len(order)})" if len(order) > LISTED else ""
+    lines += [f"  {measure} of each class{most}:"]
+    width = max(12, *(len(names[i]) for i in order[:LISTED]))
+    lines += [f"  {names[i]:<{width}} {scores[i]:.3f} {'█' * round(40 * scores[i])}" for i in order[:LISTED]]
     return "\n".join(lines)
 
 
-def _legal(stem: str) -> str:
+def legal_name(stem: str) -> str:
     """Return a file's name as one that every file system takes; a name that was cut ends in a digest of all of it."""
     legal = re.sub(r"[^\w.-]", "_", stem)
     if len(legal.encode()) <= LONGEST_STEM:

@@ -145,7 +145,7 @@ def test_an_images_scores_do_not_depend_on_its_batch(name, images):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(n, marks=pytest.mark.slow) if n in ("googlenet_bn", "resnet50", "densenet121") else n
+        pytest.param(n, marks=pytest.mark.slow) if n in ("googlenet_bn", "squeezenet", "resnet50", "densenet121") else n
         for n in TESTED
     ],
 )

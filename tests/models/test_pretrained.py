@@ -1,6 +1,7 @@
 """State dictionaries made of random numbers, name by name as torchvision has them."""
 
 import argparse
+import hashlib
 import json
 import re
 import sys
@@ -14,8 +15,10 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
 from capsnet_jax import models
-from capsnet_jax.models import state_dict, torchvision_names
+from capsnet_jax.config import ConfigError
+from capsnet_jax.models import pretrained, state_dict, torchvision_names
 from capsnet_jax.models.convnets.googlenet import INCEPTIONS
+from capsnet_jax.models.convnets.squeezenet import FIRES
 from capsnet_jax.models.pretrained import PretrainedError, imagenet_normalized, load_torchvision
 
 RNG = np.random.default_rng(0)
@@ -65,6 +68,22 @@ def googlenet(classes=3, heads=True):
     return state | {"fc.weight": array(classes, 1024), "fc.bias": array(classes)}
 
 
+def squeezenet(classes=3):
+    """By hand from torchvision's definition: poolings are 2, 5 and 8."""
+    state = {"features.0.weight": array(64, 3, 3, 3), "features.0.bias": array(64)}
+    width = 64
+    for position, (few, many) in zip((3, 4, 6, 7, 9, 10, 11, 12), FIRES.values(), strict=True):
+        at = f"features.{position}"
+        for name, shape in {
+            "squeeze": (few, width, 1, 1),
+            "expand1x1": (many, few, 1, 1),
+            "expand3x3": (many, few, 3, 3),
+        }.items():
+            state |= {f"{at}.{name}.weight": array(*shape), f"{at}.{name}.bias": array(shape[0])}
+        width = 2 * many
+    return state | {"classifier.1.weight": array(classes, 512, 1, 1), "classifier.1.bias": array(classes)}
+
+
 @pytest.fixture(scope="module")
 def residual(tmp_path_factory):
     state, path = resnet18(), tmp_path_factory.mktemp("weights") / "resnet18.safetensors"
@@ -99,7 +118,7 @@ def test_a_layer_that_flattens_sees_pixels_before_channels(heads, tmp_path):
     state, path = googlenet(heads=heads), tmp_path / "googlenet.safetensors"
     save_file(state, path)
     weights = load_torchvision(path)
-    assert weights.model == "googlenet_bn"
+    assert (weights.model, weights.normalize) == ("googlenet_bn", pretrained.centered)
     assert {"aux1", "aux2"} & set(weights.params) == ({"aux1", "aux2"} if heads else set())
     if heads:
         ours, theirs = weights.params["aux2"]["fc"]["kernel"], state["aux2.fc1.weight"]
@@ -107,6 +126,59 @@ def test_a_layer_that_flattens_sees_pixels_before_channels(heads, tmp_path):
             assert ours[(row * 4 + column) * 128 + channel, unit] == theirs[unit, channel * 16 + row * 4 + column]
     project = weights.params["inception4c"]["project"]["conv"]["kernel"]
     np.testing.assert_array_equal(project[0, 0], state["inception4c.branch4.1.conv.weight"][:, :, 0, 0].T)
+
+
+def test_squeezenets_classes_are_a_convolutions(tmp_path):
+    state, path = squeezenet(), tmp_path / "squeezenet.safetensors"
+    save_file(state, path)
+    weights = load_torchvision(path)
+    assert (weights.model, weights.classes, weights.stats) == ("squeezenet", 3, {})
+    assert weights.params["conv10"]["kernel"][0, 0, 500, 2] == state["classifier.1.weight"][2, 500, 0, 0]
+    assert weights.params["conv1"]["kernel"][2, 0, 1, 63] == state["features.0.weight"][63, 1, 2, 0]
+    np.testing.assert_array_equal(weights.params["fire4"]["squeeze"]["bias"], state["features.6.squeeze.bias"])
+    kernel, theirs = weights.params["fire9"]["expand3x3"]["kernel"], state["features.12.expand3x3.weight"]
+    assert kernel[0, 2, 7, 255] == theirs[255, 7, 0, 2]
+    assert sum(leaf.size for leaf in jax.tree.leaves(weights.params)) == sum(leaf.size for leaf in state.values())
+    save_file(state | {"classifier.1.weight": array(3, 512)}, path)
+    with pytest.raises(
+        PretrainedError, match=r"its classifier\.1\.weight is \[3, 512\], which does not make our \[1, 1"
+    ):
+        load_torchvision(path)
+    # The release 1.0 pools elsewhere.
+    old = {f"features.{position}.squeeze.weight": array(1, 1, 1, 1) for position in (3, 4, 5, 7, 8, 9, 10, 12)}
+    old |= {"features.0.weight": array(96, 3, 7, 7), "classifier.1.weight": array(3, 512, 1, 1)}
+    assert torchvision_names.recognize(old) is None
+
+
+def test_a_net_is_loaded_by_its_name_or_from_a_file(residual, tmp_path):
+    own = pretrained.load("squeezenet")
+    assert (own.model, own.classes, own.normalize, len(own.label_names)) == ("squeezenet", 1000, None, 1000)
+    assert [own.label_names[k] for k in (0, 207, 999)] == ["tench", "golden retriever", "toilet tissue"]
+    weights = pretrained.load(residual[1])
+    assert (weights.model, weights.normalize) == ("resnet18", imagenet_normalized)
+    assert weights.label_names == ("class 0", "class 1", "class 2")
+    for missing in ("vgg_d", "squeezenet.zip", tmp_path):
+        with pytest.raises(
+            ConfigError, match=r"^there are no weights called .*: give squeezenet, .* of torchvision's alexnet_single, "
+        ) as raised:
+            pretrained.load(missing)
+        assert "\n" not in str(raised.value)
+    with pytest.raises(PretrainedError, match=r"^there is no file .*x\.pth"):
+        pretrained.load(str(tmp_path / "x.pth"))
+
+
+def test_shipped_weights_are_as_they_were_shipped(tmp_path, monkeypatch):
+    shipped = (pretrained.SHIPPED / "squeezenet.safetensors").read_bytes()
+    assert f"`{hashlib.sha256(shipped).hexdigest()}`" in (pretrained.SHIPPED / "README.md").read_text()
+    monkeypatch.setattr(pretrained, "SHIPPED", tmp_path)
+    with pytest.raises(PretrainedError, match=r"^.*squeezenet\.safetensors is missing; install capsnet_jax again$"):
+        pretrained.load("squeezenet")
+    turned = bytearray(shipped)
+    turned[-1] ^= 1
+    for damaged in (shipped[:-1], bytes(turned)):
+        (tmp_path / "squeezenet.safetensors").write_bytes(damaged)
+        with pytest.raises(PretrainedError, match=r"^.*squeezenet\.safetensors is damaged; install capsnet_jax again$"):
+            pretrained.load("squeezenet")
 
 
 # By hand from the papers' tables: positions of convolutions among torchvision's features; between them are poolings
@@ -235,6 +307,9 @@ def test_images_are_normalized_by_colour():
     images[1] = 1
     expected = [[-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225], [0.515 / 0.229, 0.544 / 0.224, 0.594 / 0.225]]
     np.testing.assert_allclose(imagenet_normalized(jax.numpy.asarray(images))[:, 0, 0], expected, rtol=1e-6)
+    # What torchvision's `transform_input` makes of these.
+    undone = np.array(expected) * np.array([0.229, 0.224, 0.225]) / 0.5 + (np.array([0.485, 0.456, 0.406]) - 0.5) / 0.5
+    np.testing.assert_allclose(pretrained.centered(images)[:, 0, 0], undone, atol=1e-6)
 
 
 def test_a_pth_file_is_read_by_pytorchs_safe_loader(residual, tmp_path):
@@ -295,7 +370,7 @@ def test_what_pytorchs_safe_loader_refuses_is_refused(tmp_path):
         assert not re.search("\n|weights_only|trust", str(raised.value))
 
 
-@pytest.mark.parametrize(("name", "side"), [("resnet18", 64), ("densenet121", 64)])
+@pytest.mark.parametrize(("name", "side"), [("resnet18", 64), ("densenet121", 64), ("squeezenet1_1", 65)])
 def test_outputs_statistics_and_gradients_are_torchvisions(name, side):
     """`tests/peers/torchvision_parity.py` compares all of them, larger and in float32 too."""
     pytest.importorskip("torchvision", reason="torchvision is an optional peer: pip install -e '.[peers]'")

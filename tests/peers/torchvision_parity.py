@@ -39,11 +39,12 @@ from capsnet_jax.models import pretrained
 # torchvision's name → ours, and the side of the images.
 NETS = {
     theirs: (ours, 96 if ours.startswith(("resnet", "densenet")) else 224) for ours, theirs in workload.NETS.items()
-}
+} | {"squeezenet1_1": ("squeezenet", 227)}
 WITHOUT_DROPOUT = {
     "alexnet": {"dropout": 0.0},
     "vgg": {"dropout": 0.0},
     "googlenet": {"dropout": 0.0, "dropout_aux": 0.0},
+    "squeezenet": {"dropout": 0.0},
 }
 CLASSES, BATCH = 10, 2
 ROUNDINGS, UNITS = 8, 4  # of torchvision's weights, beside the weights themselves, and how far each may move

@@ -13,10 +13,14 @@ from capsnet_jax import models, overrides
 from capsnet_jax.config import ConfigError, Data
 from capsnet_jax.figures import style
 from capsnet_jax.interpret import network as restoring
-from capsnet_jax.report.predict import predict
+from capsnet_jax.report import predict as predicting
 from capsnet_jax.sweeps import records
 from capsnet_jax.sweeps.plan import load_data
 from tests import tiny
+
+
+def predict(path, workdir, **how):
+    return predicting.predict(path, restoring.restore(workdir), workdir / "figures", **how)
 
 
 @pytest.fixture(scope="module")
