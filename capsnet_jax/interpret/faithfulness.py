@@ -148,7 +148,7 @@ def randomization_cascade(
     if not isinstance(forward, Forward):
         raise ConfigError("only a Network or a Forward has layers to draw anew; make one by models.forward.from_flax")
     pixels = prepare(forward, images)[1]
-    fresh = forward.module.init(key, pixels[:1])
+    fresh = _fresh(forward.module, key, pixels[:1])
     trained, scores = method(net, images), _scores(forward, pixels)
     layers, absolute, signed = [], [], []
     for layer in reversed(_layers(forward, pixels)):
@@ -234,6 +234,11 @@ def _follow(
 
 def _summed(maps: Maps) -> Float[Array | np.ndarray, "batch height width"]:
     return maps if maps.ndim == 3 else maps.sum(axis=-1)
+
+
+@partial(jax.jit, static_argnames="module")
+def _fresh(module: nn.Module, key: PRNGKeyArray, images: Array) -> Any:
+    return module.init(key, images)
 
 
 @jax.jit
