@@ -40,7 +40,7 @@ from capsnet_jax.figures.labels import (
     setting_label,
 )
 from capsnet_jax.interpret import OBSERVATIONS
-from capsnet_jax.interpret.couplings import lacks_routing
+from capsnet_jax.interpret.capsule_maps import lacks_routing
 from capsnet_jax.interpret.network import load_observation
 from capsnet_jax.overrides import grid
 

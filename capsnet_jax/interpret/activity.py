@@ -13,7 +13,7 @@ from capsnet_jax.config import ConfigError, check_word
 from capsnet_jax.data.augment import to_float
 from capsnet_jax.interpret.program import Net, check_layer
 from capsnet_jax.interpret.routing_diagnostics import DEAD
-from capsnet_jax.interpret.targets import named_outputs, as_argument
+from capsnet_jax.interpret.targets import as_argument, named_outputs
 from capsnet_jax.ops.squash import length
 
 Images = Num[Array | np.ndarray, "images height width channels"]

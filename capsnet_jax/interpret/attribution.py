@@ -1,8 +1,8 @@
 """Heat maps from gradients: how much each pixel of an image counts for a target.
 
 All take a network or any function of images to {name: array}, images in [0, 1] or bytes, and a target: a class, one
-class an image, a `targets.Target`, a function of the outputs to scores[batch], or None for the class that the net itself
-chooses. `chunk` images are evaluated at a time. What they return has the images' shape, and is signed.
+class an image, a `targets.Target`, a function of the outputs to scores[batch], or None for the class that the net
+itself chooses. `chunk` images are evaluated at a time. What they return has the images' shape, and is signed.
 """
 
 from functools import partial
@@ -146,9 +146,7 @@ def _smooth_grad(
 
 
 @partial(jax.jit, static_argnames="chunk")
-def _integrated_gradients(
-    net: Any, images: Array, target: Target, start: Array, path: Array, *, chunk: int
-) -> Array:
+def _integrated_gradients(net: Any, images: Array, target: Target, start: Array, path: Array, *, chunk: int) -> Array:
     nodes, weights = path
 
     def evaluate(image: Array, step: Array) -> Array:

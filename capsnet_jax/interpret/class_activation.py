@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Num
 
 from capsnet_jax.config import ConfigError
+from capsnet_jax.interpret.capsule_maps import primary_grid
 from capsnet_jax.interpret.chunks import map_chunks
 from capsnet_jax.interpret.program import Net, check_layer, continue_from
 from capsnet_jax.interpret.targets import AnyTarget, Target, named_outputs, prepare
@@ -110,7 +111,9 @@ def _positions(net: Net, layer: str, shape: tuple[int, ...], grid: Grid) -> tupl
         return rows, columns
     if len(shape) == 2 and grid is not None and shape[0] % (grid[0] * grid[1]) == 0:
         return grid
-    remedy = f"give a grid of rows and columns that divides its {shape[0]} inputs" if len(shape) == 2 else "name another"
+    remedy = (
+        f"give a grid of rows and columns that divides its {shape[0]} inputs" if len(shape) == 2 else "name another"
+    )
     raise ConfigError(f"{layer} has no positions for a heat map: each image's is {'×'.join(map(str, shape))}; {remedy}")
 
 

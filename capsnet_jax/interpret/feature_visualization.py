@@ -134,7 +134,9 @@ def _optimise(
     """Return the image that is optimised for each key."""
     shape, variants = settings.shape, settings.variants
     optimizer = optax.adam(settings.learning_rate)
-    tapped = partial(_leaking, net, target.of) if isinstance(target.of, str) and target.of else partial(named_outputs, net)
+    tapped = (
+        partial(_leaking, net, target.of) if isinstance(target.of, str) and target.of else partial(named_outputs, net)
+    )
 
     def render(spectra: Array) -> Array:
         return jax.vmap(lambda spectrum: to_image(spectrum_to_values(spectrum, shape)))(spectra)

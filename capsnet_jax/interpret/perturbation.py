@@ -49,9 +49,7 @@ def occlusion(
 
 
 @partial(jax.jit, static_argnames=("window", "stride", "chunk"))
-def _occlusion(
-    net: Any, images: Array, target: Target, cover: Array, *, window: int, stride: int, chunk: int
-) -> Array:
+def _occlusion(net: Any, images: Array, target: Target, cover: Array, *, window: int, stride: int, chunk: int) -> Array:
     rows, columns = (_covered(size, window, stride) for size in images.shape[1:3])  # [positions, pixels]
     cover = jnp.broadcast_to(cover, images.shape)
 

@@ -10,8 +10,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 from capsnet_jax.config import ConfigError
 from capsnet_jax.interpret.program import CALLS, Net, check_layer
 from capsnet_jax.interpret.receptive_rules import ELEMENTWISE, RULES, Axis, Seen
-from capsnet_jax.interpret.targets import named_outputs, as_argument
-
+from capsnet_jax.interpret.targets import as_argument, named_outputs
 
 _Fields = tuple[Axis, ...] | None  # along rows and columns of the image; None: nothing of it is seen
 

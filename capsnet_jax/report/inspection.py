@@ -7,14 +7,12 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from matplotlib import cbook
 from matplotlib.figure import Figure
 
 from capsnet_jax.config import ConfigError, check_word, nearest
-from capsnet_jax.interpret import targets
 from capsnet_jax.interpret.network import Network
-from capsnet_jax.interpret.targets import AnyTarget
 from capsnet_jax.report.predict import legal_name, read_picture
 from capsnet_jax.report.views import VIEWS, Subject
 
@@ -83,7 +81,9 @@ def describe(net: Network | None) -> str:
     for name, view in VIEWS.items():
         flags = " ".join(f"--{flag}" for flag in view.uses)
         lacking = "" if net is None else view.lacks(net) or ""
-        lines.append(f"  {name:<22} {view.text}" + (f" ({flags})" if flags else "") + (f" – {lacking}" if lacking else ""))
+        lines.append(
+            f"  {name:<22} {view.text}" + (f" ({flags})" if flags else "") + (f" – {lacking}" if lacking else "")
+        )
     if net is None:
         return "\n".join([*lines, "", "layers: name a --workdir with a finished run, or --model=squeezenet"])
     lines += ["", f"layers of {net.name}"]

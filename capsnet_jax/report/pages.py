@@ -13,7 +13,7 @@ from urllib.parse import quote
 from capsnet_jax.config import ConfigError
 from capsnet_jax.report.docstrings import code_block, question_and_prose
 from capsnet_jax.report.render import Table, to_markdown
-from capsnet_jax.report.tables import all_tables, count_runs, describe_revisions, with_counts, write_csv
+from capsnet_jax.report.tables import all_tables, count_runs, describe_revisions, with_counts, write_csv, write_rows
 from capsnet_jax.sweeps import records
 from capsnet_jax.sweeps.files import write_text
 from capsnet_jax.sweeps.records import Record
@@ -108,8 +108,26 @@ def _trained(workdir: Path, name: str, module: ModuleType) -> tuple[str, list[st
     # Runs that another experiment trained are used too; a command of this experiment says more.
     commands = sorted((r.command for r in results if r.command), key=lambda c: f"--experiment={name} " not in c)
     alone = ["`runs.jsonl` holds the command that trains a run alone, for example:", code_block(commands[:1])]
+    tables += observed_tables(workdir, name, module, results)
     parts = ["## Results", *map(to_markdown, tables), "## Runs", "\n".join(f"- {fact}" for fact in facts)]
     return count_runs(len(results)), [*parts, *(alone if commands else [])]
+
+
+def observed_tables(workdir: Path, name: str, module: ModuleType, results: Sequence[Record]) -> list[Table]:
+    """Write what an experiment observed of its runs as a CSV file, and return its tables; [] where it has none.
+
+    Args:
+        workdir: where the file is written, as `<experiment>-observed.csv`.
+        name: of the experiment.
+        module: of the experiment. `observed_rows(records)` are rows of {column: value}, and `observed_tables(rows)` the
+            tables made of them.
+        results: its finished runs.
+    """
+    rows = module.observed_rows(results) if hasattr(module, "observed_rows") else []
+    if not rows:
+        return []
+    write_rows(workdir / f"{name}-observed.csv", rows)
+    return module.observed_tables(rows)
 
 
 def _measured(workdir: Path, name: str, module: ModuleType) -> tuple[str, list[str]]:

@@ -103,6 +103,17 @@ def write_csv(path: Path, records: Sequence[Record], swept: Sequence[str]) -> No
     write_text(path, text.getvalue())
 
 
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows of {column: value} as a CSV file; numbers that are not known are left empty."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(rows[0])
+    for row in rows:
+        cells = (None if isinstance(value, float) and math.isnan(value) else value for value in row.values())
+        table.writerow([_decimal(value) if isinstance(value, float) else value for value in cells])
+    write_text(path, text.getvalue())
+
+
 def _results(settings: Sequence[Setting], paths: Sequence[str]) -> Table:
     """Make a row for each setting: its values, its costs where they differ, errors, and speed."""
     results = [run.result for setting in settings for run in setting.runs.values()]

@@ -5,7 +5,7 @@ import pytest
 from capsnet_jax import models, overrides
 from capsnet_jax.config import ConfigError
 from capsnet_jax.interpret import OBSERVATIONS
-from capsnet_jax.interpret.couplings import trace_routing
+from capsnet_jax.interpret.capsule_maps import trace_routing
 from capsnet_jax.interpret.routing_diagnostics import with_iterations
 from capsnet_jax.models.capsnet import route_again
 

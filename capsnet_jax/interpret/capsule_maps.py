@@ -1,0 +1,227 @@
+"""Heat maps of what capsules couple: which parts of an image a class capsule is made of, iteration by iteration."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Num
+
+from capsnet_jax.config import Choice, Config, ConfigError, check_word
+from capsnet_jax.interpret.capsule_dimensions import check_decodes
+from capsnet_jax.interpret.chunks import map_chunks
+from capsnet_jax.interpret.network import Network
+from capsnet_jax.interpret.routing_diagnostics import iterates, with_iterations
+from capsnet_jax.interpret.targets import Classes, prepare
+from capsnet_jax.models.capsnet import CapsNet, decode, route_again
+from capsnet_jax.ops.squash import length
+from capsnet_jax.routing import Trace
+
+Images = Num[Array | np.ndarray, "batch height width channels"]
+
+KINDS = ("couplings", "coupled_votes", "difference")
+EACH = ("type", "position")
+
+
+class Alone(NamedTuple):
+    """Primary capsules, and what the decoder makes of each of them alone.
+
+    Attributes:
+        inputs: which primary capsules.
+        reconstructions: pixels in (0, 1).
+    """
+
+    inputs: Int[Array, "batch shown"]
+    reconstructions: Float[Array, "batch shown height width channels"]
+
+
+def coupling_maps(
+    net: Network,
+    images: Images,
+    classes: Classes | None = None,
+    *,
+    iterations: int = 3,
+    kind: str = "couplings",
+    chunk: int = 32,
+) -> Float[Array, "batch iterations height width"]:
+    """Return how much each part of an image is coupled to a class capsule, after every routing iteration.
+
+    A position's value is the sum over its capsule types. It stands at the centre of the position's receptive field;
+    between centres it is interpolated.
+
+    Args:
+        net: a CapsNet's network.
+        images: pixels in [0, 1], or bytes.
+        classes: a class, or one an image; None: the one with the longest capsule.
+        iterations: of routing, whatever the network was trained with. A router that does not iterate has one.
+        kind: "couplings", c_ik |u_i|; "difference", the same of couplings less uniform ones; or "coupled_votes",
+            c_ik û_ik·v_k, with a sign: how far a vote agrees with the capsule that it helps to make.
+        chunk: images at a time.
+
+    Raises:
+        ConfigError: the network has no primary capsules, or there is no such kind or class.
+    """
+    check_word("kind", kind, KINDS)
+    grid, routing = primary_grid(net), _routing(net.config, iterations)
+    forward, images, target = prepare(net.forward, images, classes)
+    strengths = _strengths(forward, routing, images, target.index[:, 0], kind=kind, chunk=chunk)
+    at_positions = strengths.reshape(*strengths.shape[:2], *grid).sum(axis=-1)
+    return over_image(at_positions, net.data.image_shape[:2], primary_field(net))
+
+
+def reconstruct_from_one(
+    net: Network, images: Images, classes: Classes | None = None, *, each: str = "type", lengthen: bool = True
+) -> Alone:
+    """Reconstruct every image from one primary capsule alone: the most coupled one of each type, or of each position.
+
+    All other primary capsules are 0, and so are their votes. What remains of the class capsule points where the one
+    vote points.
+
+    Args:
+        net: a CapsNet's network with a decoder.
+        images: pixels in [0, 1], or bytes.
+        classes: a class, or one an image; None: the one with the longest capsule.
+        each: "type" or "position".
+        lengthen: whether the class capsule is made as long as with all votes. One vote alone makes it so short that
+            the decoder hardly sees it.
+
+    Returns:
+        Which capsules, counted row by row, column by column, type by type, by the greatest c_ik |u_i|; and pixels.
+
+    Raises:
+        ConfigError: the network has no primary capsules or no decoder, or there is no such class.
+
+    Source of the idea: github.com/ethanleet/CapsNet, which trains a decoder of primary capsules for it.
+    """
+    check_word("each", each, EACH)
+    check_decodes(net)
+    (rows, columns, types), routing = primary_grid(net), _routing(net.config)
+    forward, images, target = prepare(net.forward, images, classes)
+    of_class = target.index[:, 0]
+    strengths = _strengths(forward, routing, images, of_class, kind="couplings", chunk=32)[:, -1]
+    numbered = jnp.arange(rows * columns * types).reshape(-1, types)
+    groups = numbered.T if each == "type" else numbered
+    best = jnp.argmax(strengths[:, groups], axis=-1)
+    inputs = jnp.take_along_axis(jnp.broadcast_to(groups, (len(images), *groups.shape)), best[..., None], -1)[..., 0]
+
+    out = net.outputs(images)
+    alone = jax.nn.one_hot(inputs, numbered.size)[..., None] * out["primary"][:, None]
+    capsules = route_again(net.params, alone.reshape(-1, *alone.shape[2:]), routing).capsules
+    if lengthen:
+        whole = jnp.repeat(length(out["capsules"]), inputs.shape[1], axis=0)
+        capsules *= (whole / jnp.maximum(length(capsules), 1e-12))[..., None]
+    one_hot = jax.nn.one_hot(jnp.repeat(of_class, inputs.shape[1]), net.data.classes)
+    pixels = decode(net.model, net.params, capsules, one_hot)
+    return Alone(inputs, pixels.reshape(*inputs.shape, *net.data.image_shape))
+
+
+def primary_grid(net: Any) -> tuple[int, int, int]:
+    """Return (rows, columns, types) of a CapsNet's primary capsules, in the order in which they are counted.
+
+    Raises:
+        ConfigError: the network is no CapsNet.
+    """
+    model = getattr(net, "model", None)
+    if not isinstance(model, CapsNet):
+        name = net.name if isinstance(net, Network) else "this net"
+        raise ConfigError(
+            f"{name} has no primary capsules; take the network of a CapsNet, as interpret.restore returns it"
+        )
+    stride, side = primary_field(net)
+    rows, columns = ((pixels - side) // stride + 1 for pixels in net.data.image_shape[:2])
+    return rows, columns, model.capsule_types
+
+
+def primary_field(net: Network) -> tuple[int, int]:
+    """Return the pixels between two positions of primary capsules, and the side of a position's receptive field."""
+    return 2, 2 * net.model.kernel - 1
+
+
+def over_image(
+    values: Float[Array, "*batch rows columns"], shape: tuple[int, int], field: tuple[int, int]
+) -> Float[Array, "*batch height width"]:
+    """Spread values of positions over an image, bilinearly between the centres of the positions' receptive fields.
+
+    Outside of the outermost centres the value stays that of the nearest position, whose field reaches to the border.
+
+    Args:
+        values: one a position.
+        shape: (height, width) of the image.
+        field: (pixels between two positions, side of a position's receptive field), without padding.
+    """
+    along_rows, along_columns = (
+        _interpolation(count, pixels, field) for count, pixels in zip(values.shape[-2:], shape, strict=True)
+    )
+    return jnp.einsum("...rc,yr,xc->...yx", values, along_rows, along_columns)
+
+
+def trace_routing(net: Network, images: Images, iterations: int) -> Trace:
+    """Route images once, and return every iteration, whatever the network was trained with.
+
+    Args:
+        net: a CapsNet.
+        images: pixels in [0, 1], or bytes.
+        iterations: of routing. A router that does not iterate has one.
+
+    Returns:
+        Every field with leading axes `batch` and `iterations`.
+
+    Raises:
+        ConfigError: the network does not route.
+    """
+    routing = _routing(net.config, iterations)
+    return _trace(net.params, net.outputs(images)["primary"], routing)
+
+
+def lacks_routing(config: Config) -> str | None:
+    """Say why a config's network has no couplings, and the remedy; None if it has."""
+    return None if config.routing else f"{config.model.name} does not route; use --set model.name=capsnet_small"
+
+
+def _routing(config: Config, iterations: int | None = None) -> Choice:
+    """Return a network's router, with another number of iterations where it iterates."""
+    if config.routing is None:
+        raise ConfigError(f"there are no couplings to trace: {lacks_routing(config)}")
+    if iterations is None or not iterates(config.routing):
+        return config.routing
+    return with_iterations(config.routing, iterations)
+
+
+def _trace(params: dict[str, Any], primary: Array, routing: Choice) -> Trace:
+    routed = route_again(params, primary, routing, trace=True)
+    if routed.trace is not None:
+        return routed.trace
+    fields = routed.capsules, routed.activations, routed.couplings, routed.logits
+    return Trace(*(field[:, None] for field in fields))
+
+
+@partial(jax.jit, static_argnames=("kind", "chunk"))
+def _strengths(
+    forward: Any, routing: Choice, images: Array, classes: Array, *, kind: str, chunk: int
+) -> Float[Array, "batch iterations inputs"]:
+    """Return each primary capsule's share in the class capsule of its image."""
+    params = forward.variables["params"]
+
+    def evaluate(image: Array, _: Array) -> Array:
+        of_class = classes[image]
+        primary = forward(images[image])["primary"]
+        trace = _trace(params, primary, routing)
+        couplings = jnp.take_along_axis(trace.couplings, of_class[:, None, None, None], axis=-1)[..., 0]
+        if kind == "coupled_votes":
+            weights = params["class_capsules"]["W"][:, of_class]  # [inputs, chunk, primary_dim, dim]
+            capsules = jnp.take_along_axis(trace.capsules, of_class[:, None, None, None], axis=2)[:, :, 0]
+            return couplings * jnp.einsum("bik,ibkd,btd->bti", primary, weights, capsules)
+        if kind == "difference":
+            # Their mean is one over a whole number; rounded, as a map of nothing but rounding errors has an order too.
+            couplings -= 1 / jnp.round(1 / trace.couplings.mean(axis=(-2, -1)))[..., None]
+        return couplings * length(primary)[:, None]
+
+    return map_chunks(evaluate, len(images), 1, chunk)[:, 0]
+
+
+def _interpolation(positions: int, pixels: int, field: tuple[int, int]) -> Float[np.ndarray, "pixels positions"]:
+    """Return the weight of each position at each pixel along one axis."""
+    stride, side = field
+    at = np.clip((np.arange(pixels) - (side - 1) / 2) / stride, 0, positions - 1)
+    return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(positions))).astype(np.float32)
