@@ -123,7 +123,7 @@ def _energy(outputs: Outputs, layer: str, _: Array) -> Array:
     return jnp.mean(outputs[layer] ** 2, axis=tuple(range(1, outputs[layer].ndim)))
 
 
-def split_bands(image: Float[Array, "height width channels"], levels: int) -> list[Float[Array, "h w channels"]]:
+def split_bands(image: Float[Array, "height width channels"], levels: int) -> list[Array]:
     """Return an image's Laplacian pyramid: what each halving loses, and what is left, the smallest first."""
     bands = []
     for _level in range(levels):
@@ -134,7 +134,7 @@ def split_bands(image: Float[Array, "height width channels"], levels: int) -> li
     return [image, *reversed(bands)]
 
 
-def merge_bands(bands: list[Float[Array, "h w channels"]]) -> Float[Array, "height width channels"]:
+def merge_bands(bands: list[Array]) -> Float[Array, "height width channels"]:
     """Return the image that `split_bands` split."""
     image, *rest = bands
     for band in rest:
@@ -160,7 +160,7 @@ def _climb(
     images: Array,
     key: PRNGKeyArray,
     *,
-    step: float,
+    step: float | Array,
     steps: int,
     jitter: int,
     normalize: Normalize,

@@ -1,18 +1,19 @@
 """The image that a target likes best: of a class, a channel, a unit, a capsule, one dimension of a capsule."""
 
-import dataclasses
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from capsnet_jax.config import ConfigError
 from capsnet_jax.interpret.chunks import map_chunks
 from capsnet_jax.interpret.image_parameters import (
     Movements,
+    Shape,
+    background_for,
     draw_spectrum,
     move,
     movements_for,
@@ -22,9 +23,11 @@ from capsnet_jax.interpret.image_parameters import (
 from capsnet_jax.interpret.program import Net, Outputs, before_relu, check_layer
 from capsnet_jax.interpret.targets import AnyTarget, Target, named_outputs, prepare, score
 
-LEAK = 0.01  # what is left of a negative input of the target's ReLU
+Keys = Key[Array, "images"]
+Spectra = Float[Array, "images parts height half_width channels"]
 
-Shape = tuple[int, int, int]
+RACE = 64  # steps after which the best start shows
+LEAK = 0.01  # what is left of a negative input of the target's ReLU
 
 
 class Visualization(NamedTuple):
@@ -43,10 +46,13 @@ class _Settings(NamedTuple):
     shape: Shape
     steps: int
     learning_rate: float
+    fade: float
+    background: float
     movements: Movements
     variants: int
     diversity: float
     layer: str | None
+    starts: int
 
 
 def visualize(
@@ -57,10 +63,13 @@ def visualize(
     shape: Shape,
     steps: int = 512,
     learning_rate: float = 0.05,
+    fade: float = 0.01,
+    background: float | None = None,
     movements: Movements | None = None,
     variants: int = 1,
     diversity: float = 1.0,
     layer: str | None = None,
+    starts: int = 1,
     chunk: int = 16,
 ) -> Visualization:
     """Make the image that a target likes best, for each of several targets at once.
@@ -76,11 +85,17 @@ def visualize(
         shape: (height, width, channels) of the images; the net must take them.
         steps: of Adam.
         learning_rate: of Adam.
+        fade: the part of what an image shows that is lost in every step, so that what the target does not need goes
+            back to the background.
+        background: from 0 to 1, what the images begin with, and what lies around them; None: black for small drawings,
+            else grey.
         movements: how far images are moved; None: as their size asks for.
         variants: images of each target, kept apart in what `layer` shows.
         diversity: how much this counts beside the score: 1 is as much.
         layer: of positions and channels, in which variants are kept apart; None: the target's.
-        chunk: targets at a time.
+        starts: images begun for each one, of which the best goes on after some steps. A capsule's length has poor
+            maxima that many starts end in: give 8.
+        chunk: targets at a time; each is `variants` × `starts` images.
 
     Raises:
         ConfigError: there is no such layer, unit or class, or variants have no layer to differ in.
@@ -90,8 +105,9 @@ def visualize(
     net, images, target = prepare(net, jnp.zeros((_count(target), *shape)), target)
     if variants > 1:
         layer = _layer_to_differ_in(layer or str(target.of), jax.eval_shape(partial(named_outputs, net), images))
+    background = background_for(shape) if background is None else background
     movements = movements or movements_for(shape)
-    settings = _Settings(shape, steps, learning_rate, movements, variants, diversity, layer)
+    settings = _Settings(shape, steps, learning_rate, fade, background, movements, variants, diversity, layer, starts)
     return _visualize(net, target, key, settings=settings, chunk=chunk)
 
 
@@ -113,37 +129,42 @@ def _layer_to_differ_in(layer: str, outputs: Outputs) -> str:
 
 @partial(jax.jit, static_argnames=("settings", "chunk"))
 def _visualize(net: Any, targets: Target, key: PRNGKeyArray, *, settings: _Settings, chunk: int) -> Visualization:
-    variants = settings.variants
+    variants, shape = settings.variants, settings.shape
 
-    def of_targets(which: Array, _: Array) -> Visualization:
-        target = dataclasses.replace(targets, index=jnp.repeat(targets.index[which], variants, axis=0))
+    def of_targets(which: Array, _: Array) -> tuple[Array, Array]:
+        target = _repeat(jax.tree.map(lambda index: index[which], targets), variants)
         # Numbered, so that a target's images do not hang on which others share its chunk.
-        numbers = (which[:, None] * variants + jnp.arange(variants)).reshape(-1)
+        numbers = jnp.add.outer(which * variants, jnp.arange(variants)).reshape(-1)
         keys = jax.vmap(partial(jax.random.fold_in, key))(numbers)
-        images = _optimise(net, target, keys, settings)
-        scores = score(net, target, images)
-        return Visualization(images.reshape(-1, variants, *settings.shape), scores.reshape(-1, variants))
+        images = _render(_optimise(net, target, keys, settings), settings)
+        return images.reshape(-1, variants, *shape), score(net, target, images).reshape(-1, variants)
 
-    found = map_chunks(of_targets, len(targets.index), 1, chunk)
-    return Visualization(found.images.reshape(-1, *settings.shape), found.scores.reshape(-1))
+    images, scores = map_chunks(of_targets, len(targets.index), 1, chunk)
+    return Visualization(images.reshape(-1, *shape), scores.reshape(-1))
 
 
-def _optimise(
-    net: Net, target: Target, keys: PRNGKeyArray, settings: _Settings
-) -> Float[Array, "images height width channels"]:
-    """Return the image that is optimised for each key."""
-    shape, variants = settings.shape, settings.variants
+def _optimise(net: Net, target: Target, keys: Keys, settings: _Settings) -> Spectra:
+    """Return the spectrum that is optimised for each key, from the best of its starts."""
+    starts = settings.starts
+    if starts == 1:
+        return _climb(net, target, keys, _draw(keys, settings.shape), settings)
+    many, keys = _repeat(target, starts), jax.vmap(lambda key: jax.random.split(key, starts))(keys).reshape(-1)
+    spectra = _climb(net, many, keys, _draw(keys, settings.shape), settings._replace(steps=RACE, variants=1))
+    scores = score(net, many, _render(spectra, settings)).reshape(-1, starts)
+    best = starts * jnp.arange(len(scores)) + jnp.argmax(scores, axis=1)
+    return _climb(net, target, keys[best], spectra[best], settings)
+
+
+def _climb(net: Net, target: Target, keys: Keys, spectra: Spectra, settings: _Settings) -> Spectra:
+    """Return the spectra after steps of Adam."""
+    variants = settings.variants
     optimizer = optax.adam(settings.learning_rate)
-    tapped = (
-        partial(_leaking, net, target.of) if isinstance(target.of, str) and target.of else partial(named_outputs, net)
-    )
+    is_of_layer = isinstance(target.of, str) and target.of
+    tapped = partial(_leaking, net, target.of) if is_of_layer else partial(named_outputs, net)
+    moved = partial(move, movements=settings.movements, background=settings.background)
 
-    def render(spectra: Array) -> Array:
-        return jax.vmap(lambda spectrum: to_image(spectrum_to_values(spectrum, shape)))(spectra)
-
-    def judge(spectra: Array, keys: PRNGKeyArray) -> tuple[Array, Array]:
-        images = jax.vmap(partial(move, movements=settings.movements))(keys, render(spectra))
-        outputs = tapped(images)
+    def judge(spectra: Array, keys: Array) -> tuple[Array, Array]:
+        outputs = tapped(jax.vmap(moved)(keys, _render(spectra, settings)))
         unlike = -_likeness(outputs[str(settings.layer)], variants) if variants > 1 else jnp.zeros(())
         return target(outputs).sum(), unlike
 
@@ -155,11 +176,24 @@ def _optimise(
         if variants > 1:
             uphill += settings.diversity * _unit_norm(pull((0.0, 1.0))[0])
         updates, moments = optimizer.update(-uphill, moments)
-        return (spectra + updates, moments), None
+        return ((1 - settings.fade) * spectra + updates, moments), None
 
-    spectra = jax.vmap(lambda key: draw_spectrum(jax.random.fold_in(key, settings.steps), shape))(keys)
-    (spectra, _), _ = jax.lax.scan(step, (spectra, optimizer.init(spectra)), jnp.arange(settings.steps))
-    return render(spectra)
+    return jax.lax.scan(step, (spectra, optimizer.init(spectra)), 1 + jnp.arange(settings.steps))[0][0]
+
+
+def _draw(keys: Keys, shape: Shape) -> Spectra:
+    return jax.vmap(lambda key: draw_spectrum(jax.random.fold_in(key, 0), shape))(keys)
+
+
+def _render(spectra: Spectra, settings: _Settings) -> Float[Array, "images height width channels"]:
+    def render(spectrum: Array) -> Array:
+        return to_image(spectrum_to_values(spectrum, settings.shape), settings.background)
+
+    return jax.vmap(render)(spectra)
+
+
+def _repeat(target: Target, times: int) -> Target:
+    return jax.tree.map(lambda index: jnp.repeat(index, times, axis=0), target)
 
 
 def _leaking(net: Net, layer: str, images: Array) -> Outputs:

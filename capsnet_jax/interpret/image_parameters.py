@@ -19,6 +19,9 @@ from capsnet_jax.models.layers import SMALL
 COLORS = np.array([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])
 COLORS = COLORS / np.linalg.norm(COLORS, axis=0).max()
 BRIGHTNESS = 0.25  # lucid's factor between spectra and the sigmoid's argument
+DARKEST = 0.05  # that images begin with: at 0 the sigmoid has no gradient
+
+Shape = tuple[int, int, int]  # height, width, channels
 
 
 class Movements(NamedTuple):
@@ -28,26 +31,28 @@ class Movements(NamedTuple):
         jitter: largest shifts, pixels: before the image is scaled and turned, and after.
         scale: part by which it is made larger or smaller at most.
         degrees: by which it is turned at most, to either side.
-        fill: the value of pixels that come from outside of it.
     """
 
     jitter: tuple[float, float]
     scale: float
     degrees: float
-    fill: float
 
 
-STILL = Movements((0, 0), 0, 0, 0)
+STILL = Movements((0, 0), 0, 0)
 
 
-def movements_for(shape: tuple[int, int, int]) -> Movements:
-    """Return how far images of a size are moved: in small ones objects lie on black, in large ones on grey."""
-    small = min(shape[:2]) < SMALL
-    return Movements((1, 0.5), 0.1, 10, 0.0) if small else Movements((4, 2), 0.1, 10, 0.5)
+def movements_for(shape: Shape) -> Movements:
+    """Return how far images of a size are moved."""
+    return Movements((2, 1) if min(shape[:2]) < SMALL else (8, 4), 0.1, 10)
+
+
+def background_for(shape: Shape) -> float:
+    """Return what the objects in images of a size lie on: drawings on black, all others on grey."""
+    return 0.0 if min(shape[:2]) < SMALL and shape[-1] == 1 else 0.5
 
 
 def draw_spectrum(
-    key: PRNGKeyArray, shape: tuple[int, int, int], *, sigma: float = 0.01
+    key: PRNGKeyArray, shape: Shape, *, sigma: float = 0.01
 ) -> Float[Array, "parts height half_width channels"]:
     """Draw the spectrum of an image that is almost grey.
 
@@ -61,7 +66,7 @@ def draw_spectrum(
 
 
 def spectrum_to_values(
-    spectrum: Float[Array, "parts height half_width channels"], shape: tuple[int, int, int], *, decay: float = 1.0
+    spectrum: Float[Array, "parts height half_width channels"], shape: Shape, *, decay: float = 1.0
 ) -> Float[Array, "height width channels"]:
     """Return the values whose Fourier transform is the spectrum over frequency^decay.
 
@@ -77,19 +82,21 @@ def spectrum_to_values(
     return BRIGHTNESS * jnp.fft.irfft2(coefficients, s=(height, width), axes=(0, 1))
 
 
-def to_image(values: Float[Array, "height width channels"]) -> Float[Array, "height width channels"]:
-    """Squash values to pixels in (0, 1); three channels are first mixed to red, green and blue."""
+def to_image(
+    values: Float[Array, "height width channels"], background: float = 0.5
+) -> Float[Array, "height width channels"]:
+    """Squash values to pixels in (0, 1), zeros to the background; three are first mixed to red, green and blue."""
     if values.shape[-1] == 3:
         values = values @ jnp.float32(COLORS).T
-    return jax.nn.sigmoid(values)
+    return jax.nn.sigmoid(values + jax.scipy.special.logit(np.clip(background, DARKEST, 1 - DARKEST)))
 
 
 def move(
-    key: PRNGKeyArray, image: Float[Array, "height width channels"], movements: Movements
+    key: PRNGKeyArray, image: Float[Array, "height width channels"], movements: Movements, *, background: float = 0.5
 ) -> Float[Array, "height width channels"]:
     """Shift an image at random, scale and turn it about its centre, and shift it again; it keeps its size.
 
-    Padding of any width comes to the same as `fill`, which is everywhere outside. Values are interpolated linearly.
+    Outside of it is background everywhere, as if it were padded. Values are interpolated linearly.
     """
     first, zoom, angle, last = jax.random.split(key, 4)
     uniform = jax.random.uniform
@@ -109,6 +116,6 @@ def move(
 
     def sample(channel: Array) -> Array:
         positions = [source[..., 0], source[..., 1]]
-        return jax.scipy.ndimage.map_coordinates(channel, positions, order=1, mode="constant", cval=movements.fill)
+        return jax.scipy.ndimage.map_coordinates(channel, positions, order=1, mode="constant", cval=background)
 
     return jax.vmap(sample, in_axes=-1, out_axes=-1)(image)

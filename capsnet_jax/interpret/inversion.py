@@ -72,8 +72,8 @@ def _invert(
     key: PRNGKeyArray,
     *,
     steps: int,
-    learning_rate: float,
-    smoothness: float,
+    learning_rate: float | Array,
+    smoothness: float | Array,
     chunk: int,
 ) -> Inversion:
     _, height, width, channels = images.shape
