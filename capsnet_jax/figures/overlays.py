@@ -15,6 +15,7 @@ PERCENTILE = 99
 SEQUENTIAL, SIGNED = "autumn_r", "bwr"
 _BAR = 1.0  # inches of a colour bar with its labels
 _PAIRS = 4  # of an image and its map in a row
+_PANELS = 5  # of one image in a row
 _LARGE = 64  # pixels; of larger images, half as many pairs
 
 
@@ -32,7 +33,7 @@ def overlay(
     Args:
         images: [batch, h, w, 1 or 3] in 0..1, or bytes.
         maps: [batch, h, w] or [batch, h, w, c], whose channels are added up; of several methods {name: maps}, drawn
-            with a row an image and a column a method.
+            with a row an image and a column a method, or in rows of five if there is one image.
         names: one an image, such as its class.
         signed: whether maps are drawn with red for above and blue for below 0; None: those that go below 0.
         note: how the caption begins, such as the network and the target.
@@ -53,7 +54,10 @@ def overlay(
         grid.append(blend(pictures, values, signed=diverges))
     stacked = np.stack(grid, axis=1).reshape(-1, *colour.shape[1:])
     right = _BAR * len(kinds)
-    if isinstance(maps, Mapping):
+    if isinstance(maps, Mapping) and len(pictures) == 1:
+        above = ["input", *by_method]
+        figure, axes = tiles.draw(stacked, columns=_columns(len(grid)), names=above, right=right)
+    elif isinstance(maps, Mapping):
         figure, axes = tiles.draw(
             stacked,
             columns=len(grid),
@@ -95,6 +99,11 @@ def _paint(grey: np.ndarray, scaled: np.ndarray, *, signed: bool) -> np.ndarray:
     colours = mpl.colormaps[SIGNED](np.where(scaled < 0, 0.0, 1.0)) if signed else mpl.colormaps[SEQUENTIAL](scaled)
     opacity = 0.9 * np.abs(scaled)[..., None]
     return grey * (1 - opacity) + colours[..., :3] * opacity
+
+
+def _columns(count: int) -> int:
+    """Return the panels in a row when one image's are spread over full rows of at most five."""
+    return -(-count // -(-count // _PANELS))
 
 
 def _sum_channels(maps: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:

@@ -80,10 +80,8 @@ def describe(net: Network | None) -> str:
     lines = ["methods"]
     for name, view in VIEWS.items():
         flags = " ".join(f"--{flag}" for flag in view.uses)
-        lacking = "" if net is None else view.lacks(net) or ""
-        lines.append(
-            f"  {name:<22} {view.text}" + (f" ({flags})" if flags else "") + (f" – {lacking}" if lacking else "")
-        )
+        parts = [f"{name:<22} {view.text}", f"({flags})" if flags else "", (net and view.lacks(net)) or ""]
+        lines.append("  " + " ".join(filter(None, parts)))
     if net is None:
         return "\n".join([*lines, "", "layers: name a --workdir with a finished run, or --model=squeezenet"])
     lines += ["", f"layers of {net.name}"]
