@@ -36,6 +36,7 @@ def active_shares(layers: Mapping[str, Any], *, note: str = "") -> Figure:
         axes.plot(np.arange(1, count + 1) / count, shares, **look)
     axes.axhline(1e-3, color=style.GREY, linewidth=1, linestyle=":")
     axes.set(yscale="log", ylim=(LEAST, 1.2), xlim=(0, 1), ylabel="share of positions that are active")
+    style.log_ticks(axes.yaxis)
     axes.set_xlabel("channels of a layer, the most active first")
     style.legend(figure, [axes])
     style.caption(

@@ -134,6 +134,8 @@ def _top_images(subject: Subject) -> Figure:
         units = _within(numbers, len(top.values), layer)
     of_classes = layer in targets.SCORES or (layer == "capsules" and by_length)
     names = [net.data.label_names[u] if of_classes else f"unit {u}" for u in units]
+    if not by_length:
+        names = [f"unit {','.join(map(str, subject.unit or ()))}"]
     rows: list[np.ndarray] = [np.asarray(images[top.images[u]]) for u in units]
     note = f"{net.name}; of {len(images):,} test images those that activate {layer} most, the first most of all"
     if len(shape) == 3:
@@ -154,9 +156,8 @@ def _heat_map(subject: Subject, *, method: Callable[..., Any]) -> Figure:
 
 
 def _class_activation(subject: Subject, *, method: Callable[..., Any]) -> Figure:
-    layers = _layers_with_positions(subject)
-    layer = subject.layer or layers[-1]
-    names = subject.net.data.label_names
+    routes, names = subject.net.config.routing is not None, subject.net.data.label_names
+    layer = subject.layer or ("primary" if routes else _layers_with_positions(subject)[-1])
     target = _own_class(subject) if subject.target is None else subject.target
     maps = method(subject.net, subject.image[None], layer, target)
     return figures.overlay(subject.image[None], {f"{names[target]}, by {layer}": np.asarray(maps)}, note=_note(subject))
@@ -224,7 +225,7 @@ def _couplings(subject: Subject, *, kind: str) -> Figure:
     maps = np.asarray(coupling_maps(net, subject.image[None], target, kind=kind))[0]
     by_iteration = {f"iteration {t + 1}": each[None] for t, each in enumerate(maps)}
     note = f"{_note(subject)}; to the capsule of {net.data.label_names[target]}"
-    return figures.overlay(subject.image[None], by_iteration, note=note)
+    return figures.overlay(subject.image[None], by_iteration, signed=kind != "couplings", note=note)
 
 
 def _reconstruct_from_one(subject: Subject) -> Figure:
