@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 import capsnet_jax.figures.style as style
 from capsnet_jax.figures.curves import draw_curve
 from capsnet_jax.figures.forest import Row, forest_plot
-from capsnet_jax.figures.grouping import Record, by_dataset, group, summarize
+from capsnet_jax.figures.grouping import DATASET, Record, by_dataset, group, summarize
 from capsnet_jax.figures.images import network_note, network_paths, setting_slug, single_networks
 from capsnet_jax.figures.labels import MODEL, dataset_label, dataset_slug, interval_label, seeds_label, setting_label
 from capsnet_jax.figures.overlay import blend
@@ -76,7 +76,7 @@ def observed_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
         random = methods.index(RANDOM)
         for i, method in enumerate(methods):
             row: dict[str, Any] = {
-                "dataset": settings["data.dataset"],
+                "dataset": settings[DATASET],
                 "preset": settings.get("preset"),
                 "seed": record.seed,
                 "epochs": settings.get("train.epochs"),
@@ -128,9 +128,10 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Draw areas and similarities of all methods, curves of some, and examples."""
     rows, by = observed_rows(records), network_paths(records, [MODEL])
     drawn: dict[str, Figure] = {}
-    slugs = {setting_label(by, setting): setting_slug(by, setting) for setting in group(records, ["data.dataset", *by])}
+    settings = [setting for _, *setting in group(records, [DATASET, *by])]
+    slugs = {setting_label(by, setting): setting_slug(by, setting) for setting in settings}
     for (dataset, network), methods in _by_network(rows).items():
-        drawn[f"areas-{dataset_slug(dataset)}-{slugs.get(network, network)}"] = areas(
+        drawn[f"areas-{dataset_slug(dataset)}-{slugs[network]}"] = areas(
             methods, f"{dataset_label(dataset)}, {network}"
         )
     for dataset, members in by_dataset(records).items():
