@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from capsnet_jax.figures.overlays import blend
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -29,7 +30,6 @@ from capsnet_jax.figures.forest import Row, forest_plot
 from capsnet_jax.figures.grouping import DATASET, Record, by_dataset, group, summarize
 from capsnet_jax.figures.images import network_note, network_paths, setting_slug, single_networks
 from capsnet_jax.figures.labels import MODEL, dataset_label, dataset_slug, interval_label, seeds_label, setting_label
-from capsnet_jax.figures.overlay import blend
 from capsnet_jax.figures.tiles import draw
 from capsnet_jax.interpret import OBSERVATIONS
 from capsnet_jax.interpret.compared_maps import EDGES, RANDOM

@@ -189,7 +189,7 @@ def _crop(pixels: np.ndarray, ratio: float) -> np.ndarray:
 
 
 def _scale(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return uint8[height, width, 1 or 3] scaled to (width, height), bilinearly, as photographs are for ImageNet's nets.
+    """Return uint8[height, width, 1 or 3] scaled to (width, height), bilinearly, as ImageNet's nets see photographs.
 
     Of a smaller picture, every pixel is a mean over the part of the larger one that it stands for.
     """

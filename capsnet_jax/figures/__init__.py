@@ -10,7 +10,7 @@ from capsnet_jax.figures.forest import error_by_setting, paired_differences
 from capsnet_jax.figures.heatmap import setting_heatmap, train_test_grid
 from capsnet_jax.figures.images import prediction, reconstructions
 from capsnet_jax.figures.net_throughput import net_speeds, speed_ratios
-from capsnet_jax.figures.overlay import overlay
+from capsnet_jax.figures.overlays import overlay
 from capsnet_jax.figures.style import save
 from capsnet_jax.figures.throughput import COMPARED, CURVES, throughput_by_subject, throughput_scaling
 from capsnet_jax.figures.tiles import tile_grid

@@ -10,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 
 import capsnet_jax.figures.style as style
@@ -159,7 +160,11 @@ def draw(
 
 
 def colour_bar(
-    figure: Figure, axes: Axes, colours: str, limits: tuple[float, float], labels: Sequence[str] | None = None
+    figure: Figure,
+    axes: Axes,
+    colours: str | Colormap,
+    limits: tuple[float, float],
+    labels: Sequence[str] | None = None,
 ) -> None:
     """Put a colour bar beside a panel, with labels at equal distances where they are given."""
     mappable = ScalarMappable(mpl.colors.Normalize(*limits), colours)

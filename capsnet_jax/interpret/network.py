@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Num, PyTree
+from jaxtyping import Array, Float, Num, PyTree
 
 from capsnet_jax import data, models
 from capsnet_jax.config import Config, ConfigError
@@ -100,6 +100,10 @@ class Network(NamedTuple):
     def forward(self) -> Forward:
         """The network as a function of images in [0, 1] to {name: array}, as in evaluation."""
         return Forward(self.model, {"params": self.params, "batch_stats": self.stats}, self.normalize)
+
+    def __call__(self, images: Float[Array, "batch height width channels"]) -> dict[str, Any]:
+        """Return all outputs of the model, as `forward`."""
+        return self.forward(images)
 
     def outputs(self, images: Num[Array | np.ndarray, "batch height width channels"]) -> dict[str, Any]:
         """Return all outputs of the model, layer by layer, as in evaluation.

@@ -22,7 +22,7 @@ ReluRule = Callable[[Array, Array], Array]  # (what went into a ReLU, the gradie
 # (equation, its inputs) → its outputs; None: as it stands.
 Change = Callable[[JaxprEqn, Sequence[Any]], Sequence[Any] | None]
 
-CALLS = ("jit", "pjit", "closed_call", "remat", "checkpoint", "custom_jvp_call", "custom_vjp_call")
+CALLS = ("jit", "pjit", "closed_call", "remat2", "checkpoint", "custom_jvp_call", "custom_vjp_call")
 
 
 def continue_from(net: Net, layer: str) -> Callable[[Array, Array], Outputs]:

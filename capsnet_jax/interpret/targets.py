@@ -43,6 +43,10 @@ class Target:
         """Return the score of every image."""
         return self.score(outputs, self.of, self.index)
 
+    def of_images(self, which: Int[Array, "chunk"]) -> "Target":
+        """Return the target of some of the images, where the index has one for each image."""
+        return dataclasses.replace(self, index=self.index[which])
+
 
 Classes = int | Int[Array | np.ndarray, "..."] | Sequence[int]
 AnyTarget = Target | Callable[[Outputs], Array] | Classes | None
@@ -109,7 +113,7 @@ def prepare(
         raise ConfigError(
             f"images are {list(images.shape)}; give [batch, height, width, channels]: one image is x[None]"
         )
-    outputs = jax.eval_shape(_named, net, images)
+    outputs = jax.eval_shape(named_outputs, net, images)
     if target is None:
         target = _own(net, images, outputs)
     elif not callable(target):
@@ -146,10 +150,11 @@ def _scores(outputs: Outputs) -> str:
 
 def score(net: Net, target: Target, images: Float[Array, "batch height width channels"]) -> Float[Array, "batch"]:
     """Return the target's score of every image."""
-    return target(_named(net, images))
+    return target(named_outputs(net, images))
 
 
-def _named(net: Net, images: Array) -> Outputs:
+def named_outputs(net: Net, images: Array) -> Outputs:
+    """Return a net's outputs by name; those of a net that returns scores alone are its "output"."""
     outputs = net(images)
     return outputs if hasattr(outputs, "keys") else {"output": outputs}
 
@@ -157,7 +162,7 @@ def _named(net: Net, images: Array) -> Outputs:
 def _own(net: Net, images: Array, outputs: Outputs) -> Target:
     if "output" in outputs and outputs["output"].ndim == 1:  # scores already
         return Target(_custom, _output, jnp.zeros(0, int))
-    return class_score(jnp.argmax(scores_of(jax.jit(_named)(net, images)), axis=-1))
+    return class_score(jnp.argmax(scores_of(jax.jit(named_outputs)(net, images)), axis=-1))
 
 
 def _output(outputs: Outputs) -> Array:

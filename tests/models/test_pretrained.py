@@ -309,7 +309,7 @@ def test_images_are_normalized_by_colour():
     np.testing.assert_allclose(imagenet_normalized(jax.numpy.asarray(images))[:, 0, 0], expected, rtol=1e-6)
     # What torchvision's `transform_input` makes of these.
     undone = np.array(expected) * np.array([0.229, 0.224, 0.225]) / 0.5 + (np.array([0.485, 0.456, 0.406]) - 0.5) / 0.5
-    np.testing.assert_allclose(pretrained.centered(images)[:, 0, 0], undone, atol=1e-6)
+    np.testing.assert_allclose(pretrained.centered(jax.numpy.asarray(images))[:, 0, 0], undone, atol=1e-6)
 
 
 def test_a_pth_file_is_read_by_pytorchs_safe_loader(residual, tmp_path):

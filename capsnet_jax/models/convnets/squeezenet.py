@@ -69,7 +69,7 @@ class SqueezeNet(nn.Module):
         x = out["conv1"] = nn.relu(conv1(images))
         x = out["pool1"] = max_pool(x, 3, strides=2, ceil=True)
         for name in self.fires:
-            out[f"{name}.squeeze"], x = Fire(*FIRES[name], self.precision, name=name)(x)
+            x, out[f"{name}.squeeze"] = Fire(*FIRES[name], self.precision, name=name)(x)
             out[name] = x
             if name in POOLED:
                 x = out[POOLED[name]] = max_pool(x, 3, strides=2, ceil=True)
@@ -95,11 +95,11 @@ class Fire(nn.Module):
     @nn.compact
     def __call__(
         self, x: Float[Array, "batch height width channels"]
-    ) -> tuple[Float[Array, "batch height width squeezed"], Float[Array, "batch height width filters"]]:
-        """Return the squeeze's activations, and the 1×1 and the 3×3 filters' above one another."""
+    ) -> tuple[Float[Array, "batch height width filters"], Float[Array, "batch height width squeezed"]]:
+        """Return the activations of the 1×1 filters and then of the 3×3 filters, and those of the squeeze."""
         squeeze = nn.relu(Conv(self.squeezed, 1, precision=self.precision, name="squeeze")(x))
         expands = [
             Conv(self.expanded, size, padding=size // 2, precision=self.precision, name=f"expand{size}x{size}")(squeeze)
             for size in (1, 3)
         ]
-        return squeeze, nn.relu(jnp.concatenate(expands, axis=-1))
+        return nn.relu(jnp.concatenate(expands, axis=-1)), squeeze

@@ -73,7 +73,7 @@ def test_a_fire_module_is_its_loops():
             {"squeeze": (1, 1, 6, 2), "expand1x1": (1, 1, 2, 3), "expand3x3": (3, 3, 2, 3)}.items()
         )
     }
-    squeeze, fire = jax.jit(module.apply)({"params": params}, images)
+    fire, squeeze = jax.jit(module.apply)({"params": params}, images)
 
     def convolve(x, name):
         kernel, bias = params[name]["kernel"], params[name]["bias"]

@@ -12,9 +12,10 @@ import capsnet_jax.figures.style as style
 import capsnet_jax.figures.tiles as tiles
 
 PERCENTILE = 99
-SEQUENTIAL, SIGNED = "inferno", "bwr"
+SEQUENTIAL, SIGNED = "autumn_r", "bwr"
 _BAR = 1.0  # inches of a colour bar with its labels
 _PAIRS = 4  # of an image and its map in a row
+_PANELS = 5  # of one image in a row
 _LARGE = 64  # pixels; of larger images, half as many pairs
 
 
@@ -32,7 +33,7 @@ def overlay(
     Args:
         images: [batch, h, w, 1 or 3] in 0..1, or bytes.
         maps: [batch, h, w] or [batch, h, w, c], whose channels are added up; of several methods {name: maps}, drawn
-            with a row an image and a column a method.
+            with a row an image and a column a method, or in rows of five if there is one image.
         names: one an image, such as its class.
         signed: whether maps are drawn with red for above and blue for below 0; None: those that go below 0.
         note: how the caption begins, such as the network and the target.
@@ -53,7 +54,10 @@ def overlay(
         grid.append(blend(pictures, values, signed=diverges))
     stacked = np.stack(grid, axis=1).reshape(-1, *colour.shape[1:])
     right = _BAR * len(kinds)
-    if isinstance(maps, Mapping):
+    if isinstance(maps, Mapping) and len(pictures) == 1:
+        above = ["input", *by_method]
+        figure, axes = tiles.draw(stacked, columns=_columns(len(grid)), names=above, right=right)
+    elif isinstance(maps, Mapping):
         figure, axes = tiles.draw(
             stacked,
             columns=len(grid),
@@ -67,10 +71,10 @@ def overlay(
             raise ValueError(f"need one name an image, got {len(names)} for {len(pictures)}")
         above = None if names is None else [text for name in names for text in (str(name), "")]
         figure, axes = tiles.draw(stacked, columns=2 * pairs, names=above, right=right)
-    if False in kinds:
-        tiles.colour_bar(figure, axes, SEQUENTIAL, (0, 1), ["0", "most"])
-    if True in kinds:
-        tiles.colour_bar(figure, axes, SIGNED, (-1, 1), ["against", "0", "for"])
+    for diverges in sorted(kinds):
+        limits, labels = ((-1, 1), ["against", "0", "for"]) if diverges else ((0, 1), ["0", "most"])
+        colours = _paint(np.full((256, 1), 0.5), np.linspace(*limits, 256), signed=diverges)
+        tiles.colour_bar(figure, axes, mpl.colors.ListedColormap(colours), limits, labels)
     style.caption(figure, note, f"each map on its own scale, which ends at the {PERCENTILE}th percentile of its pixels")
     return figure
 
@@ -85,13 +89,21 @@ def blend(images: np.ndarray, maps: np.ndarray, *, signed: bool) -> np.ndarray:
     limit = np.percentile(size, PERCENTILE, axis=1)
     limit = np.where(limit > 0, limit, size.max(axis=1, initial=0))
     scaled = np.clip(np.nan_to_num(maps) / np.where(limit > 0, limit, 1)[:, None, None], -1, 1)
-    grey = np.clip(images, 0, 1).mean(axis=-1, keepdims=True)
-    if signed:
-        grey = 0.3 + 0.6 * grey  # red and blue are seen on it where it is black and where it is white
-        colours, opacity = mpl.colormaps[SIGNED](np.where(scaled < 0, 0.0, 1.0)), np.abs(scaled)[..., None]
-    else:
-        colours, opacity = mpl.colormaps[SEQUENTIAL](np.maximum(scaled, 0)), 0.6
+    return _paint(np.clip(images, 0, 1).mean(axis=-1, keepdims=True), scaled, signed=signed)
+
+
+def _paint(grey: np.ndarray, scaled: np.ndarray, *, signed: bool) -> np.ndarray:
+    """Lay colours for values [...] in −1..1 over grey ones [..., 1] in 0..1; what is not signed is nothing below 0."""
+    scaled = scaled if signed else np.maximum(scaled, 0)
+    grey = 0.25 + 0.6 * grey  # on black and on white, red and blue would be lost
+    colours = mpl.colormaps[SIGNED](np.where(scaled < 0, 0.0, 1.0)) if signed else mpl.colormaps[SEQUENTIAL](scaled)
+    opacity = 0.9 * np.abs(scaled)[..., None]
     return grey * (1 - opacity) + colours[..., :3] * opacity
+
+
+def _columns(count: int) -> int:
+    """Return the panels in a row when one image's are spread over full rows of at most five."""
+    return -(-count // -(-count // _PANELS))
 
 
 def _sum_channels(maps: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
