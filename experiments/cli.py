@@ -317,6 +317,30 @@ def _predict(options: flags.FlagValues) -> None:
     print(prediction.save())
 
 
+def _inspect(options: flags.FlagValues) -> None:
+    """Draw what a method shows of a network, or list methods, layers and units."""
+    from capsnet_jax import figures
+    from capsnet_jax.report import inspection
+
+    _start_jax()
+    if options.inspect == "list":
+        print(inspection.describe(_network_or_none(options)))
+        return
+    inspection.check_method(options.inspect)
+    net, folder = _network(options)
+    asked = inspection.Asked(*(getattr(options, name) for name in INSPECT_FLAGS))
+    figure, name = inspection.inspect(options.inspect, net, asked)
+    print(figures.save(figure, folder / f"inspect-{name}.{options.figure_format}"))
+
+
+def _network_or_none(options: flags.FlagValues) -> Any:
+    """Return the network that is named; None where nothing is, and the default workdir holds no finished run."""
+    named = (options.model, options.workdir, options.experiment)
+    with contextlib.nullcontext() if any(named) else contextlib.suppress(ConfigError):
+        return _network(options)[0]
+    return None
+
+
 def _network(options: flags.FlagValues) -> tuple[Any, Path]:
     """Return the network that --model or --workdir names, and the folder of its pictures."""
     from capsnet_jax.interpret.network import load_released, restore
@@ -449,18 +473,21 @@ def _question(module: str) -> str:
     return (ast.get_docstring(ast.parse(file.read_text())) or "").split("\n")[0]
 
 
+INSPECT_FLAGS = ("image", "index", "layer", "unit", "target")
+
 # Each task that is not training: its function, and the flags that it uses.
 TASKS: dict[str, tuple[Callable[[flags.FlagValues], None], tuple[str, ...]]] = {
     "list": (_list, ()),
     "settings": (_settings, ("experiment", "dataset", "preset", "set", "sweep", "baseline")),
     "describe": (_describe, ("dataset", "set")),
     "predict": (_predict, ("experiment", "workdir", "model", "invert", "as_is")),
+    "inspect": (_inspect, ("experiment", "workdir", "model", *INSPECT_FLAGS, "figure_format")),
     "report": (_report, ("workdir",)),
     "figures_only": (_figures_only, ("experiment", "workdir", "baseline", "figure_format")),
 }
 MEASURE_FLAGS = ("experiment", "dataset", "preset", "set", "sweep", "workdir", "figure_format")
 RUN_FLAGS = (*MEASURE_FLAGS, "baseline", "seeds", "first_seed", "across", "rerun")
-ALL_FLAGS = (*TASKS, *RUN_FLAGS, "model", "invert", "as_is")
+ALL_FLAGS = (*TASKS, *RUN_FLAGS, *INSPECT_FLAGS, "model", "invert", "as_is")
 
 REMEDIES = {
     errno.ENOSPC: "make room",

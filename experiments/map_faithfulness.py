@@ -20,7 +20,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from capsnet_jax.figures.overlays import overlay
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -30,6 +29,7 @@ from capsnet_jax.figures.forest import Row, forest_plot
 from capsnet_jax.figures.grouping import DATASET, Record, by_dataset, group, summarize
 from capsnet_jax.figures.images import network_note, network_paths, setting_slug, single_networks
 from capsnet_jax.figures.labels import MODEL, dataset_label, dataset_slug, interval_label, seeds_label, setting_label
+from capsnet_jax.figures.overlays import overlay
 from capsnet_jax.interpret import OBSERVATIONS
 from capsnet_jax.interpret.compared_maps import EDGES, RANDOM
 from capsnet_jax.interpret.network import load_observation

@@ -3,6 +3,7 @@
 Every function returns a `matplotlib.figure.Figure`; `save` writes it. README.md says which plot is where.
 """
 
+from capsnet_jax.figures.active_shares import active_shares
 from capsnet_jax.figures.cost import error_by_cost
 from capsnet_jax.figures.curves import learning_curves
 from capsnet_jax.figures.error_against import error_against
@@ -18,6 +19,7 @@ from capsnet_jax.figures.tiles import tile_grid
 __all__ = [
     "COMPARED",
     "CURVES",
+    "active_shares",
     "error_against",
     "error_by_cost",
     "error_by_setting",

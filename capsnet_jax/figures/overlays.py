@@ -55,8 +55,8 @@ def overlay(
     stacked = np.stack(grid, axis=1).reshape(-1, *colour.shape[1:])
     right = _BAR * len(kinds)
     if isinstance(maps, Mapping) and len(pictures) == 1:
-        above = ["input", *by_method]
-        figure, axes = tiles.draw(stacked, columns=_columns(len(grid)), names=above, right=right)
+        headings = ["input", *by_method]
+        figure, axes = tiles.draw(stacked, columns=_columns(len(grid)), names=headings, right=right)
     elif isinstance(maps, Mapping):
         figure, axes = tiles.draw(
             stacked,

@@ -110,8 +110,8 @@ def methods_for(net: Network) -> dict[str, Method]:
     """Return the methods that apply to a network, by name."""
     methods = dict(METHODS)
     outputs = jax.eval_shape(net.forward, jnp.zeros((1, *net.data.image_shape)))
-    for name, method in OF_LAYER.items():
-        methods |= {f"{name} {layer}": Method(partial(_of_layer, method, layer)) for layer in layers_with_positions(outputs)}
+    for layer in layers_with_positions(outputs):
+        methods |= {f"{name} {layer}": Method(partial(_of_layer, method, layer)) for name, method in OF_LAYER.items()}
     if "couplings" in outputs:
         iterations = range(1, 1 + (ITERATIONS if iterates(net.config.routing) else 1))
         kinds = {

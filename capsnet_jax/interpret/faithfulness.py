@@ -263,4 +263,4 @@ def _with(net: Any, forward: Forward) -> Any:
     """Return a net with other parameters."""
     if not isinstance(net, Network):
         return forward
-    return net._replace(params=forward.variables["params"], stats=forward.variables["batch_stats"])
+    return dataclasses.replace(net, params=forward.variables["params"], stats=forward.variables["batch_stats"])

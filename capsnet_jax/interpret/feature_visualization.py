@@ -159,8 +159,8 @@ def _climb(net: Net, target: Target, keys: Keys, spectra: Spectra, settings: _Se
     """Return the spectra after steps of Adam."""
     variants = settings.variants
     optimizer = optax.adam(settings.learning_rate)
-    is_of_layer = isinstance(target.of, str) and target.of
-    tapped = partial(_leaking, net, target.of) if is_of_layer else partial(named_outputs, net)
+    layer = target.of if isinstance(target.of, str) else ""
+    tapped = partial(_leaking, net, layer) if layer else partial(named_outputs, net)
     moved = partial(move, movements=settings.movements, background=settings.background)
 
     def judge(spectra: Array, keys: Array) -> tuple[Array, Array]:

@@ -99,8 +99,8 @@ def _invert(
 
         keys = jax.vmap(partial(jax.random.fold_in, key))(which)
         spectra = jax.vmap(lambda key: draw_spectrum(key, shape))(keys)
-        (spectra, _), _ = jax.lax.scan(step, (spectra, optimizer.init(spectra)), jnp.arange(steps))
-        found = render(spectra)
+        state = jax.lax.scan(step, (spectra, optimizer.init(spectra)), None, steps)[0]
+        found = render(state[0])
         return Inversion(found, relative_distance(named_outputs(net, found)[layer], wanted))
 
     return jax.tree.map(lambda x: x[:, 0], map_chunks(of_images, len(images), 1, chunk))

@@ -1,11 +1,12 @@
 """A trained network, back from its run's record or from released weights, and what is observed beside numbers."""
 
+import dataclasses
 import functools
 import io
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +71,8 @@ class LazyDataset(Dataset):
         return self.loaded.test
 
 
-class Network(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Network:
     """A trained network with what it was trained by and on.
 
     Attributes:
@@ -124,6 +126,18 @@ class Network(NamedTuple):
         if "couplings" not in out:
             raise ConfigError(f"{self.config.model.name} does not route, so it has no couplings")
         return out["couplings"]
+
+    def layers(self) -> dict[str, tuple[int, ...]]:
+        """Return {name: shape without the batch axis} of its outputs, in the order in which it names them."""
+        order: list[str] = []
+
+        def named(images: Array) -> dict[str, Any]:
+            outputs = self.forward(images)
+            order.extend(outputs)
+            return outputs
+
+        shapes = jax.eval_shape(named, jax.ShapeDtypeStruct((1, *self.data.image_shape), "float32"))
+        return {name: shapes[name].shape[1:] for name in order}
 
     def outline(self) -> Outline:
         """Return its layers, parameters and FLOPs for one image."""

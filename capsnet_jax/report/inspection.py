@@ -1,11 +1,10 @@
 """What `--inspect` shows: one method, one network, one image, one figure."""
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import UInt8
 from matplotlib import cbook
@@ -19,7 +18,8 @@ from capsnet_jax.report.views import VIEWS, Subject
 SAMPLE = "grace_hopper.jpg"  # comes with matplotlib; what a net without a data set is shown if nothing is said
 
 
-class Asked(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Asked:
     """What the flags say, as text; None where nothing is said.
 
     Attributes:
@@ -52,23 +52,28 @@ def inspect(method: str, net: Network, asked: Asked) -> tuple[Figure, str]:
         ConfigError: there is no such method, layer, unit or class, or the method does not use what is given.
         DataError: no readable picture.
     """
-    check_word("--inspect", method, ["list", *VIEWS])
+    check_method(method)
     view = VIEWS[method]
-    given = {name: value for name, value in asked._asdict().items() if value is not None}
+    given = {name: value for name, value in vars(asked).items() if value is not None}
     uses = {"index", *view.uses} if "image" in view.uses else set(view.uses)
     if unused := [name for name in given if name not in uses]:
         raise ConfigError(f"--inspect={method} does not use --{unused[0]}; leave it out")
     if lack := view.lacks(net):
         raise ConfigError(f"--inspect={method} {lack}")
-    layers = _layers(net)
+    layers = net.layers()
     if asked.layer is not None:
         check_word("--layer", asked.layer, layers)
     unit = _unit(asked, layers)
-    pixels, name = _image(net, asked) if "image" in view.uses else (np.zeros((0, 0, 0), np.uint8), "")
+    pixels, name, path = _image(net, asked) if "image" in view.uses else (np.zeros((0, 0, 0), np.uint8), "", None)
     target = None if asked.target is None else _class(asked.target, net.data.label_names)
-    figure = view.draw(Subject(net, pixels, name, asked.layer, unit, target))
+    figure = view.draw(Subject(net, pixels, name, path, asked.layer, unit, target))
     words = [method, name, asked.layer, asked.unit and f"unit{asked.unit}", asked.target]
     return figure, "-".join(legal_name(word) for word in words if word)
+
+
+def check_method(method: str) -> None:
+    """Raise a ConfigError with the nearest name if there is no such method."""
+    check_word("--inspect", method, ["list", *VIEWS])
 
 
 def describe(net: Network | None) -> str:
@@ -77,15 +82,17 @@ def describe(net: Network | None) -> str:
     Args:
         net: the network; None: only the methods are listed.
     """
+    lacking = {name: net and view.lacks(net) for name, view in VIEWS.items()}
     lines = ["methods"]
     for name, view in VIEWS.items():
-        flags = " ".join(f"--{flag}" for flag in view.uses)
-        parts = [f"{name:<22} {view.text}", f"({flags})" if flags else "", (net and view.lacks(net)) or ""]
-        lines.append("  " + " ".join(filter(None, parts)))
+        if not lacking[name]:
+            lines.append(f"  {name:<22} {view.text} ({' '.join(f'--{flag}' for flag in view.uses)})")
+    if others := [name for name, lack in lacking.items() if lack]:
+        lines.append(f"  not here: {', '.join(others)}")
     if net is None:
         return "\n".join([*lines, "", "layers: name a --workdir with a finished run, or --model=squeezenet"])
     lines += ["", f"layers of {net.name}"]
-    for name, shape in _layers(net).items():
+    for name, shape in net.layers().items():
         what = f"{shape[-1]} channels" if len(shape) == 3 else f"{shape[0]} units"
         if name == "capsules":
             what = f"{shape[0]} capsules of {shape[1]} dimensions: --unit=CAPSULE or CAPSULE,DIMENSION"
@@ -93,12 +100,6 @@ def describe(net: Network | None) -> str:
     names = net.data.label_names
     shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
     return "\n".join([*lines, "", f"{len(names)} classes for --target, by name or number: {shown}"])
-
-
-def _layers(net: Network) -> dict[str, tuple[int, ...]]:
-    """Return {name: shape without the batch axis} of a network's outputs, as it computes them."""
-    images = jax.ShapeDtypeStruct((1, *net.data.image_shape), "float32")
-    return {name: array.shape[1:] for name, array in jax.eval_shape(net.forward, images).items()}
 
 
 def _unit(asked: Asked, layers: dict[str, tuple[int, ...]]) -> tuple[int, ...] | None:
@@ -128,16 +129,16 @@ def _class(text: str, names: Sequence[str]) -> int:
     raise ConfigError(f"--target has no {text!r}; did you mean {nearest(text, names)!r}? --inspect=list shows more")
 
 
-def _image(net: Network, asked: Asked) -> tuple[UInt8[np.ndarray, "height width channels"], str]:
-    """Return the image that is looked at, and its name."""
+def _image(net: Network, asked: Asked) -> tuple[UInt8[np.ndarray, "height width channels"], str, Path | None]:
+    """Return the image that is looked at, its name, and its file if it has one."""
     if asked.image is not None and asked.index is not None:
         raise ConfigError("--image and --index are two images; name one")
     if asked.image is None and net.record is not None:
         images, index = net.data.test.images, asked.index or 0
         if not 0 <= index < len(images):
             raise ConfigError(f"--index={index}: {net.data.name} has {len(images)} test images, counted from 0")
-        return np.asarray(images[index]), f"{net.data.name}{index}"
+        return np.asarray(images[index]), f"{net.data.name}{index}", None
     if asked.index is not None:
         raise ConfigError(f"{net.name} came without images to count; name a picture by --image")
     path = Path(os.path.expanduser(asked.image or cbook.get_sample_data(SAMPLE, asfileobj=False)))
-    return read_picture(path, net).pixels, path.stem
+    return read_picture(path, net).pixels, path.stem, path

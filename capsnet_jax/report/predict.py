@@ -76,8 +76,8 @@ def read_picture(path: Path, net: Network, *, invert: bool = False, as_is: bool 
     Raises:
         DataError: no readable picture.
     """
-    if net.record is None:
-        return read(path, net.data.image_shape, invert=invert, as_is=as_is)
+    if net.record is None:  # nothing of a photograph is cut off
+        return read(path, net.data.image_shape, invert=invert, as_is=True)
     settings = net.config.data
     transform = "none" if as_is else settings.transform
     before = settings.transform if as_is else "none"

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,9 +57,9 @@ def test_one_move_by_hand(net, observed):
 
 
 def test_a_network_without_a_decoder(net):
-    bare = net._replace(config=overrides.override(net.config, {"loss.reconstruction": False}))
+    bare = dataclasses.replace(net, config=overrides.override(net.config, {"loss.reconstruction": False}))
     with pytest.raises(ConfigError, match=r"decoder is needed: leave out loss\.reconstruction=false"):
         OBSERVATIONS["capsule_dimensions"](bare)
-    other = net._replace(config=overrides.build({"model.name": "cnn_small"}))
+    other = dataclasses.replace(net, config=overrides.build({"model.name": "cnn_small"}))
     with pytest.raises(ConfigError, match=r"cnn_small has none; use --set model\.name=capsnet_small"):
         OBSERVATIONS["capsule_dimensions"](other)

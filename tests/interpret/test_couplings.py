@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -38,13 +40,13 @@ def test_each_iteration_of_the_trace_is_a_routing_with_so_many(net):
 
 def test_couplings_that_do_not_iterate_are_one_iteration(net):
     config = overrides.override(net.config, {"routing.name": "uniform"})
-    uniform = net._replace(config=config, model=models.build(config, 10))
+    uniform = dataclasses.replace(net, config=config, model=models.build(config, 10))
     observed = OBSERVATIONS["couplings"](uniform)
     assert observed["shares"].shape == (3, 1, 6, 6, 10)
     np.testing.assert_allclose(trace_routing(uniform, net.data.test.images[:2], 3).couplings, 0.1, rtol=1e-6)
 
 
 def test_what_does_not_route(net):
-    other = net._replace(config=overrides.build({"model.name": "cnn_small"}))
+    other = dataclasses.replace(net, config=overrides.build({"model.name": "cnn_small"}))
     with pytest.raises(ConfigError, match=r"cnn_small does not route; use --set model\.name=capsnet_small"):
         trace_routing(other, net.data.test.images[:1], 3)

@@ -90,7 +90,7 @@ def test_bytes_and_pixels_of_one_image_are_the_same(net):
 
 
 def test_a_network_that_does_not_route_has_no_couplings(net):
-    other = net._replace(config=overrides.build({"model.name": "cnn_small"}))
+    other = dataclasses.replace(net, config=overrides.build({"model.name": "cnn_small"}))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_apply", lambda *_: {"logits": jnp.zeros((1, 10))})
         with pytest.raises(ConfigError, match="cnn_small does not route, so it has no couplings"):

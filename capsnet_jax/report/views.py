@@ -1,0 +1,356 @@
+"""What `--inspect` can show: one method a function, from a subject to a figure."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import UInt8
+from matplotlib.figure import Figure
+
+from capsnet_jax import figures, interpret
+from capsnet_jax.config import ConfigError
+from capsnet_jax.data.picture import read
+from capsnet_jax.interpret import targets
+from capsnet_jax.interpret.capsule_dimensions import lacks_decoder
+from capsnet_jax.interpret.capsule_maps import coupling_maps, lacks_routing
+from capsnet_jax.interpret.network import Network
+from capsnet_jax.interpret.targets import AnyTarget
+
+KEY = jax.random.key(0)  # of what is drawn at random: the same command draws the same picture
+MOST_TILES = 144  # channels of a grid
+COUNTED = 2000  # test images over which channels are counted
+SEARCHED = 10_000  # test images among which the strongest are looked for
+LIKED = 9  # images of a unit
+DREAM_SIDE = 400  # pixels; a photograph that is dreamt on is made no larger
+
+
+class Subject(NamedTuple):
+    """What is looked at.
+
+    Attributes:
+        net: the network.
+        image: as the network gets it; empty where the method uses none.
+        name: the image's.
+        path: its file; None of a test image.
+        layer: a layer's name; None: the method's own choice.
+        unit: numbers; None: likewise.
+        target: a class; None: the one that the network chooses.
+    """
+
+    net: Network
+    image: UInt8[np.ndarray, "height width channels"]
+    name: str
+    path: Path | None
+    layer: str | None
+    unit: tuple[int, ...] | None
+    target: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """An entry of VIEWS.
+
+    Attributes:
+        draw: a subject to a figure.
+        text: what is seen, in a line.
+        uses: which of image, layer, unit and target it uses.
+        needs: a network's config to what it lacks; None if all will do.
+        reads: whether it goes through the images of the network's data set.
+    """
+
+    draw: Callable[[Subject], Figure]
+    text: str
+    uses: tuple[str, ...] = ()
+    needs: Callable[[Any], str | None] | None = None
+    reads: bool = False
+
+    def lacks(self, net: Network) -> str | None:
+        """Say why a network cannot be shown so; None if it can."""
+        if self.reads and net.record is None:
+            return f"goes through a data set's images, and {net.name} came without; name a --workdir of finished runs"
+        lack = self.needs and self.needs(net.config)
+        return f"needs a CapsNet: {lack}" if lack else None
+
+
+def _activations(subject: Subject) -> Figure:
+    layer = subject.layer or _layers_with_positions(subject)[0]
+    array = np.asarray(interpret.activations(subject.net, subject.image[None], layer)[0])
+    if array.ndim != 3:
+        raise ConfigError(f"{layer} has no positions to draw; name one of {', '.join(_layers_with_positions(subject))}")
+    strongest = int(interpret.strongest_channel(jnp.asarray(array)[None])[0])
+    note = f"{_note(subject)}; {layer}, {array.shape[-1]} channels of {array.shape[0]}×{array.shape[1]}"
+    if subject.unit is None:
+        shown = array[..., :MOST_TILES]
+        more = f", the first {MOST_TILES}" if array.shape[-1] > MOST_TILES else ""
+        return figures.tile_grid(np.moveaxis(shown, -1, 0), note=f"{note}{more}; the strongest is {strongest}")
+    channels = dict.fromkeys([*_within(subject.unit, array.shape[-1], layer), strongest])
+    names = [f"channel {c}" + (", the strongest" if c == strongest else "") for c in channels]
+    maps = {name: _enlarged(subject, array[..., c]) for name, c in zip(names, channels, strict=True)}
+    return figures.overlay(subject.image[None], maps, note=note)
+
+
+def _weights(subject: Subject) -> Figure:
+    layer = subject.layer or next(iter(_convolutions(subject.net)))
+    kernels = np.asarray(interpret.filters(subject.net, layer))
+    count, height, width, inputs = kernels.shape
+    note = f"{subject.net.name}; {layer}, {count} filters of {height}×{width}×{inputs}"
+    if inputs in (1, 3) and subject.unit is None:
+        return figures.tile_grid(kernels[:MOST_TILES], scale="symmetric", note=note)
+    chosen = 0 if subject.unit is None else _within(subject.unit, count, layer)[0]
+    by_input = np.moveaxis(kernels[chosen], -1, 0)[:MOST_TILES]
+    note += f"; filter {chosen}, one tile for each input channel"
+    return figures.tile_grid(by_input, scale="symmetric", note=note)
+
+
+def _dead_channels(subject: Subject) -> Figure:
+    net, images = subject.net, subject.net.data.test.images[:COUNTED]
+    layers = [subject.layer] if subject.layer else [n for n in _layers_with_positions(subject) if "recon" not in n]
+    counted = {layer: interpret.channel_activity(net, images, layer) for layer in layers}
+    note = f"{net.name}; {len(images):,} test images"
+    if net.config.routing is not None:
+        of_capsules = interpret.capsule_activity(net, images)
+        told = {"primary": "primary", "capsules": "class"}
+        note += "".join(
+            f"; {int(a.dead.sum())} of {len(a.longest)} {told[name]} capsules dead, {int(a.starved.sum())} starved"
+            for name, a in of_capsules.items()
+        )
+    return figures.active_shares(counted, note=note)
+
+
+def _top_images(subject: Subject) -> Figure:
+    net, images = subject.net, subject.net.data.test.images[:SEARCHED]
+    layer = subject.layer or ("capsules" if net.config.routing is not None else "logits")
+    by_length = subject.unit is None or len(subject.unit) == 1
+    top = interpret.top_images(net, images, layer, LIKED, by_length=by_length)
+    shape = net.layers()[layer]
+    units = list(range(min(len(top.values), 10)))
+    if subject.unit is not None:
+        numbers = subject.unit if by_length else (int(np.ravel_multi_index(subject.unit, shape)),)
+        units = _within(numbers, len(top.values), layer)
+    of_classes = layer in targets.SCORES or (layer == "capsules" and by_length)
+    names = [net.data.label_names[u] if of_classes else f"unit {u}" for u in units]
+    if not by_length:
+        names = [f"unit {','.join(map(str, subject.unit or ()))}"]
+    rows: list[np.ndarray] = [np.asarray(images[top.images[u]]) for u in units]
+    note = f"{net.name}; of {len(images):,} test images those that activate {layer} most, the first most of all"
+    if len(shape) == 3:
+        field = interpret.receptive_field(net, net.data.image_shape, layer)
+        pairs = zip(rows, units, strict=True)
+        rows = [np.asarray(interpret.crop_receptive_field(row, top.positions[u], field)) for row, u in pairs]
+        note += "; cropped to what the unit sees"
+    ranks = [str(k + 1) for k in range(len(rows[0]))]
+    return figures.tile_grid(
+        np.concatenate(rows), scale="pixels", columns=len(ranks), row_names=names, column_names=ranks, note=note
+    )
+
+
+def _heat_map(subject: Subject, *, method: Callable[..., Any]) -> Figure:
+    goal, text = _goal(subject)
+    maps = method(subject.net, subject.image[None], goal)
+    return figures.overlay(subject.image[None], {text: np.asarray(maps)}, note=_note(subject))
+
+
+def _class_activation(subject: Subject, *, method: Callable[..., Any]) -> Figure:
+    routes, names = subject.net.config.routing is not None, subject.net.data.label_names
+    layer = subject.layer or ("primary" if routes else _layers_with_positions(subject)[-1])
+    target = _own_class(subject) if subject.target is None else subject.target
+    maps = method(subject.net, subject.image[None], layer, target)
+    return figures.overlay(subject.image[None], {f"{names[target]}, by {layer}": np.asarray(maps)}, note=_note(subject))
+
+
+def _visualize(subject: Subject) -> Figure:
+    net = subject.net
+    if subject.layer is None and subject.target is None:
+        classes = range(min(net.data.classes, 10))
+        goal: AnyTarget = _class_goal(net, np.array(classes))
+        names = [net.data.label_names[k] for k in classes]
+    else:
+        goal, name = _goal(subject)
+        names = [name]
+    made = interpret.visualize(net, goal, key=KEY, shape=net.data.image_shape)
+    names = [f"{name}: {score:.3g}" for name, score in zip(names, np.asarray(made.scores), strict=True)]
+    note = f"{net.name}; images made for a target, with the score that the network gives them"
+    return figures.tile_grid(np.asarray(made.images), scale="pixels", names=names, note=note)
+
+
+def _visualize_dimensions(subject: Subject) -> Figure:
+    net = subject.net
+    target = 0 if subject.target is None else subject.target
+    dims = net.outputs(np.zeros((1, *net.data.image_shape), np.uint8))["capsules"].shape[-1]
+    made = interpret.visualize(
+        net, targets.capsule_dimension(target, np.arange(dims)), key=KEY, shape=net.data.image_shape
+    )
+    names = [f"{d}: {score:.2f}" for d, score in enumerate(np.asarray(made.scores))]
+    note = f"{net.name}; images made for each dimension of {net.data.label_names[target]}'s capsule, with its value"
+    return figures.tile_grid(np.asarray(made.images), scale="pixels", names=names, note=note)
+
+
+def _deep_dream(subject: Subject) -> Figure:
+    layers = _layers_with_positions(subject)
+    goal, text = _goal(subject) if subject.unit or subject.target is not None else (None, "")
+    layer = subject.layer or layers[2 * len(layers) // 3]
+    photo = _larger(subject)
+    dreams = interpret.deep_dream(subject.net, photo[None], layer if goal is None else goal, key=KEY)
+    names = [subject.name, text or f"what {layer} sees, made stronger"]
+    return figures.tile_grid([photo, np.asarray(dreams)[0]], scale="pixels", names=names, note=subject.net.name)
+
+
+def _dream_from_noise(subject: Subject) -> Figure:
+    layers = _layers_with_positions(subject)
+    goal, text = _goal(subject) if subject.unit or subject.target is not None else (None, "")
+    layer = subject.layer or layers[2 * len(layers) // 3]
+    shape = subject.net.data.image_shape
+    dreams = interpret.dream_from_noise(subject.net, layer if goal is None else goal, key=KEY, shape=shape)
+    return figures.tile_grid(
+        np.asarray(dreams), scale="pixels", names=[text or layer], note=f"{subject.net.name}, from noise"
+    )
+
+
+def _invert(subject: Subject) -> Figure:
+    layers = [subject.layer] if subject.layer else _spread(_layers_with_positions(subject), 4)
+    found = {layer: interpret.invert(subject.net, subject.image[None], layer, key=KEY) for layer in layers}
+    names = ["image"] + [f"{layer}: {float(made.errors[0]):.2g}" for layer, made in found.items()]
+    tiles = [subject.image, *(np.asarray(made.images)[0] for made in found.values())]
+    note = f"{_note(subject)}; images made to look the same to a layer, with ‖F − F₀‖²/‖F₀‖²"
+    return figures.tile_grid(tiles, scale="pixels", names=names, columns=len(tiles), note=note)
+
+
+def _couplings(subject: Subject, *, kind: str) -> Figure:
+    net, target = subject.net, _own_class(subject) if subject.target is None else subject.target
+    maps = np.asarray(coupling_maps(net, subject.image[None], target, kind=kind))[0]
+    by_iteration = {f"iteration {t + 1}": each[None] for t, each in enumerate(maps)}
+    note = f"{_note(subject)}; to the capsule of {net.data.label_names[target]}"
+    return figures.overlay(subject.image[None], by_iteration, signed=kind != "couplings", note=note)
+
+
+def _reconstruct_from_one(subject: Subject) -> Figure:
+    net, image = subject.net, subject.image[None]
+    alone = interpret.reconstruct_from_one(net, image, subject.target)
+    whole = np.asarray(net.outputs(image)["reconstruction"])[0]
+    tiles = [image[0] / 255, whole, *np.asarray(alone.reconstructions)[0]]
+    names = ["image", "from all", *(f"from capsule {i}" for i in np.asarray(alone.inputs)[0])]
+    note = f"{_note(subject)}; from all primary capsules, and from the most coupled one of each type alone"
+    return figures.tile_grid(tiles, scale="pixels", names=names, note=note)
+
+
+def _goal(subject: Subject) -> tuple[AnyTarget, str]:
+    """Return what is explained, and its name: a class, a unit or channel, a capsule or one of its dimensions."""
+    net, layer, unit = subject.net, subject.layer, subject.unit
+    names = net.data.label_names
+    if layer is None or (unit is None and subject.target is not None):
+        target = _own_class(subject) if subject.target is None and subject.image.size else subject.target
+        return (None, "") if target is None else (_class_goal(net, target), names[target])
+    if unit is None:
+        raise ConfigError(f"--layer={layer} needs the --unit that is meant; --inspect=list says how many there are")
+    if layer == "capsules":
+        if len(unit) == 1:
+            return targets.capsule_contrast(unit[0]), f"capsule of {names[unit[0]]}" if unit[0] < len(names) else ""
+        return targets.capsule_dimension(*unit[:2]), f"capsule {unit[0]}, dimension {unit[1]}"
+    if len(unit) == 3:
+        return targets.unit_at(layer, *unit), f"{layer} at {unit[0]}, {unit[1]}, channel {unit[2]}"
+    if len(unit) != 1:
+        raise ConfigError(f"--unit takes 1 number in {layer}, a channel, or 3: row, column, channel; got {len(unit)}")
+    return targets.channel(layer, unit[0]), f"{layer}, channel {unit[0]}"
+
+
+def _class_goal(net: Network, classes: Any) -> AnyTarget:
+    """Return a class's score; of capsules, how much longer than all others the class's is."""
+    return targets.capsule_contrast(classes) if net.config.routing is not None else targets.class_score(classes)
+
+
+def _own_class(subject: Subject) -> int:
+    return int(jnp.argmax(targets.scores_of(subject.net.outputs(subject.image[None]))[0]))
+
+
+def _layers_with_positions(subject: Subject) -> list[str]:
+    """Return the layers whose activations have positions, in the order in which the network computes them."""
+    return [name for name, shape in subject.net.layers().items() if len(shape) == 3 and name != "reconstruction"]
+
+
+def _convolutions(net: Network) -> list[str]:
+    return [layer.name for layer in net.outline().layers if layer.kind == "Conv"]
+
+
+def _within(numbers: tuple[int, ...], count: int, layer: str) -> list[int]:
+    """Return the numbers, which must be units of a layer."""
+    if bad := [number for number in numbers if not 0 <= number < count]:
+        raise ConfigError(f"{layer} has {count} units, counted from 0, and no {bad[0]}; name one of these")
+    return list(numbers)
+
+
+def _enlarged(subject: Subject, channel: np.ndarray) -> np.ndarray:
+    """Return one channel in the image's size, from its own least to its own greatest value."""
+    resized = jax.image.resize(jnp.asarray(channel), subject.image.shape[:2], "bilinear")
+    return np.asarray(resized - resized.min())[None]
+
+
+def _larger(subject: Subject) -> np.ndarray:
+    """Return a photograph in its own proportions, larger than the network's images if it is."""
+    if subject.path is None or subject.net.data.image_shape[2] != 3:
+        return subject.image
+    from PIL import Image
+
+    with Image.open(subject.path) as photo:
+        scale = DREAM_SIDE / max(photo.size)
+        width, height = (round(side * min(scale, 1)) for side in photo.size)
+    return read(subject.path, (height, width, 3), as_is=True).pixels
+
+
+def _spread(names: list[str], count: int) -> list[str]:
+    """Return a few of the names, evenly spread, the first and the last among them."""
+    return [names[i] for i in np.unique(np.linspace(0, len(names) - 1, count).round().astype(int))]
+
+
+def _note(subject: Subject) -> str:
+    return f"{subject.net.name}, {subject.name}"
+
+
+_PIXELS = ("image", "layer", "unit", "target")
+_MADE = ("layer", "unit", "target")
+_OF_CLASS = ("image", "target")
+_OF_LAYER = ("image", "layer", "target")
+
+
+def _heat(method: Callable[..., Any], text: str) -> View:
+    return View(partial(_heat_map, method=method), text, _PIXELS)
+
+
+def _cam(method: Callable[..., Any], text: str) -> View:
+    return View(partial(_class_activation, method=method), text, _OF_LAYER)
+
+
+def _of_routing(kind: str, text: str) -> View:
+    return View(partial(_couplings, kind=kind), text, _OF_CLASS, lacks_routing)
+
+
+VIEWS: dict[str, View] = {
+    "activations": View(_activations, "all channels of a layer; with a unit, that one and the strongest", _PIXELS[:3]),
+    "weights": View(_weights, "the filters of a convolution", ("layer", "unit")),
+    "dead_channels": View(_dead_channels, "how often each channel is active, over test images", ("layer",), reads=True),
+    "top_images": View(_top_images, "the test images that activate a unit most", ("layer", "unit"), reads=True),
+    "gradient": _heat(interpret.gradient, "the gradient by each pixel"),
+    "smooth_grad": _heat(partial(interpret.smooth_grad, key=KEY), "the mean gradient over noisy images"),
+    "integrated_gradients": _heat(interpret.integrated_gradients, "gradients on the way from black to the image"),
+    "guided_backprop": _heat(interpret.guided_backprop, "gradients that stay above 0"),
+    "deconvnet": _heat(interpret.deconvnet, "what is above 0, sent back"),
+    "occlusion": _heat(interpret.occlusion, "how much the target falls when a part is hidden"),
+    "grad_cam": _cam(interpret.grad_cam, "where a layer finds a class"),
+    "grad_cam_plus_plus": _cam(interpret.grad_cam_plus_plus, "the same, with a weight for each position"),
+    "layer_cam": _cam(interpret.layer_cam, "the same, each position by its own gradient"),
+    "visualize": View(_visualize, "images made for classes, a channel, a unit, a capsule", _MADE),
+    "visualize_dimensions": View(
+        _visualize_dimensions, "images made for each dimension of a class capsule", ("target",), lacks_routing
+    ),
+    "deep_dream": View(_deep_dream, "a photograph with more in it of what a layer sees", _PIXELS),
+    "dream_from_noise": View(_dream_from_noise, "the same, from noise", _MADE),
+    "invert": View(_invert, "images made to look the same to a layer", _PIXELS[:2]),
+    "couplings": _of_routing("couplings", "which parts are coupled to a capsule, by iteration"),
+    "coupled_votes": _of_routing("coupled_votes", "which votes agree with it, by iteration"),
+    "coupling_changes": _of_routing("difference", "couplings less uniform ones, by iteration"),
+    "reconstruct_from_one": View(_reconstruct_from_one, "what single primary capsules hold", _OF_CLASS, lacks_decoder),
+}
