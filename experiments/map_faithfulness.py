@@ -9,7 +9,7 @@ Couplings and coupled votes of each routing iteration are maps among the others;
     python launch.py --experiment=map_faithfulness --sweep data.dataset=mnist,fashion_mnist --set train_size=10000 \
         --set epochs=4 --seeds=3
 
-Maps are of the class that the net chooses, for the first 100 test images, right or wrong. A map that says how much a
+Maps are of the class that the net chooses, for the first 100 test images, right or wrong; of the cascade, for the first 10. A map that says how much a
 class depends on a pixel, as the gradient, ranks pixels by its size; one that says how much a pixel speaks for the
 class, with its sign.
 """
@@ -26,11 +26,10 @@ from matplotlib.figure import Figure
 import capsnet_jax.figures.style as style
 from capsnet_jax.figures.curves import draw_curve
 from capsnet_jax.figures.forest import Row, forest_plot
-from capsnet_jax.figures.grouping import Record, by_dataset, group, summarize
+from capsnet_jax.figures.grouping import DATASET, Record, by_dataset, group, summarize
 from capsnet_jax.figures.images import network_note, network_paths, setting_slug, single_networks
 from capsnet_jax.figures.labels import MODEL, dataset_label, dataset_slug, interval_label, seeds_label, setting_label
-from capsnet_jax.figures.overlays import blend
-from capsnet_jax.figures.tiles import draw
+from capsnet_jax.figures.overlays import overlay
 from capsnet_jax.interpret import OBSERVATIONS
 from capsnet_jax.interpret.compared_maps import EDGES, RANDOM
 from capsnet_jax.interpret.network import load_observation
@@ -48,7 +47,7 @@ CAPTIONS = {
     "areas": "areas under the curves of pixel flipping, and how like the maps of a random net are",
     "curves": "the class's probability while pixels are deleted and inserted",
     "cascade": "how like the trained net's maps are those of a net whose last layers are random",
-    "examples": "two images and every method's map of them",
+    "examples": "a test image, and every method's map over it",
 }
 
 # Drawn as curves: each the method of this name, or the last one whose name begins so (the deepest layer).
@@ -57,7 +56,6 @@ FAMILIES = {"coupl": style.VERMILLION, "grad-cam": style.GREEN, "layer-cam": sty
 CONTROLS = (EDGES, RANDOM)
 AREAS = {"deletion_area": "deletion: area [%]", "insertion_area": "insertion: area [%]"}
 SAME = "similarity_all"
-COLUMNS = 8
 LEVEL = 0.95
 
 
@@ -76,7 +74,7 @@ def observed_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
         random = methods.index(RANDOM)
         for i, method in enumerate(methods):
             row: dict[str, Any] = {
-                "dataset": settings["data.dataset"],
+                "dataset": settings[DATASET],
                 "preset": settings.get("preset"),
                 "seed": record.seed,
                 "epochs": settings.get("train.epochs"),
@@ -113,7 +111,9 @@ def observed_tables(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
         header = ["map", "deletion %", "less random", "p (Holm)", "insertion %", "less random", "p (Holm)"]
         header += ["similarity, last layer random", "all layers random"]
         title = f"{dataset_label(dataset)}, {network}"
-        notes = [f"mean ± 95 % interval over {seeds_label([len(seeds)])}; p of paired t tests against the random order"]
+        notes = [
+            f"mean ± 95 % interval over {seeds_label([len(seeds)])}, areas in percent; p of paired t tests against the random order"
+        ]
         tables.append(Table(title, header, lines, notes))
     if tables:
         tables[-1].notes.append(
@@ -128,9 +128,10 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Draw areas and similarities of all methods, curves of some, and examples."""
     rows, by = observed_rows(records), network_paths(records, [MODEL])
     drawn: dict[str, Figure] = {}
-    slugs = {setting_label(by, setting): setting_slug(by, setting) for setting in group(records, ["data.dataset", *by])}
+    settings = [setting for _, *setting in group(records, [DATASET, *by])]
+    slugs = {setting_label(by, setting): setting_slug(by, setting) for setting in settings}
     for (dataset, network), methods in _by_network(rows).items():
-        drawn[f"areas-{dataset_slug(dataset)}-{slugs.get(network, network)}"] = areas(
+        drawn[f"areas-{dataset_slug(dataset)}-{slugs[network]}"] = areas(
             methods, f"{dataset_label(dataset)}, {network}"
         )
     for dataset, members in by_dataset(records).items():
@@ -145,7 +146,7 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
     for title, record in single_networks(records, [MODEL]).items():
         arrays = load_observation(record, "map_faithfulness")
         if arrays:
-            drawn[f"examples-{title}"] = examples(arrays, note=network_note(record, "test images"))
+            drawn[f"examples-{title}"] = examples(arrays, note=network_note(record, "the first test image"))
     return drawn
 
 
@@ -223,32 +224,15 @@ def cascades(runs: Mapping[str, Sequence[Mapping[str, np.ndarray]]], *, dataset:
     return _finish(figure, panels, runs, dataset, "layers are made random from the last on, and stay so")
 
 
-@style.styled
 def examples(arrays: Mapping[str, np.ndarray], *, note: str) -> Figure:
-    """Draw two images, each with every method's map laid over it.
+    """Draw a test image with every method's map laid over it.
 
     Args:
         arrays: what `observe` returns.
         note: how the caption begins.
     """
-    methods, classes = arrays["methods"].tolist(), arrays["names"]
-    tiles, names = [], []
-    for image in range(min(2, len(arrays["images"]))):
-        grey = np.broadcast_to(arrays["images"][image] / np.float32(255), (*arrays["images"].shape[1:3], 3))
-        tiles.append(grey)
-        names.append(f"{classes[arrays['classes'][image]]}")
-        for method, maps in zip(methods, arrays["maps"], strict=True):
-            values = maps[image].astype(np.float32)
-            tiles += list(blend(grey[None], values[None], signed=bool((values < 0).any())))
-            names.append(method)
-        blank = -len(tiles) % COLUMNS
-        tiles += [np.ones_like(grey)] * blank
-        names += [""] * blank
-    figure, _ = draw(np.stack(tiles), columns=COLUMNS, names=names)
-    style.caption(
-        figure, note, "the chosen class's maps", "red: for, blue: against; without a sign, from yellow to red"
-    )
-    return figure
+    maps = dict(zip(arrays["methods"].tolist(), arrays["maps"][:, None].astype(np.float32), strict=True))
+    return overlay(arrays["image"][None], maps, note=f"{note}; maps of the class {arrays['class']}")
 
 
 def _draw_methods(

@@ -1,6 +1,7 @@
 """The maps of every method, and how far each is to be believed: what the experiment `map_faithfulness` observes."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,16 +11,19 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from capsnet_jax.data.augment import to_float
-from capsnet_jax.interpret.attribution import gradient
+from capsnet_jax.interpret.attribution import deconvnet, gradient, guided_backprop, integrated_gradients, smooth_grad
 from capsnet_jax.interpret.capsule_maps import coupling_maps
+from capsnet_jax.interpret.class_activation import grad_cam, grad_cam_plus_plus, layer_cam
 from capsnet_jax.interpret.faithfulness import deletion_curve, insertion_curve, randomization_cascade
 from capsnet_jax.interpret.network import Network, Observation
+from capsnet_jax.interpret.perturbation import occlusion
+from capsnet_jax.interpret.program import Net
 from capsnet_jax.interpret.routing_diagnostics import iterates
 from capsnet_jax.interpret.targets import scores_of
 
 IMAGES = 100  # the first ones of the test set
-CASCADED = 20  # of these, as every step of the cascade makes every method's maps anew
-SHOWN = 3
+CASCADED = 10  # of these, as every step of the cascade makes every method's maps anew
+STEPS = 16  # in which all pixels are flipped
 ITERATIONS = 3
 RANDOM, EDGES = "random", "edges"  # what a map of the net is compared with
 
@@ -33,14 +37,28 @@ class Method(NamedTuple):
             not how much the pixel speaks for it.
     """
 
-    maps: Callable[[Network, Array, Array], Array]
+    maps: Callable[..., Array]
     by_size: bool = False
 
 
+def _times_input(net: Net, images: Array, classes: Array) -> Array:
+    return images * gradient(net, images, classes)
+
+
+def _smooth_grad(net: Net, images: Array, classes: Array) -> Array:
+    return smooth_grad(net, images, classes, key=jax.random.key(0))
+
+
 METHODS = {
-    "gradient": Method(lambda net, images, classes: gradient(net.forward, images, classes), by_size=True),
-    "gradient × input": Method(lambda net, images, classes: images * gradient(net.forward, images, classes)),
+    "gradient": Method(gradient, by_size=True),
+    "gradient × input": Method(_times_input),
+    "smooth-grad": Method(_smooth_grad, by_size=True),
+    "integrated gradients": Method(integrated_gradients),
+    "guided backprop": Method(guided_backprop, by_size=True),
+    "deconvnet": Method(deconvnet, by_size=True),
+    "occlusion": Method(occlusion),
 }
+OF_LAYER = {"grad-cam": grad_cam, "grad-cam++": grad_cam_plus_plus, "layer-cam": layer_cam}
 
 
 def observe_faithfulness(net: Network) -> Observation:
@@ -52,42 +70,39 @@ def observe_faithfulness(net: Network) -> Observation:
         "methods" names; "fractions" [points] of pixels; "deletion" and "insertion" [methods, points], the class's mean
         probability in percent; "deletion_area" and "insertion_area" [methods] under these curves; "layers" made random
         in this order; "absolute" and "signed" [methods, layers], mean rank correlations with the trained net's maps,
-        nan for random maps; and examples: "images" bytes [shown, height, width, channels], their "classes" as chosen
-        and their "labels", and "maps" int8[methods, shown, height, width], each map divided by its greatest size / 127.
+        nan for random maps. And for an example the first "image", bytes, the name of the "class" that is chosen, and
+        "maps" int8[methods, height, width], each divided by its greatest size / 127.
     """
-    key = jax.random.key(0)  # of random maps and of the order of equal pixels
+    key = jax.random.key(0)  # of the order of equal pixels, and of fresh layers
     shown = net.data.test.images[:IMAGES]
     images = to_float(jnp.asarray(shown))
     classes = jnp.argmax(scores_of(net.outputs(images)), axis=-1)
-    observed: dict[str, list[Any]] = {}
+    methods = methods_for(net)
+    observed: dict[str, list[np.ndarray]] = {}
 
     def note(**values: Any) -> None:
         for name, value in values.items():
             observed.setdefault(name, []).append(np.asarray(value, np.float32))
 
-    methods = methods_for(net)
     for name, method in methods.items():
         maps = method.maps(net, images, classes)
         ranked = jnp.abs(maps) if method.by_size else maps
-        deleted = deletion_curve(net.forward, images, ranked, classes, key=key)
-        inserted = insertion_curve(net.forward, images, ranked, classes, key=key)
-        for flipped, curve in (("deletion", deleted), ("insertion", inserted)):
-            note(**{flipped: 100 * curve.scores.mean(axis=0), f"{flipped}_area": 100 * curve.areas.mean()})
+        deleted = deletion_curve(net.forward, images, ranked, classes, key=key, steps=STEPS)
+        inserted = insertion_curve(net.forward, images, ranked, classes, key=key, steps=STEPS)
+        note(deletion=100 * deleted.scores.mean(axis=0), deletion_area=100 * deleted.areas.mean())
+        note(insertion=100 * inserted.scores.mean(axis=0), insertion_area=100 * inserted.areas.mean())
         of_class = partial(_of_class, method.maps, classes[:CASCADED])
         cascade = randomization_cascade(net, of_class, images[:CASCADED], key=key)
-        unknown = np.nan if name == RANDOM else 1
-        note(absolute=unknown * cascade.absolute.mean(axis=1), signed=unknown * cascade.signed.mean(axis=1))
-        pixels = np.asarray(maps[:SHOWN].reshape(*maps[:SHOWN].shape[:3], -1).sum(axis=-1))
-        observed.setdefault("maps", []).append(_to_int8(pixels))
-    return {
+        known = np.nan if name == RANDOM else 1
+        note(absolute=known * cascade.absolute.mean(axis=1), signed=known * cascade.signed.mean(axis=1))
+        note(maps=_to_int8(np.asarray(maps[0].reshape(*maps.shape[1:3], -1).sum(axis=-1))))
+    return {name: np.stack(values) for name, values in observed.items()} | {
         "methods": np.array(list(methods)),
         "fractions": deleted.fractions,
-        **{name: np.stack(values) for name, values in observed.items()},
         "layers": np.array(cascade.layers),
-        "images": np.asarray(shown[:SHOWN]),
-        "classes": np.asarray(classes[:SHOWN]),
-        "labels": np.asarray(net.data.test.labels[:SHOWN]),
-        "names": np.array(net.data.label_names),
+        "maps": np.stack(observed["maps"]).astype(np.int8),
+        "image": np.asarray(shown[0]),
+        "class": np.array(net.data.label_names[int(classes[0])]),
     }
 
 
@@ -95,6 +110,8 @@ def methods_for(net: Network) -> dict[str, Method]:
     """Return the methods that apply to a network, by name."""
     methods = dict(METHODS)
     outputs = jax.eval_shape(net.forward, jnp.zeros((1, *net.data.image_shape)))
+    for layer in layers_with_positions(outputs):
+        methods |= {f"{name} {layer}": Method(partial(_of_layer, method, layer)) for name, method in OF_LAYER.items()}
     if "couplings" in outputs:
         iterations = range(1, 1 + (ITERATIONS if iterates(net.config.routing) else 1))
         kinds = {
@@ -108,6 +125,14 @@ def methods_for(net: Network) -> dict[str, Method]:
     return methods | {EDGES: Method(lambda net, images, classes: edges(images)), RANDOM: Method(_random)}
 
 
+def layers_with_positions(outputs: Mapping[str, Any]) -> list[str]:
+    """Return a CapsNet's convolution and primary capsules; of another net the layer with the fewest positions."""
+    if "primary" in outputs:
+        return ["conv1", "primary"]
+    positions = {name: math.prod(x.shape[1:3]) for name, x in outputs.items() if len(x.shape) == 4}
+    return [name for name, count in positions.items() if count == min(positions.values())][-1:]
+
+
 def edges(images: Float[Array, "batch height width channels"]) -> Float[Array, "batch height width"]:
     """Return the size of the gradient of an image's brightness, by Sobel's filters: a map that knows no net."""
     padded = jnp.pad(images.mean(axis=-1), ((0, 0), (1, 1), (1, 1)), mode="edge")
@@ -119,10 +144,14 @@ def edges(images: Float[Array, "batch height width channels"]) -> Float[Array, "
 
 
 def _couplings(kind: str, iteration: int, net: Network, images: Array, classes: Array) -> Array:
-    return coupling_maps(net, images, classes, iterations=iteration, kind=kind)[:, -1]
+    return coupling_maps(net, images, classes, iterations=ITERATIONS, kind=kind)[:, iteration - 1]
 
 
-def _random(net: Network, images: Array, classes: Array) -> Array:
+def _of_layer(method: Callable[..., Array], layer: str, net: Net, images: Array, classes: Array) -> Array:
+    return method(net, images, layer, classes)
+
+
+def _random(net: Net, images: Array, classes: Array) -> Array:
     return jax.random.uniform(jax.random.key(1), images.shape[:3])
 
 
@@ -130,6 +159,5 @@ def _of_class(maps: Callable[..., Array], classes: Array, net: Network, images: 
     return maps(net, images, classes)
 
 
-def _to_int8(maps: np.ndarray) -> np.ndarray:
-    size = np.abs(maps).max(axis=(1, 2), keepdims=True)
-    return np.round(127 * maps / np.where(size > 0, size, 1)).astype(np.int8)
+def _to_int8(pixels: np.ndarray) -> np.ndarray:
+    return np.round(127 * pixels / max(float(np.abs(pixels).max()), 1e-30))
