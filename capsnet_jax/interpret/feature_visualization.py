@@ -27,7 +27,7 @@ Keys = Key[Array, "images"]
 Spectra = Float[Array, "images parts height half_width channels"]
 
 RACE = 64  # steps after which the best start shows
-LEAK = 0.01  # what is left of a negative input of the target's ReLU
+LEAK = 1 / 16  # standard deviations over which the gradient of what is off falls by e
 
 
 class Visualization(NamedTuple):
@@ -196,14 +196,19 @@ def _repeat(target: Target, times: int) -> Target:
 
 
 def _leaking(net: Net, layer: str, images: Array) -> Outputs:
-    """Return the net's outputs, and of a layer behind a ReLU what a leaky one would give.
+    """Return the net's outputs, and of a layer behind a ReLU what one gives that leaks.
 
-    A unit that is off has a gradient then, and still counts for little beside one that is on: the mean of what goes
-    into the ReLU is often largest for an image of nothing.
+    What goes into the ReLU will not do: its mean is often largest for an image of nothing. Here a position that is off
+    has a gradient that falls with how far it is off, and the one nearest to 0 has all of it while none is on.
     """
-    before = _named(before_relu(net, layer), images)
-    is_off = (_named(net, images)[layer] == 0) & (before[layer] < 0)
-    return {**before, layer: jnp.where(is_off, LEAK * before[layer], before[layer])}
+    outputs, before = _named(net, images), _named(before_relu(net, layer), images)
+    x = before[layer]
+    positions = tuple(range(1, x.ndim - 1))
+    nearest, spread = jax.lax.stop_gradient((x.max(positions, keepdims=True), x.std(positions, keepdims=True)))
+    width = jnp.where(spread > 0, LEAK * spread, 1)
+    leak = width * jnp.exp(jnp.minimum(x - jnp.minimum(nearest, 0), 0) / width)
+    is_off = (outputs[layer] == 0) & (x < 0)  # where no ReLU made the layer, what is negative is not 0
+    return {**before, layer: jnp.where(is_off, leak, x)}
 
 
 def _likeness(activations: Float[Array, "images height width channels"], variants: int) -> Float[Array, ""]:
