@@ -63,11 +63,11 @@ def visualize(
     shape: Shape,
     steps: int = 512,
     learning_rate: float = 0.05,
-    fade: float = 0.01,
+    fade: float = 0.005,
     background: float | None = None,
     movements: Movements | None = None,
     variants: int = 1,
-    diversity: float = 1.0,
+    diversity: float = 0.1,
     layer: str | None = None,
     starts: int = 1,
     chunk: int = 16,
@@ -91,7 +91,7 @@ def visualize(
             else grey.
         movements: how far images are moved; None: as their size asks for.
         variants: images of each target, kept apart in what `layer` shows.
-        diversity: how much this counts beside the score: 1 is as much.
+        diversity: how much this counts beside the score: at 1 their gradients are equally long.
         layer: of positions and channels, in which variants are kept apart; None: the target's.
         starts: images begun for each one, of which the best goes on after some steps. A capsule's length has poor
             maxima that many starts end in: give 8.
