@@ -27,7 +27,7 @@ Keys = Key[Array, "images"]
 Spectra = Float[Array, "images parts height half_width channels"]
 
 RACE = 64  # steps after which the best start shows
-LEAK = 0.01  # what is left of a negative input of the target's ReLU
+LEAK = 1 / 16  # standard deviations over which the gradient of what is off falls by e
 
 
 class Visualization(NamedTuple):
@@ -63,11 +63,11 @@ def visualize(
     shape: Shape,
     steps: int = 512,
     learning_rate: float = 0.05,
-    fade: float = 0.01,
+    fade: float = 0.005,
     background: float | None = None,
     movements: Movements | None = None,
     variants: int = 1,
-    diversity: float = 1.0,
+    diversity: float = 0.1,
     layer: str | None = None,
     starts: int = 1,
     chunk: int = 16,
@@ -91,7 +91,7 @@ def visualize(
             else grey.
         movements: how far images are moved; None: as their size asks for.
         variants: images of each target, kept apart in what `layer` shows.
-        diversity: how much this counts beside the score: 1 is as much.
+        diversity: how much this counts beside the score: at 1 their gradients are equally long.
         layer: of positions and channels, in which variants are kept apart; None: the target's.
         starts: images begun for each one, of which the best goes on after some steps. A capsule's length has poor
             maxima that many starts end in: give 8.
@@ -197,14 +197,19 @@ def _repeat(target: Target, times: int) -> Target:
 
 
 def _leaking(net: Net, layer: str, images: Array) -> Outputs:
-    """Return the net's outputs, and of a layer behind a ReLU what a leaky one would give.
+    """Return the net's outputs, and of a layer behind a ReLU what one gives that leaks.
 
-    A unit that is off has a gradient then, and still counts for little beside one that is on: the mean of what goes
-    into the ReLU is often largest for an image of nothing.
+    What goes into the ReLU will not do: its mean is often largest for an image of nothing. Here a position that is off
+    has a gradient that falls with how far it is off, and the one nearest to 0 has all of it while none is on.
     """
-    before = named_outputs(before_relu(net, layer), images)
-    is_off = (named_outputs(net, images)[layer] == 0) & (before[layer] < 0)
-    return {**before, layer: jnp.where(is_off, LEAK * before[layer], before[layer])}
+    outputs, before = named_outputs(net, images), named_outputs(before_relu(net, layer), images)
+    x = before[layer]
+    positions = tuple(range(1, x.ndim - 1))
+    nearest, spread = jax.lax.stop_gradient((x.max(positions, keepdims=True), x.std(positions, keepdims=True)))
+    width = jnp.where(spread > 0, LEAK * spread, 1)
+    leak = width * jnp.exp(jnp.minimum(x - jnp.minimum(nearest, 0), 0) / width)
+    is_off = (outputs[layer] == 0) & (x < 0)  # where no ReLU made the layer, what is negative is not 0
+    return {**before, layer: jnp.where(is_off, leak, x)}
 
 
 def _likeness(activations: Float[Array, "images height width channels"], variants: int) -> Float[Array, ""]:

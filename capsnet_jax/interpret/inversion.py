@@ -1,5 +1,6 @@
 """What a layer keeps of an image: another image that gives the same activations."""
 
+import math
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from jaxtyping import Array, Float, Num, PRNGKeyArray
 
 from capsnet_jax.interpret.chunks import map_chunks
 from capsnet_jax.interpret.dreams import layer_energy
-from capsnet_jax.interpret.image_parameters import draw_spectrum, spectrum_to_values, to_image
+from capsnet_jax.interpret.image_parameters import background_for, draw_spectrum, spectrum_to_values, to_image
 from capsnet_jax.interpret.program import Net
 from capsnet_jax.interpret.targets import named_outputs, prepare
 
@@ -38,10 +39,13 @@ def invert(
     key: PRNGKeyArray,
     steps: int = 512,
     learning_rate: float = 0.05,
-    smoothness: float = 1.0,
+    smoothness: float | None = None,
     chunk: int = 4,
 ) -> Inversion:
-    """Return images that a layer does not tell from the given ones.
+    """Return smooth images that a layer does not tell from the given ones.
+
+    Adam on a spectrum, as in feature visualisation: with pixels as the parameters, as in the source, deep layers gave
+    grey images here. The source's penalty on large pixels is not needed, as all lie in [0, 1].
 
     Args:
         net: a network, or any function of images to {name: array}.
@@ -50,7 +54,8 @@ def invert(
         key: the source of the first spectra.
         steps: of Adam.
         learning_rate: of Adam.
-        smoothness: weight of the mean squared difference of neighbouring pixels.
+        smoothness: weight of the mean squared difference of neighbouring pixels beside the error. None: the deeper
+            the layer the more, (s / 4)² for positions that are s pixels apart, and 1 for a layer without positions.
         chunk: images at a time.
 
     Raises:
@@ -59,9 +64,11 @@ def invert(
     Source: Mahendran and Vedaldi 2015 (arXiv:1412.0035).
     """
     net, images, _ = prepare(net, images, layer_energy(layer))
-    return _invert(
-        net, images, layer, key, steps=steps, learning_rate=learning_rate, smoothness=smoothness, chunk=chunk
-    )
+    if smoothness is None:
+        like = jax.eval_shape(partial(named_outputs, net), images)[layer]
+        smoothness = math.prod(images.shape[1:3]) / math.prod(like.shape[1:3]) / 16 if like.ndim == 4 else 1.0
+    options = {"steps": steps, "learning_rate": learning_rate, "smoothness": smoothness, "chunk": chunk}
+    return _invert(net, images, layer, key, **options)
 
 
 @partial(jax.jit, static_argnames=("layer", "steps", "chunk"))
@@ -78,10 +85,11 @@ def _invert(
 ) -> Inversion:
     _, height, width, channels = images.shape
     shape = (height, width, channels)
+    background = background_for(shape)
     optimizer = optax.adam(learning_rate)
 
     def render(spectra: Array) -> Array:
-        return jax.vmap(lambda spectrum: to_image(spectrum_to_values(spectrum, shape)))(spectra)
+        return jax.vmap(lambda spectrum: to_image(spectrum_to_values(spectrum, shape), background))(spectra)
 
     def of_images(which: Array, _: Array) -> Inversion:
         wanted = named_outputs(net, images[which])[layer]
@@ -99,8 +107,8 @@ def _invert(
 
         keys = jax.vmap(partial(jax.random.fold_in, key))(which)
         spectra = jax.vmap(lambda key: draw_spectrum(key, shape))(keys)
-        state = jax.lax.scan(step, (spectra, optimizer.init(spectra)), None, steps)[0]
-        found = render(state[0])
+        last = jax.lax.scan(step, (spectra, optimizer.init(spectra)), jnp.arange(steps))[0]
+        found = render(last[0])
         return Inversion(found, relative_distance(named_outputs(net, found)[layer], wanted))
 
     return jax.tree.map(lambda x: x[:, 0], map_chunks(of_images, len(images), 1, chunk))
