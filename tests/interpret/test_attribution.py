@@ -105,7 +105,7 @@ def test_bytes_are_taken():
     np.testing.assert_allclose(gradient(net, pixels, CLASSES.tolist()), expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ["smooth_grad", "guided_backprop"])
 def test_a_flax_net_of_one_channel_that_says_nothing_has_maps_of_zeros(name):
     class Silent(nn.Module):
         @nn.compact
