@@ -110,7 +110,7 @@ def _positions(net: Net, layer: str, shape: tuple[int, ...], grid: Grid) -> tupl
         rows, columns, _ = primary_grid(net)
         return rows, columns
     if len(shape) == 2 and grid is not None and shape[0] % (grid[0] * grid[1]) == 0:
-        return grid
+        return grid[0], grid[1]
     remedy = f"give a grid that divides its {shape[0]} inputs" if len(shape) == 2 else "name another"
     raise ConfigError(f"{layer} has no positions for a heat map: each image's is {'×'.join(map(str, shape))}; {remedy}")
 
