@@ -9,9 +9,9 @@ Couplings and coupled votes of each routing iteration are maps among the others;
     python launch.py --experiment=map_faithfulness --sweep data.dataset=mnist,fashion_mnist --set train_size=10000 \
         --set epochs=4 --seeds=3
 
-Maps are of the class that the net chooses, for the first 100 test images, right or wrong; of the cascade, for the first 10. A map that says how much a
-class depends on a pixel, as the gradient, ranks pixels by its size; one that says how much a pixel speaks for the
-class, with its sign.
+Maps are of the class that the net chooses, for the first 100 test images, right or wrong; of the cascade, for the first
+10. A map that says how much a class depends on a pixel, as the gradient, ranks pixels by its size; one that says how
+much a pixel speaks for the class, with its sign.
 """
 
 from __future__ import annotations
@@ -112,7 +112,8 @@ def observed_tables(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
         header += ["similarity, last layer random", "all layers random"]
         title = f"{dataset_label(dataset)}, {network}"
         notes = [
-            f"mean ± 95 % interval over {seeds_label([len(seeds)])}, areas in percent; p of paired t tests against the random order"
+            f"mean ± 95 % interval over {seeds_label([len(seeds)])}, areas in percent; p of paired t tests against the"
+            " random order"
         ]
         tables.append(Table(title, header, lines, notes))
     if tables:

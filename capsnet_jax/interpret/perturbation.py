@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
+from capsnet_jax.config import ConfigError
 from capsnet_jax.interpret.chunks import check_count, map_chunks
 from capsnet_jax.interpret.program import Net
 from capsnet_jax.interpret.targets import AnyTarget, Target, prepare, score
@@ -39,14 +40,17 @@ def occlusion(
         chunk: images at a time.
 
     Raises:
-        ConfigError: the window or the stride is less than a pixel, or as `targets.prepare` says.
+        ConfigError: the window or the stride is less than a pixel, squares leave pixels between them, or as
+            `targets.prepare` says.
 
     Source: Zeiler and Fergus 2013 (arXiv:1311.2901), section 4.2.
     """
     net, pixels, target = prepare(net, images, target)
     side = min(pixels.shape[1:3])
     window = max(1, round(0.2 * side)) if window is None else check_count("window", window)
-    stride = max(1, round(0.1 * side)) if stride is None else check_count("stride", stride)
+    stride = min(window, max(1, round(0.1 * side))) if stride is None else check_count("stride", stride)
+    if stride > window:
+        raise ConfigError(f"squares of {window} pixels, {stride} apart, leave gaps; give a stride of at most {window}")
     cover = pixels.mean(axis=(1, 2), keepdims=True) if fill is None else jnp.asarray(fill, pixels.dtype)
     return _occlusion(net, pixels, target, cover, window=window, stride=stride, chunk=chunk)
 

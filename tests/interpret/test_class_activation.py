@@ -52,7 +52,7 @@ def test_formulas(method):
     a = np.asarray(net(IMAGES)["relu"], np.float64)
     g = (1 - np.tanh(a) ** 2) * np.moveaxis(PLACED[..., CLASSES], -1, 0)
     positive = np.maximum(g, 0)
-    alpha = g**2 / (2 * g**2 + (a * g**3).sum(axis=(1, 2), keepdims=True) + 1e-6)
+    alpha = g**2 / (2 * g**2 + a.sum(axis=(1, 2), keepdims=True) * g**3)
     heat = {
         grad_cam: (g.mean(axis=(1, 2), keepdims=True) * a).sum(axis=-1),
         grad_cam_plus_plus: ((alpha * positive).sum(axis=(1, 2), keepdims=True) * a).sum(axis=-1),

@@ -79,3 +79,8 @@ def test_a_window_or_stride_of_no_pixel_is_told(given):
     [(name, value)] = given.items()
     with pytest.raises(ConfigError, match=f"{name} is {value}; give 1 or more"):
         occlusion(net, images(), **given)
+
+
+def test_squares_that_leave_pixels_between_them_are_told():
+    with pytest.raises(ConfigError, match="2 pixels, 5 apart"):
+        occlusion(net, images(), window=2, stride=5)
