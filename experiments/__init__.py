@@ -9,6 +9,7 @@ EXPERIMENTS: dict[str, str] = {
     "capsule_dimensions": "experiments.capsule_dimensions",
     "conv_baselines": "experiments.conv_baselines",
     "invariance": "experiments.invariance",
+    "seeing_inside": "experiments.seeing_inside",
     "map_faithfulness": "experiments.map_faithfulness",
     "transfer_cases": "experiments.transfer_cases",
     "ilsvrc_evolution": "experiments.ilsvrc_evolution",

@@ -257,6 +257,8 @@ def _show(
             errors.append(error)
 
     observe(attempt)
+    with attempt():
+        _print_observed(name, experiment, workdir)
     for study, members in parts.items():
         check(stop)
         drawn: dict[str, Any] = {}
@@ -283,6 +285,16 @@ def _print_tables(name: str, experiment: ModuleType, workdir: Path, baseline: di
     tables.write_csv(path, results, swept)
     print(f"\n{path}")
     return _finite(results)
+
+
+def _print_observed(name: str, experiment: ModuleType, workdir: Path) -> None:
+    """Print the tables of what was observed of an experiment's runs, if it makes any."""
+    from capsnet_jax.report import pages
+    from capsnet_jax.report.render import to_text
+    from capsnet_jax.sweeps import records
+
+    for table in pages.observed_tables(workdir, name, experiment, records.load(workdir, name)[0]):
+        print(f"\n{to_text(table)}", flush=True)
 
 
 def _print_table(text: str, name: str, workdir: Path) -> None:

@@ -155,7 +155,10 @@ def test_one_capsule_alone_is_decoded():
         (lambda net: coupling_maps(net, IMAGES, 10), "10 classes.* no 10"),
         (lambda net: coupling_maps(net, IMAGES, kind="coupled_vote"), "did you mean 'coupled_votes'"),
         (lambda net: primary_grid(lambda x: x), "no primary capsules; take the network of a CapsNet"),
-        (lambda net: primary_grid(dataclasses.replace(net, model=models.MODELS["cnn_small"]())), "capsnet_small has no primary capsules"),
+        (
+            lambda net: primary_grid(dataclasses.replace(net, model=models.MODELS["cnn_small"]())),
+            "capsnet_small has no primary capsules",
+        ),
     ],
 )
 def test_what_is_not_there_is_told(use, message):
