@@ -10,6 +10,7 @@ EXPERIMENTS: dict[str, str] = {
     "conv_baselines": "experiments.conv_baselines",
     "invariance": "experiments.invariance",
     "map_faithfulness": "experiments.map_faithfulness",
+    "dead_channels": "experiments.dead_channels",
     "transfer_cases": "experiments.transfer_cases",
     "ilsvrc_evolution": "experiments.ilsvrc_evolution",
     "sweep_demo": "experiments.sweep_demo",
