@@ -11,6 +11,7 @@ EXPERIMENTS: dict[str, str] = {
     "invariance": "experiments.invariance",
     "seeing_inside": "experiments.seeing_inside",
     "map_faithfulness": "experiments.map_faithfulness",
+    "dead_channels": "experiments.dead_channels",
     "transfer_cases": "experiments.transfer_cases",
     "ilsvrc_evolution": "experiments.ilsvrc_evolution",
     "sweep_demo": "experiments.sweep_demo",

@@ -152,7 +152,7 @@ def resolve_flags(experiment: ModuleType, options: flags.FlagValues) -> Asked:
 def _run(options: flags.FlagValues) -> None:
     """Train or measure what is not yet done, then draw."""
     from capsnet_jax.interpret.network import save_observation
-    from capsnet_jax.interpret.routing_diagnostics import observe_routing
+    from capsnet_jax.interpret.observers import observer
     from capsnet_jax.sweeps import records, run
     from capsnet_jax.sweeps.interrupt import check, stop_requested
     from capsnet_jax.sweeps.lock import exclusive
@@ -180,8 +180,7 @@ def _run(options: flags.FlagValues) -> None:
         check(stop)
         _check_needs(experiment, asked.configs, datasets)
         records.note_experiment(workdir, name, runs, asked.swept)
-        observe_fn = observe_routing(asked.observed.max_routing_iterations)
-        plan = Plan(workdir, options.across, command, stop, asked.observed, observe_fn, options.rerun)
+        plan = Plan(workdir, options.across, command, stop, asked.observed, observer(asked.observed), options.rerun)
         diverged = None
         try:
             run.train_all(runs, plan, datasets)
