@@ -12,8 +12,9 @@ from jaxtyping import Array, Float, Num, PRNGKeyArray
 
 from capsnet_jax.config import ConfigError
 from capsnet_jax.interpret.chunks import map_chunks
+from capsnet_jax.interpret.feature_visualization import with_leak
 from capsnet_jax.interpret.program import Net, Outputs
-from capsnet_jax.interpret.targets import AnyTarget, Target, prepare, score
+from capsnet_jax.interpret.targets import AnyTarget, Target, prepare
 
 Images = Num[Array | np.ndarray, "batch height width channels"]
 Dreams = Float[Array, "batch height width channels"]
@@ -170,11 +171,12 @@ def _climb(
 
     def of_images(which: Array, _: Array) -> Array:
         target = jax.tree.map(lambda index: index[which], targets)
+        leaking = with_leak(net, target)  # so that a channel that sees nothing at first begins to
 
         def one_step(dreams: Array, step_key: PRNGKeyArray) -> tuple[Array, None]:
             shift = jax.random.randint(step_key, (2,), -jitter, jitter + 1)
             rolled = jnp.roll(dreams, shift, axis=(1, 2))
-            gradients = jax.grad(lambda pixels: score(net, target, pixels).sum())(rolled)
+            gradients = jax.grad(lambda pixels: target(leaking(pixels)).sum())(rolled)
             rolled += step * jax.vmap(normalize)(gradients)
             return jnp.clip(jnp.roll(rolled, -shift, axis=(1, 2)), 0, 1), None
 

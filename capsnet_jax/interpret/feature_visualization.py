@@ -159,11 +159,11 @@ def _climb(net: Net, target: Target, keys: Keys, spectra: Spectra, settings: _Se
     """Return the spectra after steps of Adam."""
     variants = settings.variants
     optimizer = optax.adam(settings.learning_rate)
-    tapped = partial(_leaking, net, target.of) if isinstance(target.of, str) and target.of else partial(_named, net)
+    leaking = with_leak(net, target)
     moved = partial(move, movements=settings.movements, background=settings.background)
 
     def judge(spectra: Array, keys: Array) -> tuple[Array, Array]:
-        outputs = tapped(jax.vmap(moved)(keys, _render(spectra, settings)))
+        outputs = leaking(jax.vmap(moved)(keys, _render(spectra, settings)))
         unlike = -_likeness(outputs[str(settings.layer)], variants) if variants > 1 else jnp.zeros(())
         return target(outputs).sum(), unlike
 
@@ -195,12 +195,18 @@ def _repeat(target: Target, times: int) -> Target:
     return jax.tree.map(lambda index: jnp.repeat(index, times, axis=0), target)
 
 
-def _leaking(net: Net, layer: str, images: Array) -> Outputs:
-    """Return the net's outputs, and of a layer behind a ReLU what one gives that leaks.
+def with_leak(net: Net, target: Target) -> Net:
+    """Return the net, the ReLU behind which the target looks leaking; what goes on in the net stays.
 
     What goes into the ReLU will not do: its mean is often largest for an image of nothing. Here a position that is off
     has a gradient that falls with how far it is off, and the one nearest to 0 has all of it while none is on.
     """
+    if not isinstance(target.of, str) or not target.of:
+        return partial(_named, net)
+    return partial(_leaking, net, target.of)
+
+
+def _leaking(net: Net, layer: str, images: Array) -> Outputs:
     outputs, before = _named(net, images), _named(before_relu(net, layer), images)
     x = before[layer]
     positions = tuple(range(1, x.ndim - 1))
