@@ -57,7 +57,7 @@ def invert(
         steps: of Adam.
         learning_rate: of Adam.
         smoothness: weight of the mean squared difference of neighbouring pixels beside the error. None: the deeper
-            the layer the more, (s / 4)² for positions that are s pixels apart, and 1 for a layer without positions.
+            the layer the more, s / 4 for positions that are s pixels apart, and 1 for a layer without positions.
         chunk: images at a time.
 
     Raises:
@@ -68,7 +68,8 @@ def invert(
     net, images, _ = prepare(net, images, layer_energy(layer))
     if smoothness is None:
         like = jax.eval_shape(partial(_named, net), images)[layer]
-        smoothness = math.prod(images.shape[1:3]) / math.prod(like.shape[1:3]) / 16 if like.ndim == 4 else 1.0
+        apart = math.sqrt(math.prod(images.shape[1:3]) / math.prod(like.shape[1:3]))
+        smoothness = apart / 4 if like.ndim == 4 else 1.0
     options = {"steps": steps, "learning_rate": learning_rate, "smoothness": smoothness, "chunk": chunk}
     return _invert(net, images, layer, key, **options)
 

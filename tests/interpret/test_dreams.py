@@ -5,7 +5,8 @@ import pytest
 
 from capsnet_jax.config import ConfigError
 from capsnet_jax.interpret import deep_dream, dream_from_noise, targets
-from capsnet_jax.interpret.dreams import _octaves, layer_energy, merge_bands, normalize_bands, split_bands
+from capsnet_jax.interpret.dreams import _octaves, layer_energy
+from capsnet_jax.interpret.laplacian_pyramid import merge_bands, normalize_bands, split_bands
 
 KEY = jax.random.key(0)
 KERNEL = jax.random.normal(jax.random.key(1), (3, 3, 3, 4)) / 3
