@@ -49,6 +49,7 @@ def test_a_step_changes_pixels_by_its_size_on_average():
     np.testing.assert_allclose(dreams[1] - images[1], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_jitter_moves_what_is_seen_and_not_the_image():
     """A target that is the same at all positions does not notice; one that is not, does."""
     images = 0.3 + 0.4 * IMAGES
@@ -70,6 +71,7 @@ def test_without_gradient_a_photograph_stays():
     assert np.isfinite(noise).all()
 
 
+@pytest.mark.slow
 def test_images_are_dreamt_one_by_one():
     options = {"key": KEY, "octaves": 1, "steps": 3}
     together = deep_dream(small_net, IMAGES, [0, 3, 2], **options)
@@ -107,6 +109,7 @@ def test_a_laplacian_pyramid_is_put_together_again():
     assert max(float(jnp.abs(band).max()) for band in flat[1:]) < 1e-6  # what does not change has no details
 
 
+@pytest.mark.slow
 def test_weak_bands_become_stronger():
     rows = jnp.arange(64.0)
     slow, fast = jnp.sin(2 * jnp.pi * rows / 32), jnp.sin(2 * jnp.pi * rows / 2.5)
