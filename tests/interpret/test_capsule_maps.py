@@ -17,6 +17,7 @@ SIDES = (12, 10)  # 4 × 3 positions of 5 pixels, two apart
 DATA = LazyDataset("mnist", Description((*SIDES, 1), tuple("0123456789")), lambda: None)
 SETTINGS = {"model.name": "capsnet_small", "model.channels": 4, "model.capsule_types": 2, "model.primary_dim": 4}
 SETTINGS |= {"model.kernel": 3, "model.class_dim": 3, "model.decoder": (8,), "model.weight_scale": 5.0}
+CNN = models.MODELS["cnn_small"]()
 IMAGES = jax.random.uniform(jax.random.key(0), (3, *SIDES, 1))
 CLASSES = np.array([7, 0, 3])
 
@@ -155,7 +156,10 @@ def test_one_capsule_alone_is_decoded():
         (lambda net: coupling_maps(net, IMAGES, 10), "10 classes.* no 10"),
         (lambda net: coupling_maps(net, IMAGES, kind="coupled_vote"), "did you mean 'coupled_votes'"),
         (lambda net: primary_grid(lambda x: x), "no primary capsules; take the network of a CapsNet"),
-        (lambda net: primary_grid(dataclasses.replace(net, model=models.MODELS["cnn_small"]())), "capsnet_small has no primary capsules"),
+        (
+            lambda net: primary_grid(dataclasses.replace(net, model=CNN)),
+            "capsnet_small has no primary capsules",
+        ),
     ],
 )
 def test_what_is_not_there_is_told(use, message):
