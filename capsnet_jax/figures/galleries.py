@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 import capsnet_jax.figures.style as style
 import capsnet_jax.figures.tiles as tiles
+from capsnet_jax.figures.overlays import blend
 
 Cell = tuple[str, np.ndarray]  # what stands above a picture, and the picture
 
@@ -50,6 +51,12 @@ def grey(values: np.ndarray) -> np.ndarray:
     """Return [h, w] values as a picture from its own least (black) to its own greatest (white)."""
     low, high = values.min(), values.max()
     return (values - low) / (high - low if high > low else 1)
+
+
+def heat(images: np.ndarray, maps: np.ndarray) -> np.ndarray:
+    """Lay maps [n, h, w], 0 or positive, over images [n, h, w, 1 or 3] in 0..1, all on one scale."""
+    joined = blend(np.concatenate(images, axis=1)[None], np.concatenate(maps, axis=1)[None], signed=False)[0]
+    return np.stack(np.split(joined, len(maps), axis=1))
 
 
 def signed(values: np.ndarray) -> np.ndarray:
