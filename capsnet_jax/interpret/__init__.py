@@ -23,6 +23,7 @@ from capsnet_jax.interpret.distortions import observe_distortions
 from capsnet_jax.interpret.dreams import deep_dream, dream_from_noise
 from capsnet_jax.interpret.faithfulness import deletion_curve, insertion_curve, randomization_cascade
 from capsnet_jax.interpret.feature_visualization import visualize
+from capsnet_jax.interpret.inside import observe_inside
 from capsnet_jax.interpret.inversion import invert
 from capsnet_jax.interpret.made_images import observe_made_images
 from capsnet_jax.interpret.network import Network, Observation, load_released, restore
@@ -68,5 +69,6 @@ OBSERVATIONS: dict[str, Callable[[Network], Observation]] = {
     "couplings": observe_couplings,
     "distortions": observe_distortions,
     "map_faithfulness": observe_faithfulness,
+    "inside": observe_inside,
     "made_images": observe_made_images,
 }
