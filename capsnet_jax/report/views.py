@@ -195,13 +195,8 @@ def _visualize_dimensions(subject: Subject) -> Figure:
     net = subject.net
     target = 0 if subject.target is None else subject.target
     dims = net.outputs(np.zeros((1, *net.data.image_shape), np.uint8))["capsules"].shape[-1]
-    made = interpret.visualize(
-        net,
-        targets.capsule_dimension(target, np.arange(dims)),
-        key=KEY,
-        shape=net.data.image_shape,
-        starts=_starts(net),
-    )
+    goal = targets.capsule_dimension(target, np.arange(dims))
+    made = interpret.visualize(net, goal, key=KEY, shape=net.data.image_shape, starts=_starts(net))
     names = [f"{d}: {score:.2f}" for d, score in enumerate(np.asarray(made.scores))]
     note = f"{net.name}; images made for each dimension of {net.data.label_names[target]}'s capsule, with its value"
     return figures.tile_grid(np.asarray(made.images), scale="pixels", names=names, note=note)
