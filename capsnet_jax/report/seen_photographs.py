@@ -165,7 +165,7 @@ def made_images(net: Network, photographs: Photographs) -> Figure:
     return gallery(rows, row_names=[*MADE, "classes"], note=note)
 
 
-def _make(net: Network, target: targets.Target) -> Array:
+def _make(net: Network, target: targets.Target) -> np.ndarray:
     return np.asarray(interpret.visualize(net, target, key=KEY, shape=MADE_SHAPE, steps=MADE_STEPS).images)
 
 
