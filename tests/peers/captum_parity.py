@@ -151,13 +151,13 @@ def maps_of_captum(net: torch.nn.Module, pixels: np.ndarray, classes: np.ndarray
     return {name: lambda make=make: make().detach().numpy().transpose(0, 2, 3, 1) for name, make in made.items()}
 
 
-def speed(rounds: int, batch: int = 4, side: int = 224) -> None:
+def speed(rounds: int, steps: int, batch: int = 4, side: int = 224) -> None:
     """Print Captum's time over ours, for a batch: the median of rounds in turn, the least and the greatest."""
     net, params = nets("released")
     ours = forward(params, "float32")
     pixels = np.random.default_rng(0).random((batch, side, side, 3), np.float32)
     images, theirs = jnp.asarray(pixels), _to_torch(pixels)
-    classes = np.asarray(ours(images)["logits"].argmax(axis=1))
+    classes = np.array(ours(images)["logits"].argmax(axis=1))
     target = torch.from_numpy(classes)
     window, stride = 48, 22  # 9 × 9 positions; a fifth and a tenth of the side, as far as both are the same
     fill = theirs.mean(dim=(2, 3), keepdim=True).expand_as(theirs)
@@ -170,17 +170,17 @@ def speed(rounds: int, batch: int = 4, side: int = 224) -> None:
             ),
         ),
         "integrated gradients": (
-            partial(interpret.integrated_gradients, ours, images, classes, steps=STEPS),
+            partial(interpret.integrated_gradients, ours, images, classes, steps=steps),
             lambda: attr.IntegratedGradients(net).attribute(
-                theirs, 0.0, target, n_steps=STEPS, method="gausslegendre", internal_batch_size=32
+                theirs, 0.0, target, n_steps=steps, method="gausslegendre", internal_batch_size=32
             ),
         ),
         "SmoothGrad": (
-            partial(interpret.smooth_grad, ours, images, classes, key=KEY, samples=STEPS),
+            partial(interpret.smooth_grad, ours, images, classes, key=KEY, samples=steps),
             lambda: noisy.attribute(
                 theirs,
                 target=target,
-                nt_samples=STEPS,
+                nt_samples=steps,
                 nt_samples_batch_size=8,
                 nt_type="smoothgrad",
                 stdevs=SIGMA,
@@ -227,11 +227,12 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--speed", action="store_true", help="measure how fast, not whether they are the same")
     parser.add_argument("--rounds", type=int, default=5, help="of --speed")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of integrated gradients and SmoothGrad, at --speed")
     asked = parser.parse_args(arguments)
     warnings.filterwarnings("ignore", module="captum")
     print(f"Captum {captum.__version__}, PyTorch {torch.__version__}, JAX {jax.__version__}")
     if asked.speed:
-        speed(asked.rounds)
+        speed(asked.rounds, asked.steps)
         return 0
     jax.config.update("jax_enable_x64", True)
     runs = ("ours float64", "ours float32", "Captum float32")
