@@ -9,7 +9,13 @@ import pytest
 from capsnet_jax import models, overrides
 from capsnet_jax.config import ConfigError
 from capsnet_jax.data import Description
-from capsnet_jax.interpret.capsule_maps import at_positions, coupling_maps, over_image, primary_grid, reconstruct_from_one
+from capsnet_jax.interpret.capsule_maps import (
+    at_positions,
+    coupling_maps,
+    over_image,
+    primary_grid,
+    reconstruct_from_one,
+)
 from capsnet_jax.interpret.network import LazyDataset, Network
 from capsnet_jax.models.capsnet import decode
 
@@ -166,7 +172,10 @@ def test_the_mean_at_a_position_is_weighted_as_it_is_spread():
         (lambda net: coupling_maps(net, IMAGES, 10), "10 classes.* no 10"),
         (lambda net: coupling_maps(net, IMAGES, kind="coupled_vote"), "did you mean 'coupled_votes'"),
         (lambda net: primary_grid(lambda x: x), "no primary capsules; take the network of a CapsNet"),
-        (lambda net: primary_grid(dataclasses.replace(net, config=CNN, model=models.build(CNN, 10))), "cnn_small has no"),
+        (
+            lambda net: primary_grid(dataclasses.replace(net, config=CNN, model=models.build(CNN, 10))),
+            "cnn_small has no",
+        ),
     ],
 )
 def test_what_is_not_there_is_told(use, message):
