@@ -268,20 +268,21 @@ def _draw_rates(
     count: int,
 ) -> bool:
     """Draw the `index`-th of `count` settings: seeds, mean and interval at each rate; return whether a bar is cut."""
-    look, cut, means = style.series_style(index), False, []
+    look: dict[str, Any] = style.series_style(index)
+    cut, means, marker = False, [], style.MARKERS[index % len(style.MARKERS)]
     for rate, runs in members.items():
         values = each_result(runs, name)
         estimate = mean_interval(values, LEVEL)
-        x = rates.index(rate) + 0.22 * (index - (count - 1) / 2)
+        x = rates.index(rate) + min(0.22, 0.8 / count) * (index - (count - 1) / 2)
         axes.plot(x - 0.08 - stacked(values, 0.03, 0.06), values, "o", color=look["color"], alpha=0.45, ms=3.5, mew=0)
-        mark: dict[str, Any] = {"fmt": style.MARKERS[index], "markersize": 4.5, "capsize": 3, "linewidth": 1.2}
+        mark: dict[str, Any] = {"fmt": marker, "markersize": 4.5, "capsize": 3, "linewidth": 1.2}
         limits = possible_range(name)
         cut |= draw_mean(
             axes, x, estimate.mean, estimate.half_width, along="y", limits=limits, color=look["color"], **mark
         )
         means.append((x, estimate.mean))
     axes.plot(*zip(*means, strict=True), linewidth=1, zorder=1, label="_nolegend_", **look)
-    axes.plot([], [], marker=style.MARKERS[index], label=text, **look)
+    axes.plot([], [], marker=marker, label=text, **look)
     return cut
 
 
@@ -304,8 +305,8 @@ def _by_setting(records: Sequence[Record], by: Sequence[str]) -> tuple[str, dict
     """Return the data set, and {setting: {learning rate: runs}}."""
     dataset, groups = single_dataset(records, [*by, RATE])
     found: dict[Setting, dict[float, list[Record]]] = {}
-    for (*setting, rate), runs in groups.items():
-        found.setdefault(tuple(setting), {})[rate] = runs
+    for (*setting, _), runs in groups.items():
+        found.setdefault(tuple(setting), {})[runs[0].settings[RATE]] = runs
     return dataset, found
 
 

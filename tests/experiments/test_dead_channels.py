@@ -49,15 +49,11 @@ def test_both_squashes_are_swept_together_and_dead_is_observed():
 
 @cache
 def drawn():
-    return dead_channels.figures(records())
+    return dead_channels.figures(records(nets=NETS))
 
 
 def test_a_row_a_setting_a_column_a_part_a_line_a_rate():
-    assert list(drawn()) == [
-        f"{title}-mnist-{model}"
-        for model in ("capsnet_small", "cnn_small")
-        for title in ("through_training", "against_rate")
-    ]
+    assert list(drawn()) == ["through_training-mnist-capsnet_small", "against_rate-mnist-capsnet_small"]
     panels = np.array(drawn()["through_training-mnist-capsnet_small"].axes).reshape(3, 4)
     titles = [axes.get_title().replace("\n", " ") for axes in panels[0]]
     assert titles == ["conv1 [%]", "primary capsules [%]", "class capsules [%]", "validation error [%]"]
