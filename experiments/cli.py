@@ -152,7 +152,7 @@ def resolve_flags(experiment: ModuleType, options: flags.FlagValues) -> Asked:
 def _run(options: flags.FlagValues) -> None:
     """Train or measure what is not yet done, then draw."""
     from capsnet_jax.interpret.network import save_observation
-    from capsnet_jax.interpret.routing_diagnostics import observe_routing
+    from capsnet_jax.interpret.observers import observer
     from capsnet_jax.sweeps import records, run
     from capsnet_jax.sweeps.interrupt import check, stop_requested
     from capsnet_jax.sweeps.lock import exclusive
@@ -180,8 +180,7 @@ def _run(options: flags.FlagValues) -> None:
         check(stop)
         _check_needs(experiment, asked.configs, datasets)
         records.note_experiment(workdir, name, runs, asked.swept)
-        observe_fn = observe_routing(asked.observed.max_routing_iterations)
-        plan = Plan(workdir, options.across, command, stop, asked.observed, observe_fn, options.rerun)
+        plan = Plan(workdir, options.across, command, stop, asked.observed, observer(asked.observed), options.rerun)
         diverged = None
         try:
             run.train_all(runs, plan, datasets)
@@ -257,6 +256,8 @@ def _show(
             errors.append(error)
 
     observe(attempt)
+    with attempt():
+        _print_observed(name, experiment, workdir)
     for study, members in parts.items():
         check(stop)
         drawn: dict[str, Any] = {}
@@ -283,6 +284,16 @@ def _print_tables(name: str, experiment: ModuleType, workdir: Path, baseline: di
     tables.write_csv(path, results, swept)
     print(f"\n{path}")
     return _finite(results)
+
+
+def _print_observed(name: str, experiment: ModuleType, workdir: Path) -> None:
+    """Print the tables of what was observed of an experiment's runs, if it makes any."""
+    from capsnet_jax.report import pages
+    from capsnet_jax.report.render import to_text
+    from capsnet_jax.sweeps import records
+
+    for table in pages.observed_tables(workdir, name, experiment, records.load(workdir, name)[0]):
+        print(f"\n{to_text(table)}", flush=True)
 
 
 def _print_table(text: str, name: str, workdir: Path) -> None:

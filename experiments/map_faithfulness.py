@@ -117,8 +117,8 @@ def observed_tables(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
     if tables:
         tables[-1].notes.append(
             "Areas in percent. Deletion: mean probability of the class while pixels are deleted in the map's order,"
-            " less is better; insertion: more is better. Similarity: rank correlation with the trained net's map, sign left"
-            " out; near 0 if the map tells of what was learned."
+            " less is better; insertion: more is better. Similarity: rank correlation with the trained net's map, sign"
+            " left out; near 0 if the map tells of what was learned."
         )
     return tables
 

@@ -285,7 +285,7 @@ def test_settings_are_described_with_the_values_in_force():
     lines = overrides.describe_settings(resolved.config, resolved.observed).splitlines()
     paths = [line.split("=")[0] for line in lines]
     assert paths == list(dict.fromkeys(paths))
-    assert set(paths) == set(flatten(resolved.config)) | {"eval.max_routing_iterations"}
+    assert set(paths) == set(flatten(resolved.config)) | {"eval.max_routing_iterations", "eval.dead"}
     told = dict(zip(paths, lines, strict=True))
     assert told["train.learning_rate"].startswith("train.learning_rate=0.003 ")
     assert told["eval.max_routing_iterations"].startswith("eval.max_routing_iterations=4 ")

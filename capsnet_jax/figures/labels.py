@@ -46,7 +46,7 @@ _DATASETS = {
 }
 
 # Parts of the names of metrics in percent.
-_PERCENTAGES = ("error", "flips", "dead_capsules")
+_PERCENTAGES = ("error", "flips", "dead_", "starved_")
 _NEVER_NEGATIVE = ("loss", "mse", "seconds", "per_second", "change")
 
 # None: what everyone expects, and need not be said.

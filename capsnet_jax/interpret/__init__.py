@@ -24,6 +24,7 @@ from capsnet_jax.interpret.dreams import deep_dream, dream_from_noise
 from capsnet_jax.interpret.faithfulness import deletion_curve, insertion_curve, randomization_cascade
 from capsnet_jax.interpret.feature_visualization import visualize
 from capsnet_jax.interpret.inversion import invert
+from capsnet_jax.interpret.made_images import observe_made_images
 from capsnet_jax.interpret.network import Network, Observation, load_released, restore
 from capsnet_jax.interpret.perturbation import occlusion
 from capsnet_jax.interpret.receptive_fields import receptive_field
@@ -67,4 +68,5 @@ OBSERVATIONS: dict[str, Callable[[Network], Observation]] = {
     "couplings": observe_couplings,
     "distortions": observe_distortions,
     "map_faithfulness": observe_faithfulness,
+    "made_images": observe_made_images,
 }

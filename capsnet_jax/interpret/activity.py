@@ -2,74 +2,20 @@
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Num
+from jaxtyping import Array, Float, Int, Num
 
 from capsnet_jax.config import ConfigError, check_word
 from capsnet_jax.data.augment import to_float
+from capsnet_jax.interpret.dead_units import Activity, CapsuleActivity, by_unit, capsule_sums, channel_sums, lacking
 from capsnet_jax.interpret.program import Net, check_layer
-from capsnet_jax.interpret.routing_diagnostics import DEAD
 from capsnet_jax.interpret.targets import as_argument, named_outputs
-from capsnet_jax.ops.squash import length
 
 Images = Num[Array | np.ndarray, "images height width channels"]
-
-NEAR_DEAD = 1e-3  # share of positions
-CONSTANT = 1e-6  # the range of activations that say nothing
-STARVED = 0.01  # of what a capsule would have if all had as much
-
-
-class Activity(NamedTuple):
-    """What the units of a layer did over many images; a channel of a layer with positions is one unit.
-
-    Attributes:
-        least: the least activation at any position of any image.
-        greatest: the greatest.
-        active: the share of positions, of all images, with an activation above 0.
-    """
-
-    least: Float[np.ndarray, "units"]
-    greatest: Float[np.ndarray, "units"]
-    active: Float[np.ndarray, "units"]
-
-    @property
-    def dead(self) -> Bool[np.ndarray, "units"]:
-        """Which units are never above 0; in a layer that goes below 0, which are always the same, to within 1e-6."""
-        if (self.least >= 0).all():
-            return self.greatest <= 0
-        return self.greatest - self.least < CONSTANT
-
-    @property
-    def near_dead(self) -> Bool[np.ndarray, "units"]:
-        """Which units are above 0 at fewer than 0.1 % of positions, and not dead; none in a layer that goes below 0."""
-        return (self.least >= 0).all() & (self.active < NEAR_DEAD) & ~self.dead
-
-
-class CapsuleActivity(NamedTuple):
-    """What the capsules of a layer did over many images.
-
-    Attributes:
-        longest: the greatest length in any image.
-        share: its mean share of what is sent between the two layers of capsules, Σ c_io |u_i|, times the number of
-            capsules: 1 where all have as much.
-    """
-
-    longest: Float[np.ndarray, "capsules"]
-    share: Float[np.ndarray, "capsules"]
-
-    @property
-    def dead(self) -> Bool[np.ndarray, "capsules"]:
-        """Which capsules are never longer than 0.1."""
-        return self.longest <= DEAD
-
-    @property
-    def starved(self) -> Bool[np.ndarray, "capsules"]:
-        """Which capsules send, or get, less than 1 % of what they would if all had as much."""
-        return self.share < STARVED
 
 
 def activations(net: Net, images: Images, layer: str, *, chunk: int = 64) -> Float[Array, "images ..."]:
@@ -128,9 +74,8 @@ def channel_activity(net: Net, images: Images, layer: str, *, chunk: int = 64) -
         ConfigError: there is no such layer.
     """
     net = checked(net, images, layer)
-    parts = [_extremes(net, part, layer, count) for part, count in equal_chunks(images, chunk)]
-    least, greatest, active = (np.stack(each) for each in zip(*parts, strict=True))
-    return Activity(least.min(axis=0), greatest.max(axis=0), active.sum(axis=0, dtype=np.float64) / len(images))
+    parts = [_channel_sums(net, part, layer, count) for part, count in equal_chunks(images, chunk)]
+    return _stack(parts).join(len(images))
 
 
 def capsule_activity(net: Net, images: Images, *, chunk: int = 64) -> dict[str, CapsuleActivity]:
@@ -148,18 +93,16 @@ def capsule_activity(net: Net, images: Images, *, chunk: int = 64) -> dict[str, 
     Raises:
         ConfigError: the net does not route.
     """
-    names = ("primary", "capsules", "couplings")
     net = as_argument(net)
-    outputs = _outputs(net, images)
-    if lacking := [name for name in names if outputs.get(name) is None]:
-        raise ConfigError(f"the net has no {lacking[0]}, so no capsules that starve; take a CapsNet that routes")
-    parts = [_capsules(net, part, count) for part, count in equal_chunks(images, chunk)]
+    if missing := lacking(_outputs(net, images)):
+        raise ConfigError(f"the net has no {missing[0]}, so no capsules that starve; take a CapsNet that routes")
+    parts = [_capsule_sums(net, part, count) for part, count in equal_chunks(images, chunk)]
+    return {layer: each.join(len(images)) for layer, each in _stack(parts).items()}
 
-    def gather(layer: str) -> CapsuleActivity:
-        longest, shares = (np.stack(each) for each in zip(*(part[layer] for part in parts), strict=True))
-        return CapsuleActivity(longest.max(axis=0), shares.sum(axis=0) * shares.shape[1] / len(images))
 
-    return {"primary": gather("primary"), "capsules": gather("capsules")}
+def _stack(parts: list[Any]) -> Any:
+    """Stack what is known of each chunk of images."""
+    return jax.tree.map(lambda *each: np.stack(each), *parts)
 
 
 def _outputs(net: Any, images: Images) -> dict[str, Any]:
@@ -199,32 +142,11 @@ def run_layer(net: Any, images: Array, layer: str) -> Array:
     return named_outputs(net, _to_pixels(images))[layer]
 
 
-def by_unit(array: Array, by_length: bool) -> Array:
-    """Return activations as [images, positions, units]."""
-    if array.ndim == 3:
-        array = length(array) if by_length else array.reshape(len(array), -1)
-    return array.reshape(len(array), -1, array.shape[-1] if array.ndim > 1 else 1)
-
-
 @partial(jax.jit, static_argnames="layer")
-def _extremes(net: Any, images: Array, layer: str, count: Array) -> tuple[Array, Array, Array]:
-    """Return for each unit the least, the greatest, and the images' mean share of positions above 0, summed."""
-    array = by_unit(run_layer(net, images, layer), by_length=False)
-    counts = (jnp.arange(len(array)) < count)[:, None, None]
-    low = jnp.min(jnp.where(counts, array, jnp.inf), axis=(0, 1))
-    high = jnp.max(jnp.where(counts, array, -jnp.inf), axis=(0, 1))
-    return low, high, jnp.sum(counts & (array > 0), axis=(0, 1)) / array.shape[1]
+def _channel_sums(net: Any, images: Array, layer: str, count: Array) -> Activity:
+    return channel_sums(by_unit(run_layer(net, images, layer)), jnp.arange(len(images)) < count)
 
 
 @jax.jit
-def _capsules(net: Any, images: Array, count: Array) -> dict[str, tuple[Array, Array]]:
-    """Return greatest lengths and summed shares of primary and of class capsules."""
-    out = named_outputs(net, _to_pixels(images))
-    counts = (jnp.arange(len(images)) < count)[:, None]
-    primary, classes = (jnp.where(counts, length(out[name]), 0) for name in ("primary", "capsules"))
-    sent = out["couplings"] * primary[:, :, None]
-    shares = sent / jnp.maximum(sent.sum(axis=(1, 2), keepdims=True), 1e-9)
-    return {
-        "primary": (primary.max(axis=0), shares.sum(axis=(0, 2))),
-        "capsules": (classes.max(axis=0), shares.sum(axis=(0, 1))),
-    }
+def _capsule_sums(net: Any, images: Array, count: Array) -> dict[str, CapsuleActivity]:
+    return capsule_sums(named_outputs(net, _to_pixels(images)), jnp.arange(len(images)) < count)

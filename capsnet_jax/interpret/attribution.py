@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num, PRNGKeyArray
 
-from capsnet_jax.interpret.chunks import map_chunks, sum_chunks
+from capsnet_jax.interpret.chunks import check_count, map_chunks, sum_chunks
 from capsnet_jax.interpret.program import Net, ReluRule, with_relu_gradient
-from capsnet_jax.interpret.targets import AnyTarget, Target, prepare, score
+from capsnet_jax.interpret.targets import AnyTarget, Target, named_outputs, prepare, score
 
 Images = Num[Array | np.ndarray, "batch height width channels"]
 Maps = Float[Array, "batch height width channels"]
@@ -52,6 +52,7 @@ def smooth_grad(
 
     Source: Smilkov et al. 2017 (arXiv:1706.03825).
     """
+    check_count("samples", samples)
     return _smooth_grad(*prepare(net, images, target), key, sigma, samples=samples, chunk=chunk)
 
 
@@ -80,7 +81,7 @@ def integrated_gradients(
     """
     net, pixels, target = prepare(net, images, target)
     start = jnp.broadcast_to(jnp.asarray(baseline, pixels.dtype), pixels.shape)
-    nodes, weights = np.polynomial.legendre.leggauss(steps)  # over [−1, 1]
+    nodes, weights = np.polynomial.legendre.leggauss(check_count("steps", steps))  # over [−1, 1]
     path = jnp.asarray([(nodes + 1) / 2, weights / 2], pixels.dtype)
     return _integrated_gradients(net, pixels, target, start, path, chunk=chunk)
 
@@ -120,7 +121,7 @@ def pixel_gradient(net: Net, target: Target, which: Array, pixels: Array) -> Arr
 
 @partial(jax.jit, static_argnames=("chunk", "rule"))
 def _gradient(net: Any, images: Array, target: Target, *, chunk: int, rule: ReluRule | None = None) -> Array:
-    ruled = net if rule is None else with_relu_gradient(net, rule)
+    ruled = net if rule is None else with_relu_gradient(lambda pixels: named_outputs(net, pixels), rule)
 
     def evaluate(image: Array, _: Array) -> Array:
         return pixel_gradient(ruled, target, image, images[image])

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
+from capsnet_jax.config import ConfigError
+
 Evaluate = Callable[[Int[Array, "chunk"], Int[Array, "chunk"]], PyTree]  # (which images, which samples) → [chunk, …]
 
 
@@ -38,6 +40,7 @@ def sum_chunks(evaluate: Evaluate, images: int, samples: int, chunk: int) -> Any
     """
     chunk, pieces = _layout(images * samples, chunk)
     pairs = jnp.arange(pieces * chunk).reshape(pieces, chunk)
+    evaluate = jax.jit(evaluate)  # so that it is traced once
     like = jax.eval_shape(evaluate, pairs[0], pairs[0])
 
     def add(total: Array, pair: Array) -> tuple[Array, None]:
@@ -48,7 +51,18 @@ def sum_chunks(evaluate: Evaluate, images: int, samples: int, chunk: int) -> Any
     return jax.lax.scan(add, jnp.zeros((images, *like.shape[1:]), like.dtype), pairs)[0]
 
 
+def check_count(name: str, count: int) -> int:
+    """Return a count that a user gave.
+
+    Raises:
+        ConfigError: it is less than 1.
+    """
+    if count < 1:
+        raise ConfigError(f"{name} is {count}; give 1 or more")
+    return count
+
+
 def _layout(count: int, chunk: int) -> tuple[int, int]:
-    """Return the pairs of a chunk and the number of chunks."""
-    chunk = max(1, min(chunk, count))
-    return chunk, -(-count // chunk)
+    """Return the pairs of a chunk and the number of chunks, which are as even as can be."""
+    pieces = -(-count // max(1, chunk))
+    return -(-count // pieces), pieces

@@ -24,8 +24,6 @@ CAM = Float[Array, "batch height width 1"]
 Grid = tuple[int, int] | None
 Weigh = Callable[[Array, Array], Array]  # (activations, gradient) [batch, rows, columns, channels] → map [batch, …, 1]
 
-TINY = 1e-6  # keeps what is 0 from being divided by 0
-
 
 def grad_cam(
     net: Net, images: Images, layer: str, target: AnyTarget = None, *, grid: Grid = None, chunk: int = 32
@@ -54,7 +52,9 @@ def grad_cam_plus_plus(
 ) -> CAM:
     """Return Grad-CAM++, in which every position of a channel has a weight of its own. Arguments as of `grad_cam`.
 
-    Source: Chattopadhyay et al. 2018 (arXiv:1710.11063), the score being the exponential of the target.
+    It is made for layers after a ReLU. Where activations are negative, the weights may have any size and sign.
+
+    Source: Chattopadhay et al. 2018 (arXiv:1710.11063), equation 19, the score being the exponential of the target.
     """
     return _class_activation(net, images, layer, target, grid, chunk, _grad_cam_plus_plus)
 
@@ -75,10 +75,10 @@ def _grad_cam(activations: Array, gradient: Array) -> Array:
 
 
 def _grad_cam_plus_plus(activations: Array, gradient: Array) -> Array:
-    # α = g² / (2 g² + Σ_hw A g³), w_c = Σ_hw α ReLU(g)
-    squared = gradient**2
-    total = jnp.sum(activations * gradient**3, axis=(1, 2), keepdims=True)
-    alpha = squared / (2 * squared + total + TINY)
+    # w_c = Σ_hw α ReLU(g), α = g² / (2 g² + g³ Σ_hw A) at every position. Without g², of which a mean over positions
+    # leaves next to nothing, α = 1 / (2 + g Σ_hw A).
+    divisor = 2 + gradient * jnp.sum(activations, axis=(1, 2), keepdims=True)
+    alpha = jnp.where(divisor == 0, 0, 1 / jnp.where(divisor == 0, 1, divisor))
     weights = jnp.sum(alpha * jax.nn.relu(gradient), axis=(1, 2), keepdims=True)
     return jnp.sum(weights * activations, axis=-1, keepdims=True)
 
@@ -110,7 +110,7 @@ def _positions(net: Net, layer: str, shape: tuple[int, ...], grid: Grid) -> tupl
         rows, columns, _ = primary_grid(net)
         return rows, columns
     if len(shape) == 2 and grid is not None and shape[0] % (grid[0] * grid[1]) == 0:
-        return grid
+        return grid[0], grid[1]
     remedy = f"give a grid that divides its {shape[0]} inputs" if len(shape) == 2 else "name another"
     raise ConfigError(f"{layer} has no positions for a heat map: each image's is {'×'.join(map(str, shape))}; {remedy}")
 

@@ -20,14 +20,14 @@ from capsnet_jax.interpret.image_parameters import (
     spectrum_to_values,
     to_image,
 )
-from capsnet_jax.interpret.program import Net, Outputs, before_relu, check_layer
+from capsnet_jax.interpret.leak import with_leak
+from capsnet_jax.interpret.program import Net, Outputs, check_layer
 from capsnet_jax.interpret.targets import AnyTarget, Target, named_outputs, prepare, score
 
 Keys = Key[Array, "images"]
 Spectra = Float[Array, "images parts height half_width channels"]
 
 RACE = 64  # steps after which the best start shows
-LEAK = 0.01  # what is left of a negative input of the target's ReLU
 
 
 class Visualization(NamedTuple):
@@ -63,11 +63,11 @@ def visualize(
     shape: Shape,
     steps: int = 512,
     learning_rate: float = 0.05,
-    fade: float = 0.01,
+    fade: float = 0.005,
     background: float | None = None,
     movements: Movements | None = None,
     variants: int = 1,
-    diversity: float = 1.0,
+    diversity: float = 0.1,
     layer: str | None = None,
     starts: int = 1,
     chunk: int = 16,
@@ -91,7 +91,7 @@ def visualize(
             else grey.
         movements: how far images are moved; None: as their size asks for.
         variants: images of each target, kept apart in what `layer` shows.
-        diversity: how much this counts beside the score: 1 is as much.
+        diversity: how much this counts beside the score: at 1 their gradients are equally long.
         layer: of positions and channels, in which variants are kept apart; None: the target's.
         starts: images begun for each one, of which the best goes on after some steps. A capsule's length has poor
             maxima that many starts end in: give 8.
@@ -159,12 +159,11 @@ def _climb(net: Net, target: Target, keys: Keys, spectra: Spectra, settings: _Se
     """Return the spectra after steps of Adam."""
     variants = settings.variants
     optimizer = optax.adam(settings.learning_rate)
-    layer = target.of if isinstance(target.of, str) else ""
-    tapped = partial(_leaking, net, layer) if layer else partial(named_outputs, net)
+    leaking = with_leak(net, target)
     moved = partial(move, movements=settings.movements, background=settings.background)
 
     def judge(spectra: Array, keys: Array) -> tuple[Array, Array]:
-        outputs = tapped(jax.vmap(moved)(keys, _render(spectra, settings)))
+        outputs = leaking(jax.vmap(moved)(keys, _render(spectra, settings)))
         unlike = -_likeness(outputs[str(settings.layer)], variants) if variants > 1 else jnp.zeros(())
         return target(outputs).sum(), unlike
 
@@ -194,17 +193,6 @@ def _render(spectra: Spectra, settings: _Settings) -> Float[Array, "images heigh
 
 def _repeat(target: Target, times: int) -> Target:
     return jax.tree.map(lambda index: jnp.repeat(index, times, axis=0), target)
-
-
-def _leaking(net: Net, layer: str, images: Array) -> Outputs:
-    """Return the net's outputs, and of a layer behind a ReLU what a leaky one would give.
-
-    A unit that is off has a gradient then, and still counts for little beside one that is on: the mean of what goes
-    into the ReLU is often largest for an image of nothing.
-    """
-    before = named_outputs(before_relu(net, layer), images)
-    is_off = (named_outputs(net, images)[layer] == 0) & (before[layer] < 0)
-    return {**before, layer: jnp.where(is_off, LEAK * before[layer], before[layer])}
 
 
 def _likeness(activations: Float[Array, "images height width channels"], variants: int) -> Float[Array, ""]:

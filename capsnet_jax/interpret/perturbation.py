@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
-from capsnet_jax.interpret.chunks import map_chunks, sum_chunks
+from capsnet_jax.config import ConfigError
+from capsnet_jax.interpret.chunks import check_count, map_chunks
 from capsnet_jax.interpret.program import Net
 from capsnet_jax.interpret.targets import AnyTarget, Target, prepare, score
 
@@ -38,12 +39,18 @@ def occlusion(
         fill: what hides, a number or what broadcasts to the images; None: the mean of each channel of each image.
         chunk: images at a time.
 
+    Raises:
+        ConfigError: the window or the stride is less than a pixel, squares leave pixels between them, or as
+            `targets.prepare` says.
+
     Source: Zeiler and Fergus 2013 (arXiv:1311.2901), section 4.2.
     """
     net, pixels, target = prepare(net, images, target)
     side = min(pixels.shape[1:3])
-    window = window or max(1, round(0.2 * side))
-    stride = stride or max(1, round(0.1 * side))
+    window = max(1, round(0.2 * side)) if window is None else check_count("window", window)
+    stride = min(window, max(1, round(0.1 * side))) if stride is None else check_count("stride", stride)
+    if stride > window:
+        raise ConfigError(f"squares of {window} pixels, {stride} apart, leave gaps; give a stride of at most {window}")
     cover = pixels.mean(axis=(1, 2), keepdims=True) if fill is None else jnp.asarray(fill, pixels.dtype)
     return _occlusion(net, pixels, target, cover, window=window, stride=stride, chunk=chunk)
 
@@ -52,24 +59,19 @@ def occlusion(
 def _occlusion(net: Any, images: Array, target: Target, cover: Array, *, window: int, stride: int, chunk: int) -> Array:
     rows, columns = (_covered(size, window, stride) for size in images.shape[1:3])  # [positions, pixels]
     cover = jnp.broadcast_to(cover, images.shape)
+    squares = len(rows) * len(columns)
 
-    def squares(position: Array) -> Array:
-        """Return 1 where the square of each position is, [chunk, height, width, 1]."""
-        return (rows[position // len(columns), :, None] & columns[position % len(columns), None, :])[..., None]
-
-    def seen(image: Array, pixels: Array) -> Array:
+    def seen(image: Array, position: Array) -> Array:
+        hidden = rows[position // len(columns), :, None] & columns[position % len(columns), None, :]
+        hidden &= (position < squares)[:, None, None]  # the last sample is the image itself
+        pixels = jnp.where(hidden[..., None], cover[image], images[image])
         return score(net, target.of_images(image), pixels)
 
-    plain = map_chunks(lambda image, _: seen(image, images[image]), len(images), 1, chunk)[:, 0]
-
-    def fall(image: Array, position: Array) -> Array:
-        hidden = squares(position)
-        scores = seen(image, jnp.where(hidden, cover[image], images[image]))
-        return (plain[image] - scores).reshape(-1, 1, 1, 1) * hidden
-
-    falls = sum_chunks(fall, len(images), len(rows) * len(columns), chunk)
-    times = rows.sum(axis=0)[:, None] * columns.sum(axis=0)[None, :]
-    return falls / times[None, :, :, None]
+    scores = map_chunks(seen, len(images), squares + 1, chunk)
+    falls = (scores[:, -1:] - scores[:, :-1]).reshape(-1, len(rows), len(columns))
+    total = jnp.einsum("brc,rh,cw->bhw", falls, *(each.astype(falls.dtype) for each in (rows, columns)))
+    times = jnp.outer(rows.sum(axis=0), columns.sum(axis=0))
+    return (total / times[None])[..., None]
 
 
 def _covered(size: int, window: int, stride: int) -> Array:

@@ -69,7 +69,7 @@ def routing_diagnostics(
     inputs = params["class_capsules"]["W"].shape[0]
     longest, sums = jax.lax.scan(body, jnp.zeros(inputs), jnp.arange(-(-count // BATCH)))
     means = {name: jnp.sum(values) / count for name, values in sums.items()}
-    return means | {"dead_capsules": 100 * jnp.mean(longest < DEAD)}
+    return means | {"dead_capsules": 100 * jnp.mean(longest <= DEAD)}
 
 
 def iterates(routing: Choice | None) -> bool:

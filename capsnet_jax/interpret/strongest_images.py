@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
-from capsnet_jax.interpret.activity import Images, by_unit, checked, equal_chunks, run_layer
+from capsnet_jax.interpret.activity import Images, checked, equal_chunks, run_layer
+from capsnet_jax.interpret.dead_units import by_unit
 from capsnet_jax.interpret.program import Net
 from capsnet_jax.interpret.receptive_fields import ReceptiveField
 

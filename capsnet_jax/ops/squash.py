@@ -29,8 +29,29 @@ def squash(s: Float[Array, "*shape"], axis: int = -1) -> Float[Array, "*shape"]:
     return s * (_safe_sqrt(squared) / (1 + squared))
 
 
+def exponential_squash(s: Float[Array, "*shape"], axis: int = -1) -> Float[Array, "*shape"]:
+    """Shrink each vector to a length in [0, 1] and keep its direction: v = (1 − e^{−|s|}) · s / |s|.
+
+    A short vector keeps its length, where Sabour's squash has |v| ≈ |s|² and a gradient that vanishes: at s = 0 the
+    value is 0 and the gradient the identity.
+
+    Args:
+        s: vectors along `axis`. Their squared lengths must be finite (in float32, lengths up to 1e19).
+        axis: the axis of a vector's components.
+
+    Returns:
+        The squashed vectors, same shape. In float32 those longer than 17 have length 1.
+
+    Source: Mazzia, Salvetti and Chiaberge 2021, "Efficient-CapsNet" (arXiv:2101.12491).
+    """
+    norm = _safe_sqrt(jnp.sum(s * s, axis=axis, keepdims=True))
+    nonzero = norm > 0
+    return s * jnp.where(nonzero, -jnp.expm1(-norm) / jnp.where(nonzero, norm, 1), 1)
+
+
 SQUASHES: dict[str, Callable[..., Array]] = {
     "sabour": squash,
+    "exponential": exponential_squash,
 }
 
 

@@ -155,9 +155,22 @@ def _heat_map(subject: Subject, *, method: Callable[..., Any]) -> Figure:
     return figures.overlay(subject.image[None], {text: np.asarray(maps)}, note=_note(subject))
 
 
+def _heat_maps(subject: Subject) -> Figure:
+    """Draw every method's map of one class beside each other."""
+    net, image = subject.net, subject.image[None]
+    target = _own_class(subject) if subject.target is None else subject.target
+    maps = {}
+    for name, method in PIXEL_MAPS.items():
+        maps[name.replace("_", " ")] = method(net, image, _class_goal(net, target))
+    layer = _last_with_positions(subject)
+    for name, method in LAYER_MAPS.items():
+        maps[f"{name.replace('_', ' ')}, {layer}"] = method(net, image, layer, target)
+    note = f"{_note(subject)}; for {net.data.label_names[target]}"
+    return figures.overlay(image, {name: np.asarray(map_) for name, map_ in maps.items()}, note=note)
+
+
 def _class_activation(subject: Subject, *, method: Callable[..., Any]) -> Figure:
-    routes, names = subject.net.config.routing is not None, subject.net.data.label_names
-    layer = subject.layer or ("primary" if routes else _layers_with_positions(subject)[-1])
+    layer, names = subject.layer or _last_with_positions(subject), subject.net.data.label_names
     target = _own_class(subject) if subject.target is None else subject.target
     maps = method(subject.net, subject.image[None], layer, target)
     return figures.overlay(subject.image[None], {f"{names[target]}, by {layer}": np.asarray(maps)}, note=_note(subject))
@@ -172,7 +185,7 @@ def _visualize(subject: Subject) -> Figure:
     else:
         goal, name = _goal(subject)
         names = [name]
-    made = interpret.visualize(net, goal, key=KEY, shape=net.data.image_shape)
+    made = interpret.visualize(net, goal, key=KEY, shape=net.data.image_shape, starts=_starts(net))
     names = [f"{name}: {score:.3g}" for name, score in zip(names, np.asarray(made.scores), strict=True)]
     note = f"{net.name}; images made for a target, with the score that the network gives them"
     return figures.tile_grid(np.asarray(made.images), scale="pixels", names=names, note=note)
@@ -183,7 +196,11 @@ def _visualize_dimensions(subject: Subject) -> Figure:
     target = 0 if subject.target is None else subject.target
     dims = net.outputs(np.zeros((1, *net.data.image_shape), np.uint8))["capsules"].shape[-1]
     made = interpret.visualize(
-        net, targets.capsule_dimension(target, np.arange(dims)), key=KEY, shape=net.data.image_shape
+        net,
+        targets.capsule_dimension(target, np.arange(dims)),
+        key=KEY,
+        shape=net.data.image_shape,
+        starts=_starts(net),
     )
     names = [f"{d}: {score:.2f}" for d, score in enumerate(np.asarray(made.scores))]
     note = f"{net.name}; images made for each dimension of {net.data.label_names[target]}'s capsule, with its value"
@@ -258,6 +275,11 @@ def _goal(subject: Subject) -> tuple[AnyTarget, str]:
     return targets.channel(layer, unit[0]), f"{layer}, channel {unit[0]}"
 
 
+def _starts(net: Network) -> int:
+    """Return how many first images race: squashing hides from a capsule's gradient where a better one would be."""
+    return 8 if net.config.routing is not None else 1
+
+
 def _class_goal(net: Network, classes: Any) -> AnyTarget:
     """Return a class's score; of capsules, how much longer than all others the class's is."""
     return targets.capsule_contrast(classes) if net.config.routing is not None else targets.class_score(classes)
@@ -270,6 +292,10 @@ def _own_class(subject: Subject) -> int:
 def _layers_with_positions(subject: Subject) -> list[str]:
     """Return the layers whose activations have positions, in the order in which the network computes them."""
     return [name for name, shape in subject.net.layers().items() if len(shape) == 3 and name != "reconstruction"]
+
+
+def _last_with_positions(subject: Subject) -> str:
+    return "primary" if subject.net.config.routing is not None else _layers_with_positions(subject)[-1]
 
 
 def _convolutions(net: Network) -> list[str]:
@@ -316,12 +342,27 @@ _OF_CLASS = ("image", "target")
 _OF_LAYER = ("image", "layer", "target")
 
 
-def _heat(method: Callable[..., Any], text: str) -> View:
-    return View(partial(_heat_map, method=method), text, _PIXELS)
+PIXEL_MAPS: dict[str, Callable[..., Any]] = {
+    "gradient": interpret.gradient,
+    "smooth_grad": partial(interpret.smooth_grad, key=KEY),
+    "integrated_gradients": interpret.integrated_gradients,
+    "guided_backprop": interpret.guided_backprop,
+    "deconvnet": interpret.deconvnet,
+    "occlusion": interpret.occlusion,
+}
+LAYER_MAPS: dict[str, Callable[..., Any]] = {
+    "grad_cam": interpret.grad_cam,
+    "grad_cam_plus_plus": interpret.grad_cam_plus_plus,
+    "layer_cam": interpret.layer_cam,
+}
 
 
-def _cam(method: Callable[..., Any], text: str) -> View:
-    return View(partial(_class_activation, method=method), text, _OF_LAYER)
+def _heat(name: str, text: str) -> View:
+    return View(partial(_heat_map, method=PIXEL_MAPS[name]), text, _PIXELS)
+
+
+def _cam(name: str, text: str) -> View:
+    return View(partial(_class_activation, method=LAYER_MAPS[name]), text, _OF_LAYER)
 
 
 def _of_routing(kind: str, text: str) -> View:
@@ -333,15 +374,16 @@ VIEWS: dict[str, View] = {
     "weights": View(_weights, "the filters of a convolution", ("layer", "unit")),
     "dead_channels": View(_dead_channels, "how often each channel is active, over test images", ("layer",), reads=True),
     "top_images": View(_top_images, "the test images that activate a unit most", ("layer", "unit"), reads=True),
-    "gradient": _heat(interpret.gradient, "the gradient by each pixel"),
-    "smooth_grad": _heat(partial(interpret.smooth_grad, key=KEY), "the mean gradient over noisy images"),
-    "integrated_gradients": _heat(interpret.integrated_gradients, "gradients on the way from black to the image"),
-    "guided_backprop": _heat(interpret.guided_backprop, "gradients that stay above 0"),
-    "deconvnet": _heat(interpret.deconvnet, "what is above 0, sent back"),
-    "occlusion": _heat(interpret.occlusion, "how much the target falls when a part is hidden"),
-    "grad_cam": _cam(interpret.grad_cam, "where a layer finds a class"),
-    "grad_cam_plus_plus": _cam(interpret.grad_cam_plus_plus, "the same, with a weight for each position"),
-    "layer_cam": _cam(interpret.layer_cam, "the same, each position by its own gradient"),
+    "heat_maps": View(_heat_maps, "which pixels count, by all of the following methods", _OF_CLASS),
+    "gradient": _heat("gradient", "the gradient by each pixel"),
+    "smooth_grad": _heat("smooth_grad", "the mean gradient over noisy images"),
+    "integrated_gradients": _heat("integrated_gradients", "gradients on the way from black to the image"),
+    "guided_backprop": _heat("guided_backprop", "gradients that stay above 0"),
+    "deconvnet": _heat("deconvnet", "what is above 0, sent back"),
+    "occlusion": _heat("occlusion", "how much the target falls when a part is hidden"),
+    "grad_cam": _cam("grad_cam", "where a layer finds a class"),
+    "grad_cam_plus_plus": _cam("grad_cam_plus_plus", "the same, with a weight for each position"),
+    "layer_cam": _cam("layer_cam", "the same, each position by its own gradient"),
     "visualize": View(_visualize, "images made for classes, a channel, a unit, a capsule", _MADE),
     "visualize_dimensions": View(
         _visualize_dimensions, "images made for each dimension of a class capsule", ("target",), lacks_routing

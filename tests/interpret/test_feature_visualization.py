@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,10 @@ def small_net(images):
     """A convolution and its ReLU, linear units of the pixels, and a unit that no gradient reaches."""
     pixels = images.reshape(len(images), -1)
     return {"maps": jax.nn.relu(conv(images)), "logits": (pixels - 0.5) @ WEIGHTS, "none": 0 * pixels[:, :1]}
+
+
+def images_alone(images):
+    return {"images": images}
 
 
 @pytest.mark.parametrize("shape", [(12, 11, 1), (9, 10, 3), (8, 8, 1)])
@@ -55,31 +60,28 @@ def test_colours_are_not_correlated_and_grey_is_the_background():
     np.testing.assert_allclose(to_image(jnp.ones((2, 2, 1))), 1 / (1 + np.exp(-1)), rtol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(12, 11, 1), (6, 9, 3)])
-def test_an_image_that_is_not_moved_stays(shape):
-    image = jax.random.uniform(KEY, shape)
-    np.testing.assert_allclose(move(KEY, image, STILL), image, atol=1e-6)
+def test_an_image_that_is_not_moved_stays():
+    image = jax.random.uniform(KEY, (6, 9, 3))
+    np.testing.assert_allclose(jax.jit(move, static_argnums=2)(KEY, image, STILL), image, atol=1e-6)
 
 
 def test_movements_are_of_their_size():
     ramp = jnp.broadcast_to(jnp.arange(31.0)[:, None, None], (31, 31, 1)) / 100
     keys = jax.random.split(KEY, 200)
-
-    def moved(movements, background=0.5):
-        return jax.vmap(lambda key: move(key, ramp, movements, background=background))(keys)[..., 0]
-
-    shifts = (moved(Movements((3, 2), 0, 0)) - ramp[None, ..., 0])[:, 15, 15] * -100
+    move_all = jax.jit(jax.vmap(partial(move, background=0.7), in_axes=(0, None, None)))
+    moved = lambda *movements: np.asarray(move_all(keys, ramp, Movements(*movements)))[..., 0]  # noqa: E731
+    shifts = -100 * (moved((3.0, 2.0), 0.0, 0.0)[:, 15, 15] - ramp[15, 15])
     assert 3 < shifts.max() <= 5
     assert -5 <= shifts.min() < -3
-    scaled = moved(Movements((0, 0), 0.1, 0))
+    scaled = moved((0.0, 0.0), 0.1, 0.0)
     scales = 0.1 / (scaled[:, 20, 15] - scaled[:, 10, 15])
     np.testing.assert_allclose([scales.min(), scales.max()], [0.9, 1.1], atol=0.01)
-    turned = moved(Movements((0, 0), 0, 10))
-    down, right = (turned[:, 20, 15] - turned[:, 10, 15]) * 10, (turned[:, 15, 20] - turned[:, 15, 10]) * 10
+    turned = moved((0.0, 0.0), 0.0, 10.0)
+    down, right = 10 * (turned[:, 20, 15] - turned[:, 10, 15]), 10 * (turned[:, 15, 20] - turned[:, 15, 10])
     angles = np.degrees(np.arctan2(right, down))
     np.testing.assert_allclose(np.hypot(right, down), 1, rtol=1e-3)
     np.testing.assert_allclose([angles.min(), angles.max()], [-10, 10], atol=0.3)
-    assert moved(Movements((9, 9), 0, 0), background=0.7)[:, 0].max() == pytest.approx(0.7)
+    assert moved((9.0, 9.0), 0.0, 0.0)[:, 0].max() == pytest.approx(0.7)
 
 
 def test_the_best_image_of_a_linear_unit_is_its_weights_signs():
@@ -93,20 +95,37 @@ def test_the_best_image_of_a_linear_unit_is_its_weights_signs():
 
 
 def test_many_targets_are_as_each_alone():
-    options = {"key": KEY, "shape": SHAPE, "steps": 5}
-    of = lambda channels: visualize(small_net, targets.channel("maps", channels), **options)  # noqa: E731
-    together, swapped = of([0, 1, 3]), of([3, 1, 0])
-    np.testing.assert_allclose(together.images[0], of(0).images[0], atol=1e-5)
-    np.testing.assert_allclose(together.images[1], swapped.images[1], atol=1e-5)
+    of = lambda channels: visualize(small_net, targets.channel("maps", channels), key=KEY, shape=SHAPE, steps=4)  # noqa: E731
+    together, swapped, alone = of([0, 3]), of([3, 0]), of(0)
+    np.testing.assert_allclose(together.images[:1], alone.images, atol=1e-5)
     assert jnp.abs(together.images[0] - swapped.images[0]).max() > 0.01
-    pieces = visualize(small_net, targets.channel("maps", [0, 1, 3]), chunk=2, **options)
+    # The score is the net's own of the very image.
+    np.testing.assert_allclose(swapped.scores[0], np.mean(small_net(swapped.images)["maps"][0, ..., 3]), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_chunks_change_nothing():
+    options = {"key": KEY, "shape": SHAPE, "steps": 5, "variants": 2, "layer": "maps", "starts": 2}
+    together, pieces = (visualize(small_net, [0, 1, 3], chunk=chunk, **options) for chunk in (3, 2))
+    assert together.images.shape == (6, *SHAPE)
     np.testing.assert_allclose(together.images, pieces.images, atol=1e-5)
     np.testing.assert_allclose(together.scores, pieces.scores, rtol=1e-4)
 
 
-def test_the_score_is_the_nets_own_of_the_image_that_is_returned():
-    found = visualize(small_net, targets.channel("maps", [2]), key=KEY, shape=SHAPE, steps=3)
-    np.testing.assert_allclose(found.scores, np.mean(small_net(found.images)["maps"], (1, 2))[:, 2], rtol=1e-5)
+@pytest.mark.slow
+def test_the_best_start_goes_on():
+    """The target has two maxima, 1 and 2, and most starts are on the side of the lower one."""
+
+    def hills(outputs):
+        x = 300 * (outputs["images"].mean(axis=(1, 2, 3)) - 0.5) + 0.25
+        return jnp.exp(-((x - 2) ** 2)) + 2 * jnp.exp(-((x + 2) ** 2))
+
+    def score_of(starts):
+        options = {"shape": SHAPE, "steps": 60, "learning_rate": 0.005, "fade": 0.0, "background": 0.5}
+        return float(visualize(images_alone, hills, key=KEY, movements=STILL, starts=starts, **options).scores[0])
+
+    assert score_of(1) == pytest.approx(1, abs=0.05)
+    assert score_of(16) == pytest.approx(2, abs=0.05)
 
 
 def test_a_channel_that_is_off_wakes_up():
@@ -126,7 +145,7 @@ def test_a_target_without_gradient_gives_no_nan():
     assert np.isfinite(found.images).all()
     zeros = jnp.zeros((2, 3, 3, 2))
     assert not _unit_norm(zeros).any()
-    assert np.isfinite(jax.grad(_likeness)(zeros, 2)).all()
+    assert np.isfinite(jax.jit(jax.grad(_likeness), static_argnums=1)(zeros, 2)).all()
 
 
 def test_norms_are_1_whatever_the_scale():
@@ -142,6 +161,7 @@ def test_likeness_is_the_cosines_between_gram_matrices():
     assert _likeness(activations, 3) == pytest.approx(sum(cosines), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_variants_differ_more_with_diversity():
     options = {"key": KEY, "shape": SHAPE, "steps": 60, "variants": 2, "layer": "maps", "background": 0.5}
     likeness = [
@@ -158,6 +178,7 @@ def test_variants_need_a_layer_with_positions(layer, message):
         visualize(small_net, 1, key=KEY, shape=SHAPE, variants=2, layer=layer)
 
 
+@pytest.mark.slow
 def test_a_capsule_is_lengthened(net):
     capsules = [
         targets.capsule_length([1, 2]),
@@ -167,7 +188,7 @@ def test_a_capsule_is_lengthened(net):
     shape = net.data.image_shape
     black = jnp.zeros((2, *shape))
     for target in capsules:
-        found = visualize(net, target, key=KEY, shape=shape, steps=15)
+        found = visualize(net.forward, target, key=KEY, shape=shape, steps=15)
         assert found.images.shape == (2, *shape)
         assert (found.scores > target(net.outputs(black))).all(), target.score.__name__
 
@@ -180,6 +201,6 @@ def test_an_optimised_image_excites_its_target_more_than_any_of_a_data_set(net):
     )
     outputs = net.outputs(images)
     for target in (targets.class_score(list(range(10))), targets.channel("conv1", [0, 1, 2])):
-        found = visualize(net, target, key=KEY, shape=net.data.image_shape, steps=256)
+        found = visualize(net.forward, target, key=KEY, shape=net.data.image_shape, steps=256)
         each = [targets.Target(target.score, target.of, index) for index in target.index]
         assert (found.scores > jnp.array([of(outputs).max() for of in each])).all()

@@ -11,7 +11,7 @@ PAGE = Path(interpret.__file__).with_name("README.md")
 
 
 def test_the_page_is_short():
-    assert len(PAGE.read_text().splitlines()) <= 60
+    assert len(PAGE.read_text().splitlines()) <= 130
 
 
 def test_every_block_of_the_page_runs(workdir, tmp_path, monkeypatch, capsys):
@@ -19,7 +19,7 @@ def test_every_block_of_the_page_runs(workdir, tmp_path, monkeypatch, capsys):
     (tmp_path / "runs" / "routing_iterations").symlink_to(workdir)
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     names: dict = {}
     exec("\n".join(blocks), names)
     assert names["couplings"].shape == (8, 36, 10)
@@ -28,6 +28,10 @@ def test_every_block_of_the_page_runs(workdir, tmp_path, monkeypatch, capsys):
     assert names["moved"].shape == (4, 3, 28, 28, 1)
     assert names["conv1"].shape == (8, 20, 20, 4)
     assert names["kernel"].shape == (9, 9, 1, 4)
+    expected = interpret.grad_cam(names["net"], names["images"], "conv1", names["labels"])
+    np.testing.assert_array_equal(names["maps"], expected)
+    assert (tmp_path / "maps.png").exists()
+    np.testing.assert_allclose(names["pixels"][0].sum(), np.asarray(names["images"][0]).sum() / 255, rtol=1e-4)
     printed = capsys.readouterr().out
     assert "capsnet_small: images of 28×28×1, 10 classes" in printed
     assert f"{names['net'].outline().parameters} {names['net'].outline().flops}" in printed

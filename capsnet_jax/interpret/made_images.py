@@ -1,0 +1,33 @@
+"""Does an image made for a unit activate it more than any image of the test set does?"""
+
+import jax
+import numpy as np
+
+from capsnet_jax.interpret import targets
+from capsnet_jax.interpret.feature_visualization import visualize
+from capsnet_jax.interpret.network import Network, Observation
+from capsnet_jax.interpret.strongest_images import top_images
+
+UNITS = 10
+STEPS = 256
+KEY = jax.random.key(0)
+
+
+def observe_made_images(net: Network) -> Observation:
+    """Compare images made for units with all test images.
+
+    The units are the class capsules' lengths of a CapsNet, otherwise ten channels of the last layer with positions,
+    evenly spread; of a test image the position counts where the channel is strongest.
+
+    Returns:
+        "layer", "units" [10], and how strongly each is activated by the strongest test image, "found" [10], and by the
+        image made for it, "made" [10].
+    """
+    routes = net.config.routing is not None
+    layers = [name for name, shape in net.layers().items() if len(shape) == 3]
+    layer = "capsules" if routes else layers[-1]
+    found = top_images(net, net.data.test.images, layer, 1).values[:, 0]
+    units = np.unique(np.linspace(0, len(found) - 1, UNITS).round().astype(int))
+    goal = targets.capsule_length(units) if routes else targets.unit(layer, units)
+    made = visualize(net, goal, key=KEY, shape=net.data.image_shape, steps=STEPS)
+    return {"layer": np.array(layer), "units": units, "found": found[units], "made": np.asarray(made.scores)}
