@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from capsnet_jax.data import Dataset, Examples
 from capsnet_jax.interpret import compared_maps
 from capsnet_jax.interpret.compared_maps import edges, layers_with_positions, methods_for, observe_faithfulness
 from capsnet_jax.interpret.faithfulness import deletion_curve
-from capsnet_jax.interpret.network import LazyDataset
 from tests.interpret.test_capsule_maps import CLASSES, IMAGES, network
 
 GRADIENTS = ["gradient", "gradient × input", "smooth-grad", "integrated gradients", "guided backprop", "deconvnet"]
@@ -40,11 +40,9 @@ def test_edges_are_sobels():
 def test_what_is_observed(monkeypatch):
     monkeypatch.setattr(compared_maps, "IMAGES", 3)
     monkeypatch.setattr(compared_maps, "CASCADED", 2)
-    data = LazyDataset("mnist", network().data.described, lambda: None)
     shown = np.round(255 * np.asarray(IMAGES)).astype(np.uint8)
-    vars(data)["loaded"] = dataclasses.make_dataclass("Loaded", ["test"])(
-        dataclasses.make_dataclass("Test", ["images", "labels"])(shown, CLASSES)
-    )
+    examples = Examples(shown, CLASSES)
+    data = Dataset("mnist", tuple("0123456789"), examples, examples, examples)
     net = dataclasses.replace(network(), data=data)
     observed = observe_faithfulness(net)
     methods = observed["methods"].tolist()
