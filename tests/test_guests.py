@@ -226,7 +226,7 @@ def test_a_squash_of_parents(name, monkeypatch):
     out = outputs(config, last, DATA.test.images)
     sabour = dataclasses.replace(config, routing=build({"routing.name": name}).routing)
     assert 0.3 < float(out["lengths"].max()) < 0.5 < float(outputs(sabour, last, DATA.test.images)["lengths"].max())
-    with pytest.raises(ConfigError, match=r"^routing\.squash takes one of sabour, half, not 'hal'$"):
+    with pytest.raises(ConfigError, match=r"^routing\.squash takes one of sabour, exponential, half, not 'hal'$"):
         capsnet(routing__squash="hal")
 
 

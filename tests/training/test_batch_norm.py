@@ -119,10 +119,10 @@ def test_a_step_that_is_not_finite_does_not_move_them(whole):
 def test_a_finished_run_keeps_them_and_is_restored_with_them(monkeypatch, tmp_path):
     splits = [make_examples(count, seed) for seed, count in enumerate((32, 9, 9))]
     bars = Dataset("bars", ("top", "middle", "bottom"), *splits)
-    for module in (sweep, restore):
+    for module in (sweep, network):
         monkeypatch.setattr(module, "load_data", lambda _: bars)
     described = Description(bars.image_shape, bars.label_names)
-    monkeypatch.setattr(restore.data, "describe", lambda *_arguments, **_keywords: described)
+    monkeypatch.setattr(network.data, "describe", lambda *_arguments, **_keywords: described)
     run = records.Run(NET, 3)
     sweep.train_all([run], plan.Plan(tmp_path, "map", lambda _: "", lambda: None), sweep.load_and_check([run]))
     model = models.build(NET, CLASSES)
