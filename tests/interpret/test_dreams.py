@@ -24,6 +24,7 @@ def rises(images):
     return images.mean(axis=(1, 2, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["maps", targets.channel("maps", 1), [0, 3, 2]])
 def test_a_dream_raises_its_target(target):
     dreams = deep_dream(small_net, IMAGES, target, key=KEY, octaves=2, steps=5, jitter=3)
@@ -65,6 +66,7 @@ def test_jitter_moves_what_is_seen_and_not_the_image():
     np.testing.assert_allclose(*everywhere, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_without_gradient_a_photograph_stays():
     dreams = deep_dream(small_net, IMAGES, "none", key=KEY, octaves=1, steps=2)
     np.testing.assert_allclose(dreams, IMAGES, atol=1e-6)

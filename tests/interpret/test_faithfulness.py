@@ -142,6 +142,7 @@ class Net(nn.Module):
         return {"logits": logits, "other": nn.Dense(2, name="unused")(logits)}
 
 
+@pytest.mark.slow
 def test_layers_are_made_random_from_the_last_to_the_first():
     params, batch_stats = init(Net(), jax.random.key(1), (5, 3, 2))
     batch_stats = jax.tree.map(lambda x: x + 0.5, batch_stats)

@@ -94,6 +94,7 @@ def test_the_best_image_of_a_linear_unit_is_its_weights_signs():
         assert score > 0.95 * np.abs(weights).sum() / 2  # the most that any image gets
 
 
+@pytest.mark.slow
 def test_many_targets_are_as_each_alone():
     of = lambda channels: visualize(small_net, targets.channel("maps", channels), key=KEY, shape=SHAPE, steps=4)  # noqa: E731
     together, swapped, alone = of([0, 3]), of([3, 0]), of(0)

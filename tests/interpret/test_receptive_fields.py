@@ -53,6 +53,7 @@ def seen_pixels(net, shape, layer, *index):
     return moved
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layer", "inside", "corner"), [("second", (4, 6), (9, 15)), ("mixed", (2, 4), (4, 6))])
 def test_exactly_the_field_moves_a_position(layer, inside, corner):
     shape = (21, 17, 2)
