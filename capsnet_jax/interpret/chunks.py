@@ -63,6 +63,6 @@ def check_count(name: str, count: int) -> int:
 
 
 def _layout(count: int, chunk: int) -> tuple[int, int]:
-    """Return the pairs of a chunk and the number of chunks."""
-    chunk = max(1, min(chunk, count))
-    return chunk, -(-count // chunk)
+    """Return the pairs of a chunk and the number of chunks, which are as even as can be."""
+    pieces = -(-count // max(1, chunk))
+    return -(-count // pieces), pieces

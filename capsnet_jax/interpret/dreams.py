@@ -12,16 +12,16 @@ from jaxtyping import Array, Float, Num, PRNGKeyArray
 
 from capsnet_jax.config import ConfigError
 from capsnet_jax.interpret.chunks import map_chunks
-from capsnet_jax.interpret.program import Net, Outputs
-from capsnet_jax.interpret.targets import AnyTarget, Target, prepare, score
+from capsnet_jax.interpret.laplacian_pyramid import SMALLEST, normalize_bands, resize
+from capsnet_jax.interpret.leak import with_leak
+from capsnet_jax.interpret.program import Net
+from capsnet_jax.interpret.targets import AnyTarget, Target, layer_energy, prepare
 
 Images = Num[Array | np.ndarray, "batch height width channels"]
 Dreams = Float[Array, "batch height width channels"]
 Normalize = Callable[[Float[Array, "height width channels"]], Float[Array, "height width channels"]]
 
 BYTE = 1 / 255  # steps are given in units of the 255 levels of a byte, as in the sources
-SMALLEST = 1e-10  # of what is divided by: a gradient of zeros stays zeros
-LEVELS = 4  # of the Laplacian pyramid
 CONTRAST = 0.1  # standard deviation of a dream from noise
 
 
@@ -62,8 +62,8 @@ def deep_dream(
     climb = partial(_climb, net, target, steps=steps, jitter=jitter, normalize=_by_mean, chunk=chunk)
     detail = jnp.zeros_like(images)
     for size, octave_key in zip(sizes, jax.random.split(key, octaves), strict=True):
-        base = _resize(images, size)
-        dream = climb(base + _resize(detail, size), octave_key, step=step_size * BYTE)
+        base = resize(images, size)
+        dream = climb(base + resize(detail, size), octave_key, step=step_size * BYTE)
         detail = dream - base
     return dream
 
@@ -106,47 +106,12 @@ def dream_from_noise(
     net, grey, target = prepare(net, grey, layer_energy(target) if isinstance(target, str) else target)
     sizes = _octaves(net, grey, octaves, octave_scale)
     climb = partial(_climb, net, target, steps=steps, jitter=jitter, normalize=normalize_bands, chunk=1)
-    dream = _resize(grey, sizes[0])
+    dream = resize(grey, sizes[0])
     dream += BYTE * jax.random.uniform(noise, dream.shape)
     for size, octave_key in zip(sizes, jax.random.split(key, octaves), strict=True):
-        dream = climb(_resize(dream, size), octave_key, step=step_size * BYTE)
+        dream = climb(resize(dream, size), octave_key, step=step_size * BYTE)
     centred = dream - dream.mean()
     return jnp.clip(0.5 + CONTRAST * centred / jnp.maximum(centred.std(), SMALLEST), 0, 1)
-
-
-def layer_energy(layer: str) -> Target:
-    """Return the target that is the mean square of all of a layer's activations."""
-    return Target(_energy, layer, jnp.zeros(0, int))
-
-
-def _energy(outputs: Outputs, layer: str, _: Array) -> Array:
-    return jnp.mean(outputs[layer] ** 2, axis=tuple(range(1, outputs[layer].ndim)))
-
-
-def split_bands(image: Float[Array, "height width channels"], levels: int) -> list[Array]:
-    """Return an image's Laplacian pyramid: what each halving loses, and what is left, the smallest first."""
-    bands = []
-    for _level in range(levels):
-        height, width, _ = image.shape
-        low = _resize(image[None], (-(-height // 2), -(-width // 2)))
-        bands.append(image - _resize(low, (height, width))[0])
-        image = low[0]
-    return [image, *reversed(bands)]
-
-
-def merge_bands(bands: list[Array]) -> Float[Array, "height width channels"]:
-    """Return the image that `split_bands` split."""
-    image, *rest = bands
-    for band in rest:
-        height, width, _ = band.shape
-        image = _resize(image[None], (height, width))[0] + band
-    return image
-
-
-def normalize_bands(gradient: Float[Array, "height width channels"]) -> Float[Array, "height width channels"]:
-    """Scale every band of the Laplacian pyramid to a root mean square of 1; bands of zeros stay zeros."""
-    bands = split_bands(gradient, LEVELS)
-    return merge_bands([band / jnp.maximum(jnp.sqrt(jnp.mean(band**2)), SMALLEST) for band in bands])
 
 
 def _by_mean(gradient: Array) -> Array:
@@ -170,11 +135,12 @@ def _climb(
 
     def of_images(which: Array, _: Array) -> Array:
         target = jax.tree.map(lambda index: index[which], targets)
+        leaking = with_leak(net, target)  # so that a channel that sees nothing at first begins to
 
         def one_step(dreams: Array, step_key: PRNGKeyArray) -> tuple[Array, None]:
             shift = jax.random.randint(step_key, (2,), -jitter, jitter + 1)
             rolled = jnp.roll(dreams, shift, axis=(1, 2))
-            gradients = jax.grad(lambda pixels: score(net, target, pixels).sum())(rolled)
+            gradients = jax.grad(lambda pixels: target(leaking(pixels)).sum())(rolled)
             rolled += step * jax.vmap(normalize)(gradients)
             return jnp.clip(jnp.roll(rolled, -shift, axis=(1, 2)), 0, 1), None
 
@@ -200,8 +166,3 @@ def _octaves(net: Any, images: Array, octaves: int, scale: float) -> list[tuple[
             f"the net takes no images of {size}, the smallest of {octaves} octaves; give fewer"
         ) from error
     return sizes
-
-
-def _resize(images: Array, size: tuple[int, int]) -> Array:
-    """Resize linearly between the centres of pixels, smoothed where they become fewer."""
-    return jax.image.resize(images, (len(images), *size, images.shape[-1]), "linear")

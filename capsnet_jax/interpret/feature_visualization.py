@@ -20,14 +20,14 @@ from capsnet_jax.interpret.image_parameters import (
     spectrum_to_values,
     to_image,
 )
-from capsnet_jax.interpret.program import Net, Outputs, before_relu, check_layer
+from capsnet_jax.interpret.leak import with_leak
+from capsnet_jax.interpret.program import Net, Outputs, check_layer
 from capsnet_jax.interpret.targets import AnyTarget, Target, named_outputs, prepare, score
 
 Keys = Key[Array, "images"]
 Spectra = Float[Array, "images parts height half_width channels"]
 
 RACE = 64  # steps after which the best start shows
-LEAK = 1 / 16  # standard deviations over which the gradient of what is off falls by e
 
 
 class Visualization(NamedTuple):
@@ -159,12 +159,11 @@ def _climb(net: Net, target: Target, keys: Keys, spectra: Spectra, settings: _Se
     """Return the spectra after steps of Adam."""
     variants = settings.variants
     optimizer = optax.adam(settings.learning_rate)
-    layer = target.of if isinstance(target.of, str) else ""
-    tapped = partial(_leaking, net, layer) if layer else partial(named_outputs, net)
+    leaking = with_leak(net, target)
     moved = partial(move, movements=settings.movements, background=settings.background)
 
     def judge(spectra: Array, keys: Array) -> tuple[Array, Array]:
-        outputs = tapped(jax.vmap(moved)(keys, _render(spectra, settings)))
+        outputs = leaking(jax.vmap(moved)(keys, _render(spectra, settings)))
         unlike = -_likeness(outputs[str(settings.layer)], variants) if variants > 1 else jnp.zeros(())
         return target(outputs).sum(), unlike
 
@@ -194,22 +193,6 @@ def _render(spectra: Spectra, settings: _Settings) -> Float[Array, "images heigh
 
 def _repeat(target: Target, times: int) -> Target:
     return jax.tree.map(lambda index: jnp.repeat(index, times, axis=0), target)
-
-
-def _leaking(net: Net, layer: str, images: Array) -> Outputs:
-    """Return the net's outputs, and of a layer behind a ReLU what one gives that leaks.
-
-    What goes into the ReLU will not do: its mean is often largest for an image of nothing. Here a position that is off
-    has a gradient that falls with how far it is off, and the one nearest to 0 has all of it while none is on.
-    """
-    outputs, before = named_outputs(net, images), named_outputs(before_relu(net, layer), images)
-    x = before[layer]
-    positions = tuple(range(1, x.ndim - 1))
-    nearest, spread = jax.lax.stop_gradient((x.max(positions, keepdims=True), x.std(positions, keepdims=True)))
-    width = jnp.where(spread > 0, LEAK * spread, 1)
-    leak = width * jnp.exp(jnp.minimum(x - jnp.minimum(nearest, 0), 0) / width)
-    is_off = (outputs[layer] == 0) & (x < 0)  # where no ReLU made the layer, what is negative is not 0
-    return {**before, layer: jnp.where(is_off, leak, x)}
 
 
 def _likeness(activations: Float[Array, "images height width channels"], variants: int) -> Float[Array, ""]:

@@ -85,10 +85,17 @@ def spectrum_to_values(
 def to_image(
     values: Float[Array, "height width channels"], background: float = 0.5
 ) -> Float[Array, "height width channels"]:
-    """Squash values to pixels in (0, 1), zeros to the background; three are first mixed to red, green and blue."""
+    """Squash values to pixels in (0, 1), zeros to the background."""
+    return jax.nn.sigmoid(to_logits(values, background))
+
+
+def to_logits(
+    values: Float[Array, "height width channels"], background: float = 0.5
+) -> Float[Array, "height width channels"]:
+    """Return what the sigmoid makes pixels of; three values are mixed to red, green and blue."""
     if values.shape[-1] == 3:
         values = values @ jnp.float32(COLORS).T
-    return jax.nn.sigmoid(values + jax.scipy.special.logit(np.clip(background, DARKEST, 1 - DARKEST)))
+    return values + jax.scipy.special.logit(np.clip(background, DARKEST, 1 - DARKEST))
 
 
 def move(

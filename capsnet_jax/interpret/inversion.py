@@ -11,10 +11,11 @@ import optax
 from jaxtyping import Array, Float, Num, PRNGKeyArray
 
 from capsnet_jax.interpret.chunks import map_chunks
-from capsnet_jax.interpret.dreams import layer_energy
-from capsnet_jax.interpret.image_parameters import background_for, draw_spectrum, spectrum_to_values, to_image
+from capsnet_jax.interpret.image_parameters import draw_spectrum, spectrum_to_values, to_logits
 from capsnet_jax.interpret.program import Net
-from capsnet_jax.interpret.targets import named_outputs, prepare
+from capsnet_jax.interpret.targets import layer_energy, named_outputs, prepare
+
+FLAT = 4.0  # from where on the sigmoid is
 
 Images = Num[Array | np.ndarray, "batch height width channels"]
 
@@ -45,7 +46,7 @@ def invert(
     """Return smooth images that a layer does not tell from the given ones.
 
     Adam on a spectrum, as in feature visualisation: with pixels as the parameters, as in the source, deep layers gave
-    grey images here. The source's penalty on large pixels is not needed, as all lie in [0, 1].
+    grey images here. The penalty on large pixels, Σx⁶, is on what the sigmoid squashes.
 
     Args:
         net: a network, or any function of images to {name: array}.
@@ -55,7 +56,7 @@ def invert(
         steps: of Adam.
         learning_rate: of Adam.
         smoothness: weight of the mean squared difference of neighbouring pixels beside the error. None: the deeper
-            the layer the more, (s / 4)² for positions that are s pixels apart, and 1 for a layer without positions.
+            the layer the more, s / 4 for positions that are s pixels apart, and 1 for a layer without positions.
         chunk: images at a time.
 
     Raises:
@@ -66,7 +67,8 @@ def invert(
     net, images, _ = prepare(net, images, layer_energy(layer))
     if smoothness is None:
         like = jax.eval_shape(partial(named_outputs, net), images)[layer]
-        smoothness = math.prod(images.shape[1:3]) / math.prod(like.shape[1:3]) / 16 if like.ndim == 4 else 1.0
+        apart = math.sqrt(math.prod(images.shape[1:3]) / math.prod(like.shape[1:3]))
+        smoothness = apart / 4 if like.ndim == 4 else 1.0
     options = {"steps": steps, "learning_rate": learning_rate, "smoothness": smoothness, "chunk": chunk}
     return _invert(net, images, layer, key, **options)
 
@@ -85,11 +87,10 @@ def _invert(
 ) -> Inversion:
     _, height, width, channels = images.shape
     shape = (height, width, channels)
-    background = background_for(shape)
     optimizer = optax.adam(learning_rate)
 
     def render(spectra: Array) -> Array:
-        return jax.vmap(lambda spectrum: to_image(spectrum_to_values(spectrum, shape), background))(spectra)
+        return jax.vmap(lambda spectrum: to_logits(spectrum_to_values(spectrum, shape)))(spectra)
 
     def of_images(which: Array, _: Array) -> Inversion:
         wanted = named_outputs(net, images[which])[layer]
@@ -98,17 +99,20 @@ def _invert(
             spectra, moments = state
 
             def loss(spectra: Array) -> Array:
-                pixels = render(spectra)
+                logits = render(spectra)
+                pixels = jax.nn.sigmoid(logits)
                 distance = relative_distance(named_outputs(net, pixels)[layer], wanted)
-                return (distance + smoothness * roughness(pixels)).sum()
+                # Where the sigmoid is flat a pixel that is wrong would stay.
+                flat = jnp.mean((logits / FLAT) ** 6, axis=(1, 2, 3))
+                return (distance + smoothness * roughness(pixels) + 0.01 * flat).sum()
 
             updates, moments = optimizer.update(jax.grad(loss)(spectra), moments)
             return (spectra + updates, moments), None
 
         keys = jax.vmap(partial(jax.random.fold_in, key))(which)
         spectra = jax.vmap(lambda key: draw_spectrum(key, shape))(keys)
-        last = jax.lax.scan(step, (spectra, optimizer.init(spectra)), jnp.arange(steps))[0]
-        found = render(last[0])
+        spectra = jax.lax.scan(step, (spectra, optimizer.init(spectra)), jnp.arange(steps))[0][0]
+        found = jax.nn.sigmoid(render(spectra))
         return Inversion(found, relative_distance(named_outputs(net, found)[layer], wanted))
 
     return jax.tree.map(lambda x: x[:, 0], map_chunks(of_images, len(images), 1, chunk))

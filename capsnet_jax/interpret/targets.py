@@ -91,6 +91,11 @@ def capsule_dimension(classes: Classes, dims: Classes) -> Target:
     return Target(_capsule_dimension, "capsules", jnp.stack(pair, axis=-1))
 
 
+def layer_energy(layer: str) -> Target:
+    """Return the target that is the mean square of all of a layer's activations."""
+    return Target(_energy, layer, jnp.zeros(0, int))
+
+
 def prepare(
     net: Net, images: Num[Array | np.ndarray, "batch height width channels"], target: AnyTarget = None
 ) -> tuple[Partial | Any, Float[Array, "batch height width channels"], Target]:
@@ -225,6 +230,10 @@ def _capsule_contrast(outputs: Outputs, of: str, index: Array) -> Array:
 
 def _capsule_dimension(outputs: Outputs, of: str, index: Array) -> Array:
     return _pick(_pick(outputs[of], index[..., 0]), index[..., 1])
+
+
+def _energy(outputs: Outputs, layer: str, _: Array) -> Array:
+    return jnp.mean(outputs[layer] ** 2, axis=tuple(range(1, outputs[layer].ndim)))
 
 
 def _custom(outputs: Outputs, function: Callable[[Outputs], Array], _: Array) -> Array:

@@ -185,7 +185,7 @@ def _visualize(subject: Subject) -> Figure:
     else:
         goal, name = _goal(subject)
         names = [name]
-    made = interpret.visualize(net, goal, key=KEY, shape=net.data.image_shape)
+    made = interpret.visualize(net, goal, key=KEY, shape=net.data.image_shape, starts=_starts(net))
     names = [f"{name}: {score:.3g}" for name, score in zip(names, np.asarray(made.scores), strict=True)]
     note = f"{net.name}; images made for a target, with the score that the network gives them"
     return figures.tile_grid(np.asarray(made.images), scale="pixels", names=names, note=note)
@@ -196,7 +196,11 @@ def _visualize_dimensions(subject: Subject) -> Figure:
     target = 0 if subject.target is None else subject.target
     dims = net.outputs(np.zeros((1, *net.data.image_shape), np.uint8))["capsules"].shape[-1]
     made = interpret.visualize(
-        net, targets.capsule_dimension(target, np.arange(dims)), key=KEY, shape=net.data.image_shape
+        net,
+        targets.capsule_dimension(target, np.arange(dims)),
+        key=KEY,
+        shape=net.data.image_shape,
+        starts=_starts(net),
     )
     names = [f"{d}: {score:.2f}" for d, score in enumerate(np.asarray(made.scores))]
     note = f"{net.name}; images made for each dimension of {net.data.label_names[target]}'s capsule, with its value"
@@ -269,6 +273,11 @@ def _goal(subject: Subject) -> tuple[AnyTarget, str]:
     if len(unit) != 1:
         raise ConfigError(f"--unit takes 1 number in {layer}, a channel, or 3: row, column, channel; got {len(unit)}")
     return targets.channel(layer, unit[0]), f"{layer}, channel {unit[0]}"
+
+
+def _starts(net: Network) -> int:
+    """Return how many first images race: squashing hides from a capsule's gradient where a better one would be."""
+    return 8 if net.config.routing is not None else 1
 
 
 def _class_goal(net: Network, classes: Any) -> AnyTarget:

@@ -33,6 +33,7 @@ def test_what_is_lost_is_not_seen():
     assert (found.images.std(axis=2) < 0.05).all()
 
 
+@pytest.mark.slow
 def test_images_are_inverted_one_by_one():
     together = invert(rotated, IMAGES, "all", key=KEY, steps=3)
     pieces = invert(rotated, IMAGES, "all", key=KEY, steps=3, chunk=2)
