@@ -25,9 +25,8 @@ STEPS = 256  # of an inversion
 def examples(net: Network) -> Shown:
     """Return images of a few classes, one of each."""
     shown = of_each_class(net.data, 1)
-    chosen = slice(None, None, -2)
-    few = (array[chosen][:SHOWN] for array in (shown.images, shown.labels, shown.present))
-    return Shown(*few, shown.split)
+    chosen = np.arange(len(shown.labels))[::-2][:SHOWN]
+    return Shown(shown.images[chosen], shown.labels[chosen], shown.present[chosen], shown.split)
 
 
 def strongest_channels(net: Network, shown: Shown) -> Figure:
@@ -64,7 +63,7 @@ def inverted(net: Network, shown: Shown) -> Figure:
 def couplings(net: Network, shown: Shown) -> Figure:
     """Draw where images are coupled more than uniformly to the capsule of the chosen class, and where votes agree."""
     drawn = {"difference": "coupled more than others", "coupled_votes": "votes agree"}
-    maps = {}
+    maps: dict[str, np.ndarray] = {}
     for kind, name in drawn.items():
         by_iteration = np.asarray(coupling_maps(net, shown.images, kind=kind))
         # The first couplings are uniform. Of a router that does not iterate, there are no others.
