@@ -79,7 +79,8 @@ def test_scales_of_a_gallery():
 
 def test_channels_are_counted_over_all_images():
     images = RANDOM.uniform(size=(100, 4, 5, 1)).astype(np.float32)
-    kernel, shift = np.array([1, -1, 2, 0.5], np.float32), np.array([0, 0, -0.8, 0], np.float32)
+    kernel = np.array([1, -1, 2, 0.5], np.float32).reshape(1, 1, 1, 4)
+    shift = np.array([0, 0, -0.8, 0], np.float32).reshape(1, 1, 1, 4)
     images[7] = 0.1
     images[7, 0, 0] = 0.2  # where channel 2 is off
 
