@@ -31,7 +31,7 @@ PARTS = {
     "the face": ("fire9", (0.24, 0.52, 0.31, 0.72)),
     "the tie": ("fire7", (0.67, 0.80, 0.41, 0.60)),
 }
-CHINA_SHAPE, NOISE_SHAPE = (267, 400, 3), (160, 160, 3)
+CHINA_SHAPE, NOISE_SHAPE = (267, 400, 3), (192, 192, 3)
 MADE_SHAPE, MADE_STEPS = (112, 112, 3), 256  # SqueezeNet takes images of any size; small ones are quicker
 MADE = {"conv1": 5, "fire3": 5, "fire5": 5, "fire9": 5}  # channels that images are made for
 CLASSES = ("bow tie", "stupa", "daisy", "goldfish", "volcano")

@@ -62,14 +62,13 @@ def inverted(net: Network, shown: Shown) -> Figure:
 
 def couplings(net: Network, shown: Shown) -> Figure:
     """Draw where images are coupled more than uniformly to the capsule of the chosen class, and where votes agree."""
-    drawn = {"difference": "coupled more than others", "coupled_votes": "votes agree"}
     maps: dict[str, np.ndarray] = {}
-    for kind, name in drawn.items():
+    for kind, name in {"difference": "coupled more than others", "coupled_votes": "votes agree"}.items():
         by_iteration = np.asarray(coupling_maps(net, shown.images, kind=kind))
-        # The first couplings are uniform. Of a router that does not iterate, there are no others.
-        maps |= {
-            f"{name}, {t + 1}": by_iteration[:, t] for t in range(by_iteration.shape[1]) if kind != "difference" or t
-        }
+        last = by_iteration.shape[1] - 1
+        # The first couplings are uniform. A router that does not iterate has no others.
+        drawn = range(1, last + 1) if kind == "difference" else dict.fromkeys((0, last))
+        maps |= {f"{name}, {t + 1}": by_iteration[:, t] for t in drawn}
     names = [name for [(name, _)] in _rows(net, shown)]
     what = (
         "how much more than uniformly each part is coupled to the chosen class's capsule, and how far its votes agree"
