@@ -9,9 +9,10 @@ Couplings and coupled votes of each routing iteration are maps among the others;
     python launch.py --experiment=map_faithfulness --sweep data.dataset=mnist,fashion_mnist --set train_size=10000 \
         --set epochs=4 --seeds=3
 
-Maps are of the class that the net chooses, for the first 100 test images, right or wrong; of the cascade, for the first
-10. A map that says how much a class depends on a pixel, as the gradient, ranks pixels by its size; one that says how
-much a pixel speaks for the class, with its sign.
+Maps are of the class that the net chooses, for the first 100 test images, right or wrong (the cascade: for 10). A map
+that says how much a class depends on a pixel, as the gradient, ranks pixels by its size; one that says how much a pixel
+speaks for the class, with its sign. Integrated gradients averaged over the 6×6 positions of primary capsules tell what
+a map as coarse as that of couplings could reach.
 """
 
 from __future__ import annotations
@@ -111,16 +112,13 @@ def observed_tables(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
         header = ["map", "deletion %", "less random", "p (Holm)", "insertion %", "less random", "p (Holm)"]
         header += ["similarity, last layer random", "all layers random"]
         title = f"{dataset_label(dataset)}, {network}"
-        notes = [
-            f"mean ± 95 % interval over {seeds_label([len(seeds)])}, areas in percent; p of paired t tests against the"
-            " random order"
-        ]
+        notes = [f"mean ± 95 % interval over {seeds_label([len(seeds)])}; p of paired t tests against the random order"]
         tables.append(Table(title, header, lines, notes))
     if tables:
         tables[-1].notes.append(
-            "Deletion: mean probability of the class while pixels are deleted in the map's order, less is better;"
-            " insertion: more is better. Similarity: rank correlation with the trained net's map, sign left out;"
-            " near 0 if the map tells of what was learned."
+            "Areas in percent. Deletion: mean probability of the class while pixels are deleted in the map's order,"
+            " less is better; insertion: more is better. Similarity: rank correlation with the trained net's map, sign"
+            " left out; near 0 if the map tells of what was learned."
         )
     return tables
 

@@ -119,6 +119,16 @@ def pixel_gradient(net: Net, target: Target, which: Array, pixels: Array) -> Arr
     return jax.grad(lambda x: score(net, chosen, x).sum())(pixels)
 
 
+def normal_noise(key: Array, image: Array, sample: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Return the noise [chunk, …] of these images and samples, the same whatever the chunk."""
+
+    def draw(image: Array, sample: Array) -> Array:
+        own = jax.random.fold_in(jax.random.fold_in(key, image), sample)
+        return jax.random.normal(own, shape, dtype)
+
+    return jax.vmap(draw)(image, sample)
+
+
 @partial(jax.jit, static_argnames=("chunk", "rule"))
 def _gradient(net: Any, images: Array, target: Target, *, chunk: int, rule: ReluRule | None = None) -> Array:
     ruled = net if rule is None else with_relu_gradient(lambda pixels: named_outputs(net, pixels), rule)
@@ -135,12 +145,8 @@ def _smooth_grad(
 ) -> Array:
     spread = sigma * jnp.ptp(images, axis=(1, 2, 3), keepdims=True)
 
-    def noise(image: Array, sample: Array) -> Array:
-        own = jax.random.fold_in(jax.random.fold_in(key, image), sample)
-        return jax.random.normal(own, images.shape[1:], images.dtype)
-
     def evaluate(image: Array, sample: Array) -> Array:
-        noisy = images[image] + spread[image] * jax.vmap(noise)(image, sample)
+        noisy = images[image] + spread[image] * normal_noise(key, image, sample, images.shape[1:], images.dtype)
         return pixel_gradient(net, target, image, noisy)
 
     return sum_chunks(evaluate, len(images), samples, chunk) / samples

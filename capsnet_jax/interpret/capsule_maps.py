@@ -66,8 +66,8 @@ def coupling_maps(
     grid, routing = primary_grid(net), _routing(net.config, iterations)
     forward, images, target = prepare(net.forward, images, classes)
     strengths = _strengths(forward, routing, images, target.index[:, 0], kind=kind, chunk=chunk)
-    at_positions = strengths.reshape(*strengths.shape[:2], *grid).sum(axis=-1)
-    return over_image(at_positions, net.data.image_shape[:2], primary_field(net))
+    summed = strengths.reshape(*strengths.shape[:2], *grid).sum(axis=-1)
+    return over_image(summed, net.data.image_shape[:2], primary_field(net))
 
 
 def reconstruct_from_one(
@@ -143,7 +143,8 @@ def over_image(
 ) -> Float[Array, "*batch height width"]:
     """Spread values of positions over an image, bilinearly between the centres of the positions' receptive fields.
 
-    Outside of the outermost centres the value stays that of the nearest position, whose field reaches to the border.
+    Outside of the outermost centres the value stays that of the nearest position, whose field reaches to the border:
+    equal values give a flat map, which prefers no part of an image.
 
     Args:
         values: one a position.
@@ -154,6 +155,17 @@ def over_image(
         _interpolation(count, pixels, field) for count, pixels in zip(values.shape[-2:], shape, strict=True)
     )
     return jnp.einsum("...rc,yr,xc->...yx", values, along_rows, along_columns)
+
+
+def at_positions(
+    maps: Float[Array, "*batch height width"], grid: tuple[int, int], field: tuple[int, int]
+) -> Float[Array, "*batch rows columns"]:
+    """Return the mean of a map around each position, by the weights of `over_image`: what so few positions can tell."""
+    along_rows, along_columns = (
+        weights / weights.sum(axis=0)
+        for weights in (_interpolation(n, size, field) for n, size in zip(grid, maps.shape[-2:], strict=True))
+    )
+    return jnp.einsum("...yx,yr,xc->...rc", maps, along_rows, along_columns)
 
 
 def trace_routing(net: Network, images: Images, iterations: int) -> Trace:

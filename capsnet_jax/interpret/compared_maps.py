@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from capsnet_jax.data.augment import to_float
 from capsnet_jax.interpret.attribution import deconvnet, gradient, guided_backprop, integrated_gradients, smooth_grad
-from capsnet_jax.interpret.capsule_maps import coupling_maps
+from capsnet_jax.interpret.capsule_maps import at_positions, coupling_maps, over_image, primary_field, primary_grid
 from capsnet_jax.interpret.class_activation import grad_cam, grad_cam_plus_plus, layer_cam
 from capsnet_jax.interpret.faithfulness import deletion_curve, insertion_curve, randomization_cascade
 from capsnet_jax.interpret.network import Network, Observation
@@ -109,10 +109,10 @@ def observe_faithfulness(net: Network) -> Observation:
 def methods_for(net: Network) -> dict[str, Method]:
     """Return the methods that apply to a network, by name."""
     methods = dict(METHODS)
-    outputs = jax.eval_shape(net.forward, jnp.zeros((1, *net.data.image_shape)))
-    for layer in layers_with_positions(outputs):
+    layers = net.layers()
+    for layer in layers_with_positions(layers):
         methods |= {f"{name} {layer}": Method(partial(_of_layer, method, layer)) for name, method in OF_LAYER.items()}
-    if "couplings" in outputs:
+    if "couplings" in layers:
         iterations = range(1, 1 + (ITERATIONS if iterates(net.config.routing) else 1))
         kinds = {
             "couplings": "couplings {}",
@@ -121,15 +121,18 @@ def methods_for(net: Network) -> dict[str, Method]:
         }
         for kind, name in kinds.items():
             methods |= {name.format(t): Method(partial(_couplings, kind, t)) for t in iterations}
+        rows, columns, _ = primary_grid(net)
+        # As coarse as a map of couplings: tells what is lost by resolution alone.
+        methods[f"integrated gradients on {rows}×{columns}"] = Method(_coarse)
         methods.pop(kinds["difference"].format(1), None)  # the first couplings are uniform
     return methods | {EDGES: Method(lambda net, images, classes: edges(images)), RANDOM: Method(_random)}
 
 
-def layers_with_positions(outputs: Mapping[str, Any]) -> list[str]:
-    """Return a CapsNet's convolution and primary capsules; of another net the layer with the fewest positions."""
-    if "primary" in outputs:
+def layers_with_positions(layers: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Return a CapsNet's convolution and primary capsules; of another net the last layer with the fewest positions."""
+    if "primary" in layers:
         return ["conv1", "primary"]
-    positions = {name: math.prod(x.shape[1:3]) for name, x in outputs.items() if len(x.shape) == 4}
+    positions = {name: math.prod(shape[:2]) for name, shape in layers.items() if len(shape) == 3}
     return [name for name, count in positions.items() if count == min(positions.values())][-1:]
 
 
@@ -145,6 +148,13 @@ def edges(images: Float[Array, "batch height width channels"]) -> Float[Array, "
 
 def _couplings(kind: str, iteration: int, net: Network, images: Array, classes: Array) -> Array:
     return coupling_maps(net, images, classes, iterations=ITERATIONS, kind=kind)[:, iteration - 1]
+
+
+def _coarse(net: Network, images: Array, classes: Array) -> Array:
+    pixels = integrated_gradients(net, images, classes).sum(axis=-1)
+    rows, columns, _ = primary_grid(net)
+    field = primary_field(net)
+    return over_image(at_positions(pixels, (rows, columns), field), net.data.image_shape[:2], field)
 
 
 def _of_layer(method: Callable[..., Array], layer: str, net: Net, images: Array, classes: Array) -> Array:

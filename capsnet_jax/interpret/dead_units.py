@@ -150,4 +150,9 @@ def count_dead(
     for name, each in capsules.items():
         joined, which = each.join(count), "class" if name == "capsules" else name
         found |= {f"dead_{which}_capsules": joined.dead, f"starved_{which}_capsules": joined.starved}
-    return {name: 100 * jnp.mean(units) for name, units in found.items()}
+    return {name: percentage(units) for name, units in found.items()}
+
+
+def percentage(units: Bool[Array, " units"]) -> Float[Array, ""]:
+    """Return how many of the units are true, in percent: at most 100, where rounding would give 100.00001 of 144."""
+    return jnp.minimum(100 * jnp.mean(units), 100)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from capsnet_jax.config import ConfigError, check_word, nearest
 from capsnet_jax.interpret.network import Network
 from capsnet_jax.report.predict import legal_name, read_picture
-from capsnet_jax.report.views import VIEWS, Subject
+from capsnet_jax.report.views import VIEWS, Subject, convolutions
 
 SAMPLE = "grace_hopper.jpg"  # comes with matplotlib; what a net without a data set is shown if nothing is said
 
@@ -60,10 +60,9 @@ def inspect(method: str, net: Network, asked: Asked) -> tuple[Figure, str]:
         raise ConfigError(f"--inspect={method} does not use --{unused[0]}; leave it out")
     if lack := view.lacks(net):
         raise ConfigError(f"--inspect={method} {lack}")
-    layers = net.layers()
     if asked.layer is not None:
-        check_word("--layer", asked.layer, layers)
-    unit = _unit(asked, layers)
+        check_word("--layer", asked.layer, view.layers(net))
+    unit = _unit(asked)
     pixels, name, path = _image(net, asked) if "image" in view.uses else (np.zeros((0, 0, 0), np.uint8), "", None)
     target = None if asked.target is None else _class(asked.target, net.data.label_names)
     figure = view.draw(Subject(net, pixels, name, path, asked.layer, unit, target))
@@ -97,12 +96,13 @@ def describe(net: Network | None) -> str:
         if name == "capsules":
             what = f"{shape[0]} capsules of {shape[1]} dimensions: --unit=CAPSULE or CAPSULE,DIMENSION"
         lines.append(f"  {name:<22} {'×'.join(map(str, shape)):<12} {what}")
+    lines += ["", f"layers for weights: {', '.join(convolutions(net))}"]
     names = net.data.label_names
     shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
     return "\n".join([*lines, "", f"{len(names)} classes for --target, by name or number: {shown}"])
 
 
-def _unit(asked: Asked, layers: dict[str, tuple[int, ...]]) -> tuple[int, ...] | None:
+def _unit(asked: Asked) -> tuple[int, ...] | None:
     """Return the numbers of --unit.
 
     Raises:

@@ -40,7 +40,8 @@ def write(workdir: Path, experiments: Mapping[str, ModuleType]) -> list[Path]:
     Args:
         workdir: holds records, and figures as `--figures_only` draws them.
         experiments: modules by name, in the order of README.md. CONFIG, SWEEP and figures are as always; BASELINE
-          {path: value} and CAPTIONS {figure's title, or its beginning: caption} are optional.
+          {path: value} and CAPTIONS {figure's title, or its beginning: caption} are optional, and so are the two
+          functions that `observed_tables` needs.
 
     Returns:
         The pages, README.md first.

@@ -1,7 +1,7 @@
 """What `--inspect` can show: one method a function, from a subject to a figure."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,6 +61,7 @@ class View:
         uses: which of image, layer, unit and target it uses.
         needs: a network's config to what it lacks; None if all will do.
         reads: whether it goes through the images of the network's data set.
+        layers: the names that a layer can have.
     """
 
     draw: Callable[[Subject], Figure]
@@ -68,6 +69,7 @@ class View:
     uses: tuple[str, ...] = ()
     needs: Callable[[Any], str | None] | None = None
     reads: bool = False
+    layers: Callable[[Network], Collection[str]] = Network.layers
 
     def lacks(self, net: Network) -> str | None:
         """Say why a network cannot be shown so; None if it can."""
@@ -95,7 +97,7 @@ def _activations(subject: Subject) -> Figure:
 
 
 def _weights(subject: Subject) -> Figure:
-    layer = subject.layer or next(iter(_convolutions(subject.net)))
+    layer = subject.layer or convolutions(subject.net)[0]
     kernels = np.asarray(interpret.filters(subject.net, layer))
     count, height, width, inputs = kernels.shape
     note = f"{subject.net.name}; {layer}, {count} filters of {height}×{width}×{inputs}"
@@ -195,13 +197,8 @@ def _visualize_dimensions(subject: Subject) -> Figure:
     net = subject.net
     target = 0 if subject.target is None else subject.target
     dims = net.outputs(np.zeros((1, *net.data.image_shape), np.uint8))["capsules"].shape[-1]
-    made = interpret.visualize(
-        net,
-        targets.capsule_dimension(target, np.arange(dims)),
-        key=KEY,
-        shape=net.data.image_shape,
-        starts=_starts(net),
-    )
+    goal = targets.capsule_dimension(target, np.arange(dims))
+    made = interpret.visualize(net, goal, key=KEY, shape=net.data.image_shape, starts=_starts(net))
     names = [f"{d}: {score:.2f}" for d, score in enumerate(np.asarray(made.scores))]
     note = f"{net.name}; images made for each dimension of {net.data.label_names[target]}'s capsule, with its value"
     return figures.tile_grid(np.asarray(made.images), scale="pixels", names=names, note=note)
@@ -298,7 +295,8 @@ def _last_with_positions(subject: Subject) -> str:
     return "primary" if subject.net.config.routing is not None else _layers_with_positions(subject)[-1]
 
 
-def _convolutions(net: Network) -> list[str]:
+def convolutions(net: Network) -> list[str]:
+    """Return the paths of a network's convolutions, in the order in which it computes them."""
     return [layer.name for layer in net.outline().layers if layer.kind == "Conv"]
 
 
@@ -371,7 +369,7 @@ def _of_routing(kind: str, text: str) -> View:
 
 VIEWS: dict[str, View] = {
     "activations": View(_activations, "all channels of a layer; with a unit, that one and the strongest", _PIXELS[:3]),
-    "weights": View(_weights, "the filters of a convolution", ("layer", "unit")),
+    "weights": View(_weights, "the filters of a convolution", ("layer", "unit"), layers=convolutions),
     "dead_channels": View(_dead_channels, "how often each channel is active, over test images", ("layer",), reads=True),
     "top_images": View(_top_images, "the test images that activate a unit most", ("layer", "unit"), reads=True),
     "heat_maps": View(_heat_maps, "which pixels count, by all of the following methods", _OF_CLASS),

@@ -9,7 +9,13 @@ import pytest
 from capsnet_jax import models, overrides
 from capsnet_jax.config import ConfigError
 from capsnet_jax.data import Description
-from capsnet_jax.interpret.capsule_maps import coupling_maps, over_image, primary_grid, reconstruct_from_one
+from capsnet_jax.interpret.capsule_maps import (
+    at_positions,
+    coupling_maps,
+    over_image,
+    primary_grid,
+    reconstruct_from_one,
+)
 from capsnet_jax.interpret.network import LazyDataset, Network
 from capsnet_jax.models.capsnet import decode
 
@@ -17,7 +23,7 @@ SIDES = (12, 10)  # 4 × 3 positions of 5 pixels, two apart
 DATA = LazyDataset("mnist", Description((*SIDES, 1), tuple("0123456789")), lambda: None)
 SETTINGS = {"model.name": "capsnet_small", "model.channels": 4, "model.capsule_types": 2, "model.primary_dim": 4}
 SETTINGS |= {"model.kernel": 3, "model.class_dim": 3, "model.decoder": (8,), "model.weight_scale": 5.0}
-CNN = models.MODELS["cnn_small"]()
+CNN = overrides.build({"model.name": "cnn_small"})
 IMAGES = jax.random.uniform(jax.random.key(0), (3, *SIDES, 1))
 CLASSES = np.array([7, 0, 3])
 
@@ -26,7 +32,7 @@ CLASSES = np.array([7, 0, 3])
 def network(**settings):
     config = overrides.build(SETTINGS | {path.replace("__", "."): value for path, value in settings.items()})
     model = models.build(config, 10)
-    params, stats = models.init(model, jax.random.key(1), (*SIDES, 1))
+    params, stats = jax.jit(lambda key: models.init(model, key, (*SIDES, 1)))(jax.random.key(1))
     return Network(config, model, params, stats, DATA, None)
 
 
@@ -100,6 +106,7 @@ def test_coupled_votes_add_up_to_the_class_capsule():
         np.testing.assert_allclose(at_centres.sum(), v * np.sqrt(v / (1 - v)), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_first_iteration_of_any_router_is_told():
     uniform = coupling_maps(network(routing__name="uniform"), IMAGES, 2)
     assert uniform.shape == (3, 1, *SIDES)
@@ -123,6 +130,7 @@ def test_a_position_is_spread_over_any_image():
     )
 
 
+@pytest.mark.slow
 def test_one_capsule_alone_is_decoded():
     net = network()
     of_type, lengthened = reconstruct_from_one(net, IMAGES, CLASSES)
@@ -150,6 +158,14 @@ def test_one_capsule_alone_is_decoded():
         np.testing.assert_allclose(pixels, decoded(v[0]), rtol=1e-3)
 
 
+def test_the_mean_at_a_position_is_weighted_as_it_is_spread():
+    maps = np.random.default_rng(1).normal(size=SIDES)
+    found = at_positions(jnp.asarray(maps), (4, 3), (2, 5))
+    for row, column in ((0, 0), (2, 1), (3, 2)):
+        weights = interpolated(np.eye(12)[3 * row + column].reshape(4, 3))
+        np.testing.assert_allclose(found[row, column], np.sum(weights * maps) / weights.sum(), rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("use", "message"),
     [
@@ -157,8 +173,8 @@ def test_one_capsule_alone_is_decoded():
         (lambda net: coupling_maps(net, IMAGES, kind="coupled_vote"), "did you mean 'coupled_votes'"),
         (lambda net: primary_grid(lambda x: x), "no primary capsules; take the network of a CapsNet"),
         (
-            lambda net: primary_grid(dataclasses.replace(net, model=CNN)),
-            "capsnet_small has no primary capsules",
+            lambda net: primary_grid(dataclasses.replace(net, config=CNN, model=models.build(CNN, 10))),
+            "cnn_small has no",
         ),
     ],
 )

@@ -102,6 +102,7 @@ def test_channels_are_added_up_and_the_class_is_the_nets_own():
     np.testing.assert_allclose(target.scores[:, 0], two_layers(IMAGES)["logits"].max(axis=1), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_score_of_a_capsule_is_its_share():
     net = network()
     images = jax.random.uniform(KEY, (2, 12, 10, 1))
@@ -174,6 +175,7 @@ def test_a_map_of_the_image_alone_stays_as_it_is():
     np.testing.assert_allclose(cascade.signed, 1)
 
 
+@pytest.mark.slow
 def test_the_layers_of_a_capsnet():
     net = network()
     images = jax.random.uniform(KEY, (2, 12, 10, 1))

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from capsnet_jax.ops.squash import SQUASHES, length, squash
+from capsnet_jax.ops.squash import SQUASHES, exponential_squash, length, squash
 
 
 def loop_squash(s) -> np.ndarray:
@@ -110,3 +110,34 @@ def test_every_squash_is_finite_at_zero_and_takes_an_axis(name):
 
 def test_the_papers_squash_is_listed():
     assert SQUASHES["sabour"] is squash
+
+
+def loop_exponential(s) -> np.ndarray:
+    """(1 − e^{−n}) s/n, vector by vector in float64."""
+    s = np.asarray(s, np.float64)
+    out = np.zeros(s.shape)
+    for index in np.ndindex(s.shape[:-1]):
+        norm = np.sqrt(sum(x * x for x in s[index]))
+        out[index] = -np.expm1(-norm) * s[index] / norm
+    return out
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-10, 1e-3, 1.0, 30.0, 1e15])
+def test_the_exponential_squash_is_its_equation(scale):
+    s = vectors(3, 5, 4, scale=scale)
+    np.testing.assert_allclose(exponential_squash(s), loop_exponential(s), rtol=1e-6, atol=1e-30)
+    s = vectors(4, 8, scale=scale)
+    gradient = jax.jit(jax.grad(lambda s: jnp.sum(length(exponential_squash(s)))))(s)
+    norms = np.linalg.norm(np.float64(s), axis=-1, keepdims=True)
+    expected = np.exp(-norms) * np.float64(s) / norms if scale > 1e-19 else 0.0  # shorter ones count as 0
+    np.testing.assert_allclose(gradient, expected, rtol=2e-4, atol=1e-6)
+
+
+def test_the_exponential_squash_at_its_limits():
+    zero = jnp.zeros(4)
+    np.testing.assert_array_equal(exponential_squash(zero), zero)
+    np.testing.assert_array_equal(jax.jacobian(exponential_squash)(zero), np.eye(4))  # sabour's is 0
+    short, long = vectors(6, 4, scale=1e-6), vectors(6, 4, scale=1e3)
+    np.testing.assert_allclose(exponential_squash(short), short, rtol=1e-5)
+    np.testing.assert_allclose(length(exponential_squash(long)), 1, rtol=1e-6)
+    np.testing.assert_allclose(length(exponential_squash(jnp.array([3.0, 4.0]))), 1 - np.exp(-5.0), rtol=1e-6)

@@ -65,7 +65,7 @@ def compare(
     weights = {head: torch.rand(BATCH, CLASSES, generator=generator) for head in heads}
 
     exact = _of_theirs(copy.deepcopy(net).double(), images.double(), weights)
-    start = _ours(net.state_dict())
+    start = to_ours(net.state_dict())
     assert (start.model, start.classes) == (ours, CLASSES)
     found = {precision: _of_ours(start, images.numpy(), weights, precision) for precision in precisions}
     errors = {whose: _errors(of, exact) for whose, of in found.items()}
@@ -91,7 +91,7 @@ def _of_theirs(net: torch.nn.Module, images: torch.Tensor, weights: Mapping[str,
     heads = _heads(net.train()(images))
     net.zero_grad()
     sum(torch.sum(weights[head].to(logits) * logits) for head, logits in heads.items()).backward()
-    after = _ours(net.state_dict() | {key: parameter.grad for key, parameter in net.named_parameters()})
+    after = to_ours(net.state_dict() | {key: parameter.grad for key, parameter in net.named_parameters()})
     return {"evaluation": evaluation, "training": heads, "statistics": after.stats, "gradients": after.params}
 
 
@@ -142,7 +142,7 @@ def _rounded_anew(net: torch.nn.Module, generator: torch.Generator) -> torch.nn.
     return made
 
 
-def _ours(state: Mapping[str, torch.Tensor]) -> pretrained.Weights:
+def to_ours(state: Mapping[str, torch.Tensor]) -> pretrained.Weights:
     """A state dictionary by way of a file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.safetensors"

@@ -62,6 +62,13 @@ def test_a_capsule_and_its_dimension_are_units(net, drawn, unit, target):
     np.testing.assert_allclose(maps, interpret.gradient(net, net.data.test.images[:1], target), rtol=1e-4, atol=1e-7)
 
 
+def test_weights_are_of_convolutions(squeezenet, drawn):
+    inspect("weights", squeezenet, Asked(layer="fire5.expand3x3", unit="2"))
+    kernel = np.asarray(squeezenet.params["fire5"]["expand3x3"]["kernel"])
+    np.testing.assert_array_equal(drawn["tiles"], np.moveaxis(kernel[..., 2], -1, 0))
+    assert "layers for weights: conv1, fire2.squeeze, fire2.expand1x1, " in describe(squeezenet)
+
+
 def test_a_channel_is_enlarged_beside_the_image(net, drawn):
     activations = np.asarray(net.outputs(net.data.test.images[:1])["conv1"][0])
     inspect("activations", net, Asked(layer="conv1"))
@@ -124,7 +131,7 @@ def test_what_there_is(net, squeezenet):
         (["--inspect=gradient", "--index=1", "--image=a.png"], "--image and --index are two images; name one"),
         (["--inspect=gradient", "--image=none.png"], "none.png is not a picture that can be read (there is"),
         (["--inspect=weights", "--index=1"], "--inspect=weights does not use --index; leave it out"),
-        (["--inspect=weights", "--layer=class_capsules"], "class_capsules"),
+        (["--inspect=weights", "--layer=lengths"], "--layer has no 'lengths'; did you mean "),
         (["--inspect=gradient", "--seeds=3"], "--inspect does not use --seeds; leave it out"),
         (["--inspect=couplings", "--model=squeezenet"], "needs a CapsNet: squeezenet does not route"),
         (["--inspect=top_images", "--model=squeezenet"], "goes through a data set's images"),

@@ -149,7 +149,7 @@ def test_the_study_keeps_its_environment():
         assert one.environment["packages"] == records.environment()["packages"]
         assert (one.environment["backend"], one.environment["cores"]) == ("cpu", os.cpu_count())
         assert one.code
-        assert one.observed == {"max_routing_iterations": 2}
+        assert one.observed == {"max_routing_iterations": 2, "dead": False}
 
 
 def finished(run: Run, workdir: Path, **result) -> Record:
