@@ -72,7 +72,7 @@ CAPTIONS = {
     "red_channel": "a channel of the first layer beside the image: it is active on red pixels",
     "strongest_channels": "of each layer the channel with the greatest activation: edges first, then parts of things",
     "parts": "channels of late layers that are active on one part of the portrait: the eyes, the face, the tie",
-    "weights": "the filters of the first layer: smooth and well-formed in a net that has seen enough",
+    "weights": "the filters of the first layer: well-formed edges and colours in SqueezeNet, noise after a short training",
     "deep_weights": "one filter of a later layer, a tile for each of its inputs: less to see",
     "dead_channels": "how often each channel is active over test images, and which never are",
     "heat_maps_portrait": "which pixels count for the class that the net chooses, by every method",
@@ -88,7 +88,7 @@ CAPTIONS = {
     "couplings": "where an image is coupled to the chosen class, and where votes agree, iteration by iteration",
     "activity_vectors": "class capsules: one is long, and its direction says how the thing looks",
     "alone": "the image from all primary capsules, and from the most coupled one of each type alone",
-    "dimensions": "images made for each dimension of the first class's capsule",
+    "dimensions": "images made for each dimension of the first class's capsule: strokes in different places",
 }
 
 
