@@ -72,7 +72,7 @@ CAPTIONS = {
     "red_channel": "a channel of the first layer beside the image: it is active on red pixels",
     "strongest_channels": "of each layer the channel with the greatest activation: edges first, then parts of things",
     "parts": "channels of late layers that are active on one part of the portrait: the eyes, the face, the tie",
-    "weights": "the filters of the first layer: well-formed edges and colours in SqueezeNet, noise after a short training",
+    "weights": "the filters of the first layer: edges and colours in SqueezeNet, noise after a short training",
     "deep_weights": "one filter of a later layer, a tile for each of its inputs: less to see",
     "dead_channels": "how often each channel is active over test images, and which never are",
     "heat_maps_portrait": "which pixels count for the class that the net chooses, by every method",
