@@ -123,10 +123,15 @@ def observed_tables(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
     for key, by_seed in _by_seed(made).items():
         units = [row for members in by_seed.values() for row in members]
         more = sum(row["made"] > row["found"] for row in units)
-        ratios = [float(np.mean([row["made"] / row["found"] for row in members])) for members in by_seed.values()]
+        # What no test image activates has no ratio.
+        alive = [[row["made"] / row["found"] for row in members if row["found"] > 0] for members in by_seed.values()]
+        ratios = [float(np.mean(of_seed)) for of_seed in alive if of_seed]
         lines.append([*key, f"{more} of {len(units)}", _mean(ratios, 2), str(len(by_seed))])
     header = ["data", "network", "layer", "made image is stronger", "ratio", "seeds"]
-    note = "made for a unit, against the strongest of all test images; ratio: mean over units, 95 % interval over seeds"
+    note = (
+        "made for a unit, against the strongest of all test images; ratio: mean over the units that one of these"
+        " activates, 95 % interval over seeds"
+    )
     tables = [Table("Images made for units", header, lines, [note])]
     lines = [
         [*key, *(_mean([m[0][name] for m in by_seed.values()], 1) for name in COUNTS), str(len(by_seed))]
@@ -174,4 +179,6 @@ def _by_seed(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], di
 
 def _mean(values: Sequence[float], digits: int) -> str:
     estimate = mean_interval(values)
+    if not estimate.n:
+        return ""
     return f"{estimate.mean:.{digits}f}{describe_interval(estimate.mean, estimate.half_width, digits, (0, math.inf))}"

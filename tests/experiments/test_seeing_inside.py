@@ -122,6 +122,11 @@ def test_what_was_observed_is_told_over_seeds(monkeypatch):
     [first, last] = channels.rows
     assert first == ["MNIST", "cnn_small", "conv1", "32.0 ± 0.0", "4.0 [0.0, 16.7]", "0.0 ± 0.0", "5.0 ± 0.0", "2"]
     assert last[2:5] == ["conv3", "128.0 ± 0.0", "0.0 ± 0.0"]
+
+    rows = [row | {"found": 0.0} if row.get("unit") == 7 else row for row in rows]  # no test image activates it
+    assert seeing_inside.observed_tables(rows)[0].rows[0][3:5] == ["4 of 4", "2.50 [0.00, 8.85]"]  # of 2 and 3
+    rows = [row | {"found": 0.0} if "unit" in row else row for row in rows]
+    assert seeing_inside.observed_tables(rows)[0].rows[0][3:5] == ["4 of 4", ""]
     monkeypatch.setattr(seeing_inside, "load_observation", lambda record, name: None)
     assert seeing_inside.observed_rows([fake_record()]) == []
 
