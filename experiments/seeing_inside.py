@@ -71,24 +71,24 @@ CAPTIONS = {
     "activations": "all channels of the first layer on one scale: edges in all directions, and colours",
     "red_channel": "a channel of the first layer beside the image: it is active on red pixels",
     "strongest_channels": "of each layer the channel with the greatest activation: edges first, then parts of things",
-    "parts": "channels of a late layer that are active on one part of the portrait",
-    "weights": "the filters of the first layer: smooth and well-formed in a net that has seen enough",
+    "parts": "channels of late layers that are active on one part of the portrait: the eyes, the face, the tie",
+    "weights": "the filters of the first layer: edges and colours in SqueezeNet, noise after a short training",
     "deep_weights": "one filter of a later layer, a tile for each of its inputs: less to see",
     "dead_channels": "how often each channel is active over test images, and which never are",
     "heat_maps_portrait": "which pixels count for the class that the net chooses, by every method",
     "heat_maps_china": "the same for another photograph",
     "heat_maps_flower": "the same for a flower that none of the 1,000 classes is",
     "heat_maps": "which pixels count for the class that the net chooses, by every method",
-    "deep_dream": "a photograph with more in it of what a layer sees: strokes, then patterns, then animals and things",
+    "deep_dream": "a photograph with more in it of what a layer sees: strokes, then eyes and whirls, then things",
     "deep_dream_noise": "the same from noise",
     "strongest_images": "the test images that activate each class most",
     "strongest_parts": "what channels of the last convolution see in the test images that activate them most",
-    "made": "images made for channels and classes, beside which the rest counts little for the net",
+    "made": "images made for channels, early and late, and for classes",
     "inverted": "images made to look the same to a layer: the deeper it is, the less of the image is left",
     "couplings": "where an image is coupled to the chosen class, and where votes agree, iteration by iteration",
     "activity_vectors": "class capsules: one is long, and its direction says how the thing looks",
     "alone": "the image from all primary capsules, and from the most coupled one of each type alone",
-    "dimensions": "images made for each dimension of the first class's capsule",
+    "dimensions": "images made for each dimension of the first class's capsule: strokes in different places",
 }
 
 
@@ -123,10 +123,15 @@ def observed_tables(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
     for key, by_seed in _by_seed(made).items():
         units = [row for members in by_seed.values() for row in members]
         more = sum(row["made"] > row["found"] for row in units)
-        ratios = [float(np.mean([row["made"] / row["found"] for row in members])) for members in by_seed.values()]
+        # What no test image activates has no ratio.
+        alive = [[row["made"] / row["found"] for row in members if row["found"] > 0] for members in by_seed.values()]
+        ratios = [float(np.mean(of_seed)) for of_seed in alive if of_seed]
         lines.append([*key, f"{more} of {len(units)}", _mean(ratios, 2), str(len(by_seed))])
     header = ["data", "network", "layer", "made image is stronger", "ratio", "seeds"]
-    note = "made for a unit, against the strongest of all test images; ratio: mean over units, 95 % interval over seeds"
+    note = (
+        "made for a unit, against the strongest of all test images; ratio: mean over the units that one of these"
+        " activates, 95 % interval over seeds"
+    )
     tables = [Table("Images made for units", header, lines, [note])]
     lines = [
         [*key, *(_mean([m[0][name] for m in by_seed.values()], 1) for name in COUNTS), str(len(by_seed))]
@@ -174,4 +179,6 @@ def _by_seed(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], di
 
 def _mean(values: Sequence[float], digits: int) -> str:
     estimate = mean_interval(values)
+    if not estimate.n:
+        return ""
     return f"{estimate.mean:.{digits}f}{describe_interval(estimate.mean, estimate.half_width, digits, (0, math.inf))}"

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 import capsnet_jax.figures.style as style
 import capsnet_jax.figures.tiles as tiles
-from capsnet_jax.figures.overlays import blend
+
+RED = (1.0, 0.0, 0.0)
 
 Cell = tuple[str, np.ndarray]  # what stands above a picture, and the picture
 
@@ -54,9 +55,10 @@ def grey(values: np.ndarray) -> np.ndarray:
 
 
 def heat(images: np.ndarray, maps: np.ndarray) -> np.ndarray:
-    """Lay maps [n, h, w], 0 or positive, over images [n, h, w, 1 or 3] in 0..1, all on one scale."""
-    joined = blend(np.concatenate(images, axis=1)[None], np.concatenate(maps, axis=1)[None], signed=False)[0]
-    return np.stack(np.split(joined, len(maps), axis=1))
+    """Lay maps [n, h, w], 0 or positive, in red over images [n, h, w, 1 or 3] in 0..1, on one scale up to the most."""
+    strength = (maps / max(maps.max(), np.finfo(np.float32).tiny))[..., None]
+    dimmed = 0.25 + 0.6 * images.mean(axis=-1, keepdims=True)  # red would be lost on black
+    return dimmed * (1 - strength) + np.array(RED) * strength
 
 
 def signed(values: np.ndarray) -> np.ndarray:

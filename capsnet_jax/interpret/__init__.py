@@ -68,7 +68,7 @@ OBSERVATIONS: dict[str, Callable[[Network], Observation]] = {
     "capsule_dimensions": observe_dimensions,
     "couplings": observe_couplings,
     "distortions": observe_distortions,
-    "map_faithfulness": observe_faithfulness,
     "inside": observe_inside,
+    "map_faithfulness": observe_faithfulness,
     "made_images": observe_made_images,
 }

@@ -23,13 +23,17 @@ from capsnet_jax.report.predict import read_picture
 KEY = jax.random.key(0)  # of what is drawn at random: the same command draws the same pictures
 FOLDER = Path(sklearn.datasets.__file__).parent / "images"
 STRONGEST = ("conv1", "fire3", "fire7", "fire9")
-DREAMT = ("fire3", "fire5", "fire9")  # strokes, patterns, animals
-PART_LAYER = "fire8"
-# Where parts are in the portrait, in parts of its height and width: top, bottom, left, right.
-PARTS = {"the face": (0.24, 0.52, 0.31, 0.72), "the tie": (0.67, 0.80, 0.41, 0.60), "the cap": (0.04, 0.26, 0.28, 0.74)}
-CHINA_SHAPE, NOISE_SHAPE = (267, 400, 3), (227, 227, 3)
+DREAMT = ("fire3", "fire5", "fire7")  # strokes, then eyes and whirls, then things
+# Parts of the portrait, each with a layer, and with where it is in parts of the height and width: top, bottom, left,
+# right.
+PARTS = {
+    "the eyes": ("fire7", (0.28, 0.39, 0.34, 0.71)),
+    "the face": ("fire9", (0.24, 0.52, 0.31, 0.72)),
+    "the tie": ("fire7", (0.67, 0.80, 0.41, 0.60)),
+}
+CHINA_SHAPE, NOISE_SHAPE = (267, 400, 3), (192, 192, 3)
 MADE_SHAPE, MADE_STEPS = (112, 112, 3), 256  # SqueezeNet takes images of any size; small ones are quicker
-MADE = {"conv1": 5, "fire3": 5, "fire5": 5, "fire9": 5}  # channels that images are made for
+MADE = {"fire3": 5, "fire5": 5, "fire9": 5}  # channels that images are made for
 CLASSES = ("bow tie", "stupa", "daisy", "goldfish", "volcano")
 
 
@@ -99,16 +103,15 @@ def strongest_channels(net: Network, photographs: Photographs) -> Figure:
 
 def channels_of_parts(net: Network, photographs: Photographs) -> Figure:
     """Draw for each part of the portrait the channel that is active there and least elsewhere, in any photograph."""
-    array = np.asarray(interpret.activations(net, photographs.pixels, PART_LAYER))
     rows = []
-    for part, box in PARTS.items():
+    for part, (layer, box) in PARTS.items():
+        array = np.asarray(interpret.activations(net, photographs.pixels, layer))
         channel, ratio = most_selective(array, box)
-        maps = _resize(array[..., channel], photographs.pixels.shape[1:3])
-        pictures = heat(photographs.pixels / 255, maps)
-        names = [f"{part}: channel {channel}", f"{ratio:.1f} times as strong there", "as anywhere else"]
+        pictures = heat(photographs.pixels / 255, _resize(array[..., channel], photographs.pixels.shape[1:3]))
+        names = [f"{part}: {layer}, channel {channel}", f"{ratio:.1f} times as strong there", "as anywhere else"]
         rows.append(list(zip(names, pictures, strict=True)))
-    what = "the channel that is stronger on a part of the portrait than anywhere else, all photographs on one scale"
-    return gallery(rows, note=f"{net.name}, {PART_LAYER}; {what}; red: strongest")
+    what = "channels that are stronger on a part of the portrait than anywhere else; each on one scale, red: most"
+    return gallery(rows, note=f"{net.name}; {what}")
 
 
 def most_selective(

@@ -25,8 +25,8 @@ STEPS = 256  # of an inversion
 def examples(net: Network) -> Shown:
     """Return images of a few classes, one of each."""
     shown = of_each_class(net.data, 1)
-    few = np.arange(len(shown.labels))[::-2][:SHOWN]
-    return Shown(shown.images[few], shown.labels[few], shown.present[few], shown.split)
+    chosen = np.arange(len(shown.labels))[::-2][:SHOWN]
+    return Shown(shown.images[chosen], shown.labels[chosen], shown.present[chosen], shown.split)
 
 
 def strongest_channels(net: Network, shown: Shown) -> Figure:
@@ -62,14 +62,13 @@ def inverted(net: Network, shown: Shown) -> Figure:
 
 def couplings(net: Network, shown: Shown) -> Figure:
     """Draw where images are coupled more than uniformly to the capsule of the chosen class, and where votes agree."""
-    drawn = {"difference": "coupled more than others", "coupled_votes": "votes agree"}
     maps: dict[str, np.ndarray] = {}
-    for kind, name in drawn.items():
+    for kind, name in {"difference": "coupled more than others", "coupled_votes": "votes agree"}.items():
         by_iteration = np.asarray(coupling_maps(net, shown.images, kind=kind))
-        # The first couplings are uniform. Of a router that does not iterate, there are no others.
-        maps |= {
-            f"{name}, {t + 1}": by_iteration[:, t] for t in range(by_iteration.shape[1]) if kind != "difference" or t
-        }
+        last = by_iteration.shape[1] - 1
+        # The first couplings are uniform. A router that does not iterate has no others.
+        drawn = range(1, last + 1) if kind == "difference" else dict.fromkeys((0, last))
+        maps |= {f"{name}, {t + 1}": by_iteration[:, t] for t in drawn}
     names = [name for [(name, _)] in _rows(net, shown)]
     what = (
         "how much more than uniformly each part is coupled to the chosen class's capsule, and how far its votes agree"
