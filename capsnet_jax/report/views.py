@@ -20,6 +20,7 @@ from capsnet_jax.interpret.capsule_dimensions import lacks_decoder
 from capsnet_jax.interpret.capsule_maps import coupling_maps, lacks_routing
 from capsnet_jax.interpret.network import Network
 from capsnet_jax.interpret.targets import AnyTarget
+from capsnet_jax.models.layers import SMALL
 
 KEY = jax.random.key(0)  # of what is drawn at random: the same command draws the same picture
 MOST_TILES = 144  # channels of a grid
@@ -209,7 +210,9 @@ def _deep_dream(subject: Subject) -> Figure:
     goal, text = _goal(subject) if subject.unit or subject.target is not None else (None, "")
     layer = subject.layer or layers[2 * len(layers) // 3]
     photo = _larger(subject)
-    dreams = interpret.deep_dream(subject.net, photo[None], layer if goal is None else goal, key=KEY)
+    dreams = interpret.deep_dream(
+        subject.net, photo[None], layer if goal is None else goal, key=KEY, **_dreaming(photo)
+    )
     names = [subject.name, text or f"what {layer} sees, made stronger"]
     return figures.tile_grid([photo, np.asarray(dreams)[0]], scale="pixels", names=names, note=subject.net.name)
 
@@ -219,10 +222,16 @@ def _dream_from_noise(subject: Subject) -> Figure:
     goal, text = _goal(subject) if subject.unit or subject.target is not None else (None, "")
     layer = subject.layer or layers[2 * len(layers) // 3]
     shape = subject.net.data.image_shape
-    dreams = interpret.dream_from_noise(subject.net, layer if goal is None else goal, key=KEY, shape=shape)
+    how = _dreaming(np.empty(shape))
+    dreams = interpret.dream_from_noise(subject.net, layer if goal is None else goal, key=KEY, shape=shape, **how)
     return figures.tile_grid(
         np.asarray(dreams), scale="pixels", names=[text or layer], note=f"{subject.net.name}, from noise"
     )
+
+
+def _dreaming(image: np.ndarray) -> dict[str, int]:
+    """Return how an image is dreamt on: a net of small images takes them in one size."""
+    return {"octaves": 1, "jitter": 2} if min(image.shape[:2]) < SMALL else {}
 
 
 def _invert(subject: Subject) -> Figure:
