@@ -299,3 +299,12 @@ def test_figures_only_redraws_the_same_from_the_records(tmp_path):
     assert all(str(path) in printed for path in drawn)
     for path in drawn[1:]:
         assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_module_starts_a_device_when_it_is_imported():
+    """A device has threads, and a process that is forked then may hang; flags of JAX would come too late, too."""
+    modules = ["capsnet_jax.report.pages", "capsnet_jax.report.inspection", "experiments.cli", *EXPERIMENTS.values()]
+    imports = "; ".join(f"import {name}" for name in modules)
+    code = f"import jax, jax._src.xla_bridge as bridge; {imports}; print(bridge.backends_are_initialized())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tiny.ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

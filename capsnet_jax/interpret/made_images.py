@@ -10,7 +10,7 @@ from capsnet_jax.interpret.strongest_images import top_images
 
 UNITS = 10
 STEPS = 256
-KEY = jax.random.key(0)
+SEED = 0
 
 
 def observe_made_images(net: Network) -> Observation:
@@ -29,5 +29,5 @@ def observe_made_images(net: Network) -> Observation:
     found = top_images(net, net.data.test.images, layer, 1).values[:, 0]
     units = np.unique(np.linspace(0, len(found) - 1, UNITS).round().astype(int))
     goal = targets.capsule_length(units) if routes else targets.unit(layer, units)
-    made = visualize(net, goal, key=KEY, shape=net.data.image_shape, steps=STEPS)
+    made = visualize(net, goal, key=jax.random.key(SEED), shape=net.data.image_shape, steps=STEPS)
     return {"layer": np.array(layer), "units": units, "found": found[units], "made": np.asarray(made.scores)}

@@ -20,7 +20,7 @@ from capsnet_jax.interpret.network import Network
 from capsnet_jax.interpret.program import before_relu
 from capsnet_jax.report.predict import read_picture
 
-KEY = jax.random.key(0)  # of what is drawn at random: the same command draws the same pictures
+SEED = 0  # of what is drawn at random: the same command draws the same pictures
 FOLDER = Path(sklearn.datasets.__file__).parent / "images"
 STRONGEST = ("conv1", "fire3", "fire7", "fire9")
 DREAMT = ("fire3", "fire5", "fire7")  # strokes, then eyes and whirls, then things
@@ -141,7 +141,10 @@ def dreams(net: Network, photographs: Photographs) -> Figure:
     """Draw a photograph, and what becomes of it when a layer is made more active: an early, a middle and a late one."""
     photo = photographs.china
     cells = [("photograph", photo / 255)]
-    cells += [(layer, np.asarray(interpret.deep_dream(net, photo[None], layer, key=KEY))[0]) for layer in DREAMT]
+    cells += [
+        (layer, np.asarray(interpret.deep_dream(net, photo[None], layer, key=jax.random.key(SEED)))[0])
+        for layer in DREAMT
+    ]
     note = f"{net.name}; the photograph changed so that a layer is more active, 4 octaves of 10 steps"
     return gallery(wrap(cells, 2), note=note)
 
@@ -149,7 +152,9 @@ def dreams(net: Network, photographs: Photographs) -> Figure:
 def dreams_from_noise(net: Network, photographs: Photographs) -> Figure:
     """Draw what becomes of noise when a layer is made more active."""
     del photographs
-    made = {layer: interpret.dream_from_noise(net, layer, key=KEY, shape=NOISE_SHAPE) for layer in DREAMT}
+    made = {
+        layer: interpret.dream_from_noise(net, layer, key=jax.random.key(SEED), shape=NOISE_SHAPE) for layer in DREAMT
+    }
     cells = [(layer, np.asarray(dream)[0]) for layer, dream in made.items()]
     return gallery([cells], note=f"{net.name}; noise changed so that a layer is more active, 3 octaves of 10 steps")
 
@@ -169,7 +174,9 @@ def made_images(net: Network, photographs: Photographs) -> Figure:
 
 
 def _make(net: Network, target: targets.Target) -> np.ndarray:
-    return np.asarray(interpret.visualize(net, target, key=KEY, shape=MADE_SHAPE, steps=MADE_STEPS).images)
+    return np.asarray(
+        interpret.visualize(net, target, key=jax.random.key(SEED), shape=MADE_SHAPE, steps=MADE_STEPS).images
+    )
 
 
 def _resize(maps: Array | np.ndarray, size: tuple[int, int]) -> Float[np.ndarray, "images height width"]:

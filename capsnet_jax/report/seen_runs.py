@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,7 +15,7 @@ from capsnet_jax.interpret.examples import Shown, of_each_class
 from capsnet_jax.interpret.network import Network
 from capsnet_jax.interpret.targets import scores_of
 from capsnet_jax.ops.squash import length
-from capsnet_jax.report.seen_photographs import KEY
+from capsnet_jax.report.seen_photographs import SEED
 
 SHOWN = 4
 TYPES = 4  # of primary capsules
@@ -53,7 +54,7 @@ def inverted(net: Network, shown: Shown) -> Figure:
     """Draw images, and for each layer images that it hardly tells from them."""
     rows = _rows(net, shown)
     for layer in [name for name in net.layers() if name not in NOT_INVERTED]:
-        made = interpret.invert(net, shown.images, layer, key=KEY, steps=STEPS, chunk=SHOWN)
+        made = interpret.invert(net, shown.images, layer, key=jax.random.key(SEED), steps=STEPS, chunk=SHOWN)
         for row, image, error in zip(rows, np.asarray(made.images), np.asarray(made.errors), strict=True):
             row.append((f"{layer}: {error:.2g}", image))
     what = "images made to give a layer the same activations F₀, with ‖F − F₀‖² / ‖F₀‖² of what they give"

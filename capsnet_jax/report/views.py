@@ -22,7 +22,7 @@ from capsnet_jax.interpret.network import Network
 from capsnet_jax.interpret.targets import AnyTarget
 from capsnet_jax.models.layers import SMALL
 
-KEY = jax.random.key(0)  # of what is drawn at random: the same command draws the same picture
+SEED = 0  # of what is drawn at random: the same command draws the same picture
 MOST_TILES = 144  # channels of a grid
 COUNTED = 2000  # test images over which channels are counted
 SEARCHED = 10_000  # test images among which the strongest are looked for
@@ -188,7 +188,7 @@ def _visualize(subject: Subject) -> Figure:
     else:
         goal, name = _goal(subject)
         names = [name]
-    made = interpret.visualize(net, goal, key=KEY, shape=net.data.image_shape, starts=_starts(net))
+    made = interpret.visualize(net, goal, key=jax.random.key(SEED), shape=net.data.image_shape, starts=_starts(net))
     names = [f"{name}: {score:.3g}" for name, score in zip(names, np.asarray(made.scores), strict=True)]
     note = f"{net.name}; images made for a target, with the score that the network gives them"
     return figures.tile_grid(np.asarray(made.images), scale="pixels", names=names, note=note)
@@ -199,7 +199,7 @@ def _visualize_dimensions(subject: Subject) -> Figure:
     target = 0 if subject.target is None else subject.target
     dims = net.outputs(np.zeros((1, *net.data.image_shape), np.uint8))["capsules"].shape[-1]
     goal = targets.capsule_dimension(target, np.arange(dims))
-    made = interpret.visualize(net, goal, key=KEY, shape=net.data.image_shape, starts=_starts(net))
+    made = interpret.visualize(net, goal, key=jax.random.key(SEED), shape=net.data.image_shape, starts=_starts(net))
     names = [f"{d}: {score:.2f}" for d, score in enumerate(np.asarray(made.scores))]
     note = f"{net.name}; images made for each dimension of {net.data.label_names[target]}'s capsule, with its value"
     return figures.tile_grid(np.asarray(made.images), scale="pixels", names=names, note=note)
@@ -211,7 +211,7 @@ def _deep_dream(subject: Subject) -> Figure:
     layer = subject.layer or layers[2 * len(layers) // 3]
     photo = _larger(subject)
     dreams = interpret.deep_dream(
-        subject.net, photo[None], layer if goal is None else goal, key=KEY, **_dreaming(photo)
+        subject.net, photo[None], layer if goal is None else goal, key=jax.random.key(SEED), **_dreaming(photo)
     )
     names = [subject.name, text or f"what {layer} sees, made stronger"]
     return figures.tile_grid([photo, np.asarray(dreams)[0]], scale="pixels", names=names, note=subject.net.name)
@@ -223,7 +223,9 @@ def _dream_from_noise(subject: Subject) -> Figure:
     layer = subject.layer or layers[2 * len(layers) // 3]
     shape = subject.net.data.image_shape
     how = _dreaming(np.empty(shape))
-    dreams = interpret.dream_from_noise(subject.net, layer if goal is None else goal, key=KEY, shape=shape, **how)
+    dreams = interpret.dream_from_noise(
+        subject.net, layer if goal is None else goal, key=jax.random.key(SEED), shape=shape, **how
+    )
     return figures.tile_grid(
         np.asarray(dreams), scale="pixels", names=[text or layer], note=f"{subject.net.name}, from noise"
     )
@@ -236,7 +238,9 @@ def _dreaming(image: np.ndarray) -> dict[str, int]:
 
 def _invert(subject: Subject) -> Figure:
     layers = [subject.layer] if subject.layer else _spread(_layers_with_positions(subject), 4)
-    found = {layer: interpret.invert(subject.net, subject.image[None], layer, key=KEY) for layer in layers}
+    found = {
+        layer: interpret.invert(subject.net, subject.image[None], layer, key=jax.random.key(SEED)) for layer in layers
+    }
     names = ["image"] + [f"{layer}: {float(made.errors[0]):.2g}" for layer, made in found.items()]
     tiles = [subject.image, *(np.asarray(made.images)[0] for made in found.values())]
     note = f"{_note(subject)}; images made to look the same to a layer, with ‖F − F₀‖²/‖F₀‖²"
@@ -349,9 +353,13 @@ _OF_CLASS = ("image", "target")
 _OF_LAYER = ("image", "layer", "target")
 
 
+def _smooth_grad(net: Network, images: np.ndarray, target: AnyTarget) -> Any:
+    return interpret.smooth_grad(net, images, target, key=jax.random.key(SEED))
+
+
 PIXEL_MAPS: dict[str, Callable[..., Any]] = {
     "gradient": interpret.gradient,
-    "smooth_grad": partial(interpret.smooth_grad, key=KEY),
+    "smooth_grad": _smooth_grad,
     "integrated_gradients": interpret.integrated_gradients,
     "guided_backprop": interpret.guided_backprop,
     "deconvnet": interpret.deconvnet,
