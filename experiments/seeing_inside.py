@@ -33,7 +33,6 @@ from capsnet_jax.report import seen_photographs, seen_runs
 from capsnet_jax.report.inspection import Asked, inspect
 from capsnet_jax.report.render import Table
 from capsnet_jax.report.seen_photographs import FOLDER
-from capsnet_jax.report.seen_runs import layers_with_positions
 from capsnet_jax.statistics import describe_interval, mean_interval
 
 CONFIG: dict[str, object] = {"train.epochs": 4, "data.train_size": 8000}
@@ -156,7 +155,7 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
 
 def _of_run(name: str, net: Network) -> dict[str, Figure]:
     """Draw the pages of one trained network."""
-    routes, layers = net.config.routing is not None, layers_with_positions(net)
+    routes, layers = net.config.routing is not None, net.layers_with_positions()
     shown = seen_runs.examples(net)
     pages = seen_runs.ANY | (seen_runs.CAPSULES if routes else {})
     drawn = {f"{title}-{name}": draw(net, shown) for title, draw in pages.items()}

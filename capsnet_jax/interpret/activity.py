@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
 from capsnet_jax.config import ConfigError, check_word
-from capsnet_jax.data.augment import to_float
 from capsnet_jax.interpret.dead_units import Activity, CapsuleActivity, by_unit, capsule_sums, channel_sums, lacking
+from capsnet_jax.interpret.examples import to_pixels
 from capsnet_jax.interpret.program import Net, check_layer
 from capsnet_jax.interpret.targets import as_argument, named_outputs
 
@@ -132,14 +132,10 @@ def equal_chunks(images: Images, chunk: int) -> Iterator[tuple[Images, int]]:
         yield images[index], min(chunk, len(images) - start)
 
 
-def _to_pixels(images: Array) -> Array:
-    return to_float(images) if images.dtype == np.uint8 else images
-
-
 @partial(jax.jit, static_argnames="layer")
 def run_layer(net: Any, images: Array, layer: str) -> Array:
     """Return what a layer makes of images, which may be bytes."""
-    return named_outputs(net, _to_pixels(images))[layer]
+    return named_outputs(net, to_pixels(images))[layer]
 
 
 @partial(jax.jit, static_argnames="layer")
@@ -149,4 +145,4 @@ def _channel_sums(net: Any, images: Array, layer: str, count: Array) -> Activity
 
 @jax.jit
 def _capsule_sums(net: Any, images: Array, count: Array) -> dict[str, CapsuleActivity]:
-    return capsule_sums(named_outputs(net, _to_pixels(images)), jnp.arange(len(images)) < count)
+    return capsule_sums(named_outputs(net, to_pixels(images)), jnp.arange(len(images)) < count)

@@ -134,7 +134,7 @@ def _climb(
     """Return the images after steps along the normalised gradient."""
 
     def of_images(which: Array, _: Array) -> Array:
-        target = jax.tree.map(lambda index: index[which], targets)
+        target = targets.of_images(which)
         leaking = with_leak(net, target)  # so that a channel that sees nothing at first begins to
 
         def one_step(dreams: Array, step_key: PRNGKeyArray) -> tuple[Array, None]:

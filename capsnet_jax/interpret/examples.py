@@ -2,10 +2,12 @@
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, Num, UInt8
 
 from capsnet_jax.data import Dataset
+from capsnet_jax.data.augment import to_float
 
 
 class Shown(NamedTuple):
@@ -43,6 +45,11 @@ def of_each_class(data: Dataset, count: int, *, classes: int | None = None) -> S
     pairs = [(k, positions[i]) for i in range(count) for k, positions in chosen if i < len(positions)]
     order = np.array([position for _, position in pairs], int)
     return Shown(np.asarray(examples.images)[order], np.array([k for k, _ in pairs]), present[order], split)
+
+
+def to_pixels(images: Num[Array | np.ndarray, "*shape"]) -> Float[Array, "*shape"]:
+    """Return pixels in [0, 1] of bytes; what is no bytes has them already."""
+    return to_float(jnp.asarray(images)) if images.dtype == np.uint8 else jnp.asarray(images)
 
 
 def to_bytes(pixels: Float[Array | np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:

@@ -226,8 +226,7 @@ def _follow(
 
     def evaluate(image: Array, point: Array) -> Array:
         changed = ranks[image] < counts[point][:, None, None]
-        of_image = jax.tree.map(lambda index: index[image], target)
-        return score(net, of_image, jnp.where(changed[..., None], end[image], start[image]))
+        return score(net, target.of_images(image), jnp.where(changed[..., None], end[image], start[image]))
 
     return map_chunks(evaluate, len(start), len(counts), chunk)
 

@@ -132,7 +132,7 @@ def _visualize(net: Any, targets: Target, key: PRNGKeyArray, *, settings: _Setti
     variants, shape = settings.variants, settings.shape
 
     def of_targets(which: Array, _: Array) -> tuple[Array, Array]:
-        target = _repeat(jax.tree.map(lambda index: index[which], targets), variants)
+        target = _repeat(targets.of_images(which), variants)
         # Numbered, so that a target's images do not hang on which others share its chunk.
         numbers = jnp.add.outer(which * variants, jnp.arange(variants)).reshape(-1)
         keys = jax.vmap(partial(jax.random.fold_in, key))(numbers)

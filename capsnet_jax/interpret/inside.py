@@ -20,7 +20,7 @@ def observe_inside(net: Network) -> Observation:
     Returns:
         What `observe_made_images` does, "layers" with positions, and of each what `count_channels` does.
     """
-    layers = [name for name, shape in net.layers().items() if len(shape) == 3 and name != "reconstruction"]
+    layers = net.layers_with_positions()
     counts = count_channels(net, net.data.test.images[:COUNTED], layers)
     return {**observe_made_images(net), "layers": np.array(layers), **counts}
 

@@ -3,10 +3,10 @@
 import jax
 import numpy as np
 
-from capsnet_jax.interpret import targets
 from capsnet_jax.interpret.feature_visualization import visualize
 from capsnet_jax.interpret.network import Network, Observation
 from capsnet_jax.interpret.strongest_images import top_images
+from capsnet_jax.interpret.targets import capsule_length, unit
 
 UNITS = 10
 STEPS = 256
@@ -24,10 +24,9 @@ def observe_made_images(net: Network) -> Observation:
         image made for it, "made" [10].
     """
     routes = net.config.routing is not None
-    layers = [name for name, shape in net.layers().items() if len(shape) == 3]
-    layer = "capsules" if routes else layers[-1]
+    layer = "capsules" if routes else net.layers_with_positions()[-1]
     found = top_images(net, net.data.test.images, layer, 1).values[:, 0]
     units = np.unique(np.linspace(0, len(found) - 1, UNITS).round().astype(int))
-    goal = targets.capsule_length(units) if routes else targets.unit(layer, units)
+    goal = capsule_length(units) if routes else unit(layer, units)
     made = visualize(net, goal, key=jax.random.key(SEED), shape=net.data.image_shape, steps=STEPS)
     return {"layer": np.array(layer), "units": units, "found": found[units], "made": np.asarray(made.scores)}

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Num, PyTree
@@ -17,7 +16,7 @@ from jaxtyping import Array, Float, Num, PyTree
 from capsnet_jax import data, models
 from capsnet_jax.config import Config, ConfigError
 from capsnet_jax.data import Dataset, Description, Examples
-from capsnet_jax.data.augment import to_float
+from capsnet_jax.interpret.examples import to_pixels
 from capsnet_jax.models import pretrained
 from capsnet_jax.models.forward import Forward, Normalize
 from capsnet_jax.models.summary import Outline, outline
@@ -113,8 +112,7 @@ class Network:
         Args:
             images: pixels in [0, 1], or bytes as in the data set.
         """
-        pixels = to_float(jnp.asarray(images)) if images.dtype == np.uint8 else jnp.asarray(images)
-        return _apply(self.forward, pixels)
+        return _apply(self.forward, to_pixels(images))
 
     def couplings(self, images: Num[Array | np.ndarray, "batch height width channels"]) -> Array:
         """Return the couplings after the last routing iteration: float[batch, inputs, classes].
@@ -138,6 +136,10 @@ class Network:
 
         shapes = jax.eval_shape(named, jax.ShapeDtypeStruct((1, *self.data.image_shape), "float32"))
         return {name: shapes[name].shape[1:] for name in order}
+
+    def layers_with_positions(self) -> list[str]:
+        """Return its layers whose activations have positions, in that order; a reconstruction is none."""
+        return [name for name, shape in self.layers().items() if len(shape) == 3 and name != "reconstruction"]
 
     def outline(self) -> Outline:
         """Return its layers, parameters and FLOPs for one image."""

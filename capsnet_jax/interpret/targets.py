@@ -17,7 +17,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int, Num
 
 from capsnet_jax.config import ConfigError
-from capsnet_jax.data.augment import to_float
+from capsnet_jax.interpret.examples import to_pixels
 from capsnet_jax.interpret.program import Net, Outputs, check_layer
 from capsnet_jax.ops.squash import length
 
@@ -113,7 +113,7 @@ def prepare(
         ConfigError: images have no batch axis, or there is no such layer, unit or class.
     """
     net = as_argument(net)
-    images = to_float(jnp.asarray(images)) if images.dtype == np.uint8 else jnp.asarray(images)
+    images = to_pixels(images)
     if images.ndim != 4:
         raise ConfigError(
             f"images are {list(images.shape)}; give [batch, height, width, channels]: one image is x[None]"

@@ -1,5 +1,6 @@
 """What a net that has seen ImageNet makes of three photographs that come with matplotlib and scikit-learn."""
 
+import importlib.metadata
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -7,7 +8,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import sklearn.datasets
 from jaxtyping import Array, Float, UInt8
 from matplotlib import cbook
 from matplotlib.figure import Figure
@@ -21,7 +21,7 @@ from capsnet_jax.interpret.program import before_relu
 from capsnet_jax.report.predict import read_picture
 
 SEED = 0  # of what is drawn at random: the same command draws the same pictures
-FOLDER = Path(sklearn.datasets.__file__).parent / "images"
+FOLDER = Path(str(importlib.metadata.distribution("scikit-learn").locate_file("sklearn/datasets/images")))
 STRONGEST = ("conv1", "fire3", "fire7", "fire9")
 DREAMT = ("fire3", "fire5", "fire7")  # strokes, then eyes and whirls, then things
 # Parts of the portrait, each with a layer, and with where it is in parts of the height and width: top, bottom, left,

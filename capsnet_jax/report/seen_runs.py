@@ -33,7 +33,7 @@ def examples(net: Network) -> Shown:
 def strongest_channels(net: Network, shown: Shown) -> Figure:
     """Draw images, of each layer the strongest channel, and how long the primary capsules of each type are."""
     rows = _rows(net, shown)
-    for layer in layers_with_positions(net):
+    for layer in net.layers_with_positions():
         array = interpret.activations(net, shown.images, layer)
         channels = interpret.strongest_channel(array).tolist()
         for row, image, channel in zip(rows, np.asarray(array), channels, strict=True):
@@ -94,11 +94,6 @@ def activity_vectors(net: Network, shown: Shown) -> Figure:
             row.append(("reconstruction", np.asarray(out["reconstruction"])[number]))
     what = "class capsules, a row a class and a column a dimension, and the longest alone; red: above 0, blue: below"
     return gallery(rows, note=f"{_note(net, shown)}; {what}")
-
-
-def layers_with_positions(net: Network) -> list[str]:
-    """Return the layers whose activations have positions, but for a reconstruction."""
-    return [name for name, shape in net.layers().items() if len(shape) == 3 and name != "reconstruction"]
 
 
 def _note(net: Network, shown: Shown) -> str:

@@ -81,10 +81,12 @@ class View:
 
 
 def _activations(subject: Subject) -> Figure:
-    layer = subject.layer or _layers_with_positions(subject)[0]
+    layer = subject.layer or subject.net.layers_with_positions()[0]
     array = np.asarray(interpret.activations(subject.net, subject.image[None], layer)[0])
     if array.ndim != 3:
-        raise ConfigError(f"{layer} has no positions to draw; name one of {', '.join(_layers_with_positions(subject))}")
+        raise ConfigError(
+            f"{layer} has no positions to draw; name one of {', '.join(subject.net.layers_with_positions())}"
+        )
     strongest = int(interpret.strongest_channel(jnp.asarray(array)[None])[0])
     note = f"{_note(subject)}; {layer}, {array.shape[-1]} channels of {array.shape[0]}×{array.shape[1]}"
     if subject.unit is None:
@@ -112,7 +114,7 @@ def _weights(subject: Subject) -> Figure:
 
 def _dead_channels(subject: Subject) -> Figure:
     net, images = subject.net, subject.net.data.test.images[:COUNTED]
-    layers = [subject.layer] if subject.layer else [n for n in _layers_with_positions(subject) if "recon" not in n]
+    layers = [subject.layer] if subject.layer else net.layers_with_positions()
     counted = {layer: interpret.channel_activity(net, images, layer) for layer in layers}
     note = f"{net.name}; {len(images):,} test images"
     if net.config.routing is not None:
@@ -161,7 +163,7 @@ def _heat_map(subject: Subject, *, method: Callable[..., Any]) -> Figure:
 def _heat_maps(subject: Subject) -> Figure:
     """Draw every method's map of one class beside each other."""
     net, image = subject.net, subject.image[None]
-    target = _own_class(subject) if subject.target is None else subject.target
+    target = _class_of(subject)
     maps = {}
     for name, method in PIXEL_MAPS.items():
         maps[name.replace("_", " ")] = method(net, image, _class_goal(net, target))
@@ -174,7 +176,7 @@ def _heat_maps(subject: Subject) -> Figure:
 
 def _class_activation(subject: Subject, *, method: Callable[..., Any]) -> Figure:
     layer, names = subject.layer or _last_with_positions(subject), subject.net.data.label_names
-    target = _own_class(subject) if subject.target is None else subject.target
+    target = _class_of(subject)
     maps = method(subject.net, subject.image[None], layer, target)
     return figures.overlay(subject.image[None], {f"{names[target]}, by {layer}": np.asarray(maps)}, note=_note(subject))
 
@@ -206,29 +208,26 @@ def _visualize_dimensions(subject: Subject) -> Figure:
 
 
 def _deep_dream(subject: Subject) -> Figure:
-    layers = _layers_with_positions(subject)
-    goal, text = _goal(subject) if subject.unit or subject.target is not None else (None, "")
-    layer = subject.layer or layers[2 * len(layers) // 3]
-    photo = _larger(subject)
-    dreams = interpret.deep_dream(
-        subject.net, photo[None], layer if goal is None else goal, key=jax.random.key(SEED), **_dreaming(photo)
-    )
-    names = [subject.name, text or f"what {layer} sees, made stronger"]
+    (goal, text), photo = _dreamt(subject), _larger(subject)
+    dreams = interpret.deep_dream(subject.net, photo[None], goal, key=jax.random.key(SEED), **_dreaming(photo))
+    names = [subject.name, f"what {text} sees, made stronger" if isinstance(goal, str) else text]
     return figures.tile_grid([photo, np.asarray(dreams)[0]], scale="pixels", names=names, note=subject.net.name)
 
 
 def _dream_from_noise(subject: Subject) -> Figure:
-    layers = _layers_with_positions(subject)
-    goal, text = _goal(subject) if subject.unit or subject.target is not None else (None, "")
-    layer = subject.layer or layers[2 * len(layers) // 3]
-    shape = subject.net.data.image_shape
+    (goal, text), shape = _dreamt(subject), subject.net.data.image_shape
     how = _dreaming(np.empty(shape))
-    dreams = interpret.dream_from_noise(
-        subject.net, layer if goal is None else goal, key=jax.random.key(SEED), shape=shape, **how
-    )
-    return figures.tile_grid(
-        np.asarray(dreams), scale="pixels", names=[text or layer], note=f"{subject.net.name}, from noise"
-    )
+    dreams = interpret.dream_from_noise(subject.net, goal, key=jax.random.key(SEED), shape=shape, **how)
+    return figures.tile_grid(np.asarray(dreams), scale="pixels", names=[text], note=f"{subject.net.name}, from noise")
+
+
+def _dreamt(subject: Subject) -> tuple[Any, str]:
+    """Return what is dreamt of, and its name: what is asked for, or a whole layer."""
+    if subject.unit or subject.target is not None:
+        return _goal(subject)
+    layers = subject.net.layers_with_positions()
+    layer = subject.layer or layers[2 * len(layers) // 3]
+    return layer, layer
 
 
 def _dreaming(image: np.ndarray) -> dict[str, int]:
@@ -237,7 +236,7 @@ def _dreaming(image: np.ndarray) -> dict[str, int]:
 
 
 def _invert(subject: Subject) -> Figure:
-    layers = [subject.layer] if subject.layer else _spread(_layers_with_positions(subject), 4)
+    layers = [subject.layer] if subject.layer else _spread(subject.net.layers_with_positions(), 4)
     found = {
         layer: interpret.invert(subject.net, subject.image[None], layer, key=jax.random.key(SEED)) for layer in layers
     }
@@ -248,7 +247,7 @@ def _invert(subject: Subject) -> Figure:
 
 
 def _couplings(subject: Subject, *, kind: str) -> Figure:
-    net, target = subject.net, _own_class(subject) if subject.target is None else subject.target
+    net, target = subject.net, _class_of(subject)
     maps = np.asarray(coupling_maps(net, subject.image[None], target, kind=kind))[0]
     by_iteration = {f"iteration {t + 1}": each[None] for t, each in enumerate(maps)}
     note = f"{_note(subject)}; to the capsule of {net.data.label_names[target]}"
@@ -270,8 +269,10 @@ def _goal(subject: Subject) -> tuple[AnyTarget, str]:
     net, layer, unit = subject.net, subject.layer, subject.unit
     names = net.data.label_names
     if layer is None or (unit is None and subject.target is not None):
-        target = _own_class(subject) if subject.target is None and subject.image.size else subject.target
-        return (None, "") if target is None else (_class_goal(net, target), names[target])
+        if subject.target is None and not subject.image.size:
+            return None, ""
+        target = _class_of(subject)
+        return _class_goal(net, target), names[target]
     if unit is None:
         raise ConfigError(f"--layer={layer} needs the --unit that is meant; --inspect=list says how many there are")
     if layer == "capsules":
@@ -295,17 +296,15 @@ def _class_goal(net: Network, classes: Any) -> AnyTarget:
     return targets.capsule_contrast(classes) if net.config.routing is not None else targets.class_score(classes)
 
 
-def _own_class(subject: Subject) -> int:
+def _class_of(subject: Subject) -> int:
+    """Return the class that is asked for, or the one that the network chooses for the image."""
+    if subject.target is not None:
+        return subject.target
     return int(jnp.argmax(targets.scores_of(subject.net.outputs(subject.image[None]))[0]))
 
 
-def _layers_with_positions(subject: Subject) -> list[str]:
-    """Return the layers whose activations have positions, in the order in which the network computes them."""
-    return [name for name, shape in subject.net.layers().items() if len(shape) == 3 and name != "reconstruction"]
-
-
 def _last_with_positions(subject: Subject) -> str:
-    return "primary" if subject.net.config.routing is not None else _layers_with_positions(subject)[-1]
+    return "primary" if subject.net.config.routing is not None else subject.net.layers_with_positions()[-1]
 
 
 def convolutions(net: Network) -> list[str]:
