@@ -193,6 +193,8 @@ def _run(options: flags.FlagValues) -> None:
                 with attempt():
                     save_observation(record, name, experiment.observe)
 
+        if name not in records.experiments_in(workdir):  # deleted meanwhile, and what came later made anew
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(workdir))
         _show(name, workdir, options, stop, observe)
         if diverged:
             raise diverged
