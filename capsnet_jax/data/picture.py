@@ -90,6 +90,17 @@ def read(
     return Picture(np.ascontiguousarray(pixels), ", ".join(changes) or "as it is")
 
 
+def read_whole(path: Path, most: int) -> Picture:
+    """Read a photograph in colour and in its own proportions, its longer side no more than `most` pixels.
+
+    Raises:
+        DataError: there is no such file, it is no picture, or is too large.
+    """
+    size = _decode(path)[0].size
+    width, height = (round(side * min(most / max(size), 1)) for side in size)
+    return read(path, (max(height, 1), max(width, 1), 3), as_is=True)
+
+
 def _decode(path: Path) -> tuple[Image.Image, list[str]]:
     """Return a file's first frame, upright, and what was done.
 

@@ -14,10 +14,11 @@ from matplotlib.figure import Figure
 
 from capsnet_jax import figures, interpret
 from capsnet_jax.config import ConfigError
-from capsnet_jax.data.picture import read
+from capsnet_jax.data.picture import read_whole
 from capsnet_jax.interpret import targets
 from capsnet_jax.interpret.capsule_dimensions import lacks_decoder
 from capsnet_jax.interpret.capsule_maps import coupling_maps, lacks_routing
+from capsnet_jax.interpret.made_images import starts_for
 from capsnet_jax.interpret.network import Network
 from capsnet_jax.interpret.targets import AnyTarget
 from capsnet_jax.models.layers import SMALL
@@ -190,7 +191,7 @@ def _visualize(subject: Subject) -> Figure:
     else:
         goal, name = _goal(subject)
         names = [name]
-    made = interpret.visualize(net, goal, key=jax.random.key(SEED), shape=net.data.image_shape, starts=_starts(net))
+    made = interpret.visualize(net, goal, key=jax.random.key(SEED), shape=net.data.image_shape, starts=starts_for(net))
     names = [f"{name}: {score:.3g}" for name, score in zip(names, np.asarray(made.scores), strict=True)]
     note = f"{net.name}; images made for a target, with the score that the network gives them"
     return figures.tile_grid(np.asarray(made.images), scale="pixels", names=names, note=note)
@@ -201,7 +202,7 @@ def _visualize_dimensions(subject: Subject) -> Figure:
     target = 0 if subject.target is None else subject.target
     dims = net.outputs(np.zeros((1, *net.data.image_shape), np.uint8))["capsules"].shape[-1]
     goal = targets.capsule_dimension(target, np.arange(dims))
-    made = interpret.visualize(net, goal, key=jax.random.key(SEED), shape=net.data.image_shape, starts=_starts(net))
+    made = interpret.visualize(net, goal, key=jax.random.key(SEED), shape=net.data.image_shape, starts=starts_for(net))
     names = [f"{d}: {score:.2f}" for d, score in enumerate(np.asarray(made.scores))]
     note = f"{net.name}; images made for each dimension of {net.data.label_names[target]}'s capsule, with its value"
     return figures.tile_grid(np.asarray(made.images), scale="pixels", names=names, note=note)
@@ -286,11 +287,6 @@ def _goal(subject: Subject) -> tuple[AnyTarget, str]:
     return targets.channel(layer, unit[0]), f"{layer}, channel {unit[0]}"
 
 
-def _starts(net: Network) -> int:
-    """Return how many first images race: squashing hides from a capsule's gradient where a better one would be."""
-    return 8 if net.config.routing is not None else 1
-
-
 def _class_goal(net: Network, classes: Any) -> AnyTarget:
     """Return a class's score; of capsules, how much longer than all others the class's is."""
     return targets.capsule_contrast(classes) if net.config.routing is not None else targets.class_score(classes)
@@ -329,12 +325,7 @@ def _larger(subject: Subject) -> np.ndarray:
     """Return a photograph in its own proportions, larger than the network's images if it is."""
     if subject.path is None or subject.net.data.image_shape[2] != 3:
         return subject.image
-    from PIL import Image
-
-    with Image.open(subject.path) as photo:
-        scale = DREAM_SIDE / max(photo.size)
-        width, height = (round(side * min(scale, 1)) for side in photo.size)
-    return read(subject.path, (height, width, 3), as_is=True).pixels
+    return read_whole(subject.path, DREAM_SIDE).pixels
 
 
 def _spread(names: list[str], count: int) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from capsnet_jax.data import DataError, frame_of, load
-from capsnet_jax.data.picture import read
+from capsnet_jax.data.picture import read, read_whole
 from capsnet_jax.data.registry import MNIST, Frame
 
 GREY = (28, 28, 1)
@@ -174,6 +174,19 @@ def test_another_shape_is_cropped_or_squeezed(save):
     assert squeezed.changes == "squeezed from 100×40"
     assert (squeezed.pixels[:, :6, 0] == 100).all()
     assert read(save(pixels), (20, 50, 1)).changes == "as it is"
+
+
+@pytest.mark.parametrize("most", [100, 40, 1])
+def test_a_whole_photograph_keeps_its_proportions_upright(most, save):
+    pixels = np.zeros((40, 100, 3), np.uint8)
+    pixels[:, :50] = 200, 100, 0
+    exif = Image.Exif()
+    exif[274] = 6  # to be turned by 90° clockwise
+    whole = read_whole(save(np.rot90(pixels), exif=exif), most).pixels
+    width, height = max(most, 1), max(round(0.4 * most), 1)
+    assert whole.shape == (height, width, 3)
+    if most > 1:
+        np.testing.assert_array_equal(whole[:, : width // 2 - 1], np.tile([200, 100, 0], (height, width // 2 - 1, 1)))
 
 
 # Digits as MNIST has them.
