@@ -12,7 +12,8 @@ Couplings and coupled votes of each routing iteration are maps among the others;
 Maps are of the class that the net chooses, for the first 100 test images, right or wrong (the cascade: for 10). A map
 that says how much a class depends on a pixel, as the gradient, ranks pixels by its size; one that says how much a pixel
 speaks for the class, with its sign. Integrated gradients averaged over the 6×6 positions of primary capsules tell what
-a map as coarse as that of couplings could reach.
+a map as coarse as that of couplings could reach. Couplings stand at the centres of receptive fields. Grad-CAM is
+stretched over the image, as published, and also placed like couplings.
 """
 
 from __future__ import annotations

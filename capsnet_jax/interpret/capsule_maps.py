@@ -12,6 +12,7 @@ from capsnet_jax.config import Choice, Config, ConfigError, check_word
 from capsnet_jax.interpret.capsule_dimensions import check_decodes
 from capsnet_jax.interpret.chunks import map_chunks
 from capsnet_jax.interpret.network import Network
+from capsnet_jax.interpret.receptive_fields import ReceptiveField, over_image
 from capsnet_jax.interpret.routing_diagnostics import iterates, with_iterations
 from capsnet_jax.interpret.targets import Classes, prepare
 from capsnet_jax.models.capsnet import CapsNet, decode, route_again
@@ -128,44 +129,16 @@ def primary_grid(net: Any) -> tuple[int, int, int]:
         raise ConfigError(
             f"{name} has no primary capsules; take the network of a CapsNet, as interpret.restore returns it"
         )
-    stride, side = primary_field(net)
-    rows, columns = ((pixels - side) // stride + 1 for pixels in net.data.image_shape[:2])
+    field = primary_field(net)
+    spans = zip(net.data.image_shape[:2], field.size, field.stride, strict=True)
+    rows, columns = ((pixels - size) // stride + 1 for pixels, size, stride in spans)
     return rows, columns, model.capsule_types
 
 
-def primary_field(net: Network) -> tuple[int, int]:
-    """Return the pixels between two positions of primary capsules, and the side of a position's receptive field."""
-    return 2, 2 * net.model.kernel - 1
-
-
-def over_image(
-    values: Float[Array, "*batch rows columns"], shape: tuple[int, int], field: tuple[int, int]
-) -> Float[Array, "*batch height width"]:
-    """Spread values of positions over an image, bilinearly between the centres of the positions' receptive fields.
-
-    Outside of the outermost centres the value stays that of the nearest position, whose field reaches to the border:
-    equal values give a flat map, which prefers no part of an image.
-
-    Args:
-        values: one a position.
-        shape: (height, width) of the image.
-        field: (pixels between two positions, side of a position's receptive field), without padding.
-    """
-    along_rows, along_columns = (
-        _interpolation(count, pixels, field) for count, pixels in zip(values.shape[-2:], shape, strict=True)
-    )
-    return jnp.einsum("...rc,yr,xc->...yx", values, along_rows, along_columns)
-
-
-def at_positions(
-    maps: Float[Array, "*batch height width"], grid: tuple[int, int], field: tuple[int, int]
-) -> Float[Array, "*batch rows columns"]:
-    """Return the mean of a map around each position, by the weights of `over_image`: what so few positions can tell."""
-    along_rows, along_columns = (
-        weights / weights.sum(axis=0)
-        for weights in (_interpolation(n, size, field) for n, size in zip(grid, maps.shape[-2:], strict=True))
-    )
-    return jnp.einsum("...yx,yr,xc->...rc", maps, along_rows, along_columns)
+def primary_field(net: Network) -> ReceptiveField:
+    """Return which pixels a position of a CapsNet's primary capsules sees."""
+    side = 2 * net.model.kernel - 1
+    return ReceptiveField((side, side), (2, 2), (0, 0))
 
 
 def trace_routing(net: Network, images: Images, iterations: int) -> Trace:
@@ -230,10 +203,3 @@ def _strengths(
         return couplings * length(primary)[:, None]
 
     return map_chunks(evaluate, len(images), 1, chunk)[:, 0]
-
-
-def _interpolation(positions: int, pixels: int, field: tuple[int, int]) -> Float[np.ndarray, "pixels positions"]:
-    """Return the weight of each position at each pixel along one axis."""
-    stride, side = field
-    at = np.clip((np.arange(pixels) - (side - 1) / 2) / stride, 0, positions - 1)
-    return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(positions))).astype(np.float32)

@@ -17,6 +17,7 @@ from capsnet_jax.config import ConfigError
 from capsnet_jax.interpret.capsule_maps import primary_grid
 from capsnet_jax.interpret.chunks import map_chunks
 from capsnet_jax.interpret.program import Net, check_layer, continue_from
+from capsnet_jax.interpret.receptive_fields import ReceptiveField, over_image, receptive_field
 from capsnet_jax.interpret.targets import AnyTarget, Target, named_outputs, prepare
 
 Images = Num[Array | np.ndarray, "batch height width channels"]
@@ -26,7 +27,14 @@ Weigh = Callable[[Array, Array], Array]  # (activations, gradient) [batch, rows,
 
 
 def grad_cam(
-    net: Net, images: Images, layer: str, target: AnyTarget = None, *, grid: Grid = None, chunk: int = 32
+    net: Net,
+    images: Images,
+    layer: str,
+    target: AnyTarget = None,
+    *,
+    grid: Grid = None,
+    placed: bool = False,
+    chunk: int = 32,
 ) -> CAM:
     """Return Grad-CAM: ReLU(Σ_c w_c A_c), each channel weighted by its mean gradient over positions.
 
@@ -37,6 +45,8 @@ def grad_cam(
         target: the same.
         grid: (rows, columns) of a layer [batch, inputs, dim] whose inputs are rows × columns × types, as primary
             capsules are; of a CapsNet of ours it is known.
+        placed: whether a position's value stands at the centre of its receptive field. If not, the map is stretched
+            over the image, as published, which shifts what a net without padding sees towards the border.
         chunk: images at a time.
 
     Raises:
@@ -44,11 +54,18 @@ def grad_cam(
 
     Source: Selvaraju et al. 2017 (arXiv:1610.02391).
     """
-    return _class_activation(net, images, layer, target, grid, chunk, _grad_cam)
+    return _class_activation(net, images, layer, target, grid, placed, chunk, _grad_cam)
 
 
 def grad_cam_plus_plus(
-    net: Net, images: Images, layer: str, target: AnyTarget = None, *, grid: Grid = None, chunk: int = 32
+    net: Net,
+    images: Images,
+    layer: str,
+    target: AnyTarget = None,
+    *,
+    grid: Grid = None,
+    placed: bool = False,
+    chunk: int = 32,
 ) -> CAM:
     """Return Grad-CAM++, in which every position of a channel has a weight of its own. Arguments as of `grad_cam`.
 
@@ -56,17 +73,24 @@ def grad_cam_plus_plus(
 
     Source: Chattopadhay et al. 2018 (arXiv:1710.11063), equation 19, the score being the exponential of the target.
     """
-    return _class_activation(net, images, layer, target, grid, chunk, _grad_cam_plus_plus)
+    return _class_activation(net, images, layer, target, grid, placed, chunk, _grad_cam_plus_plus)
 
 
 def layer_cam(
-    net: Net, images: Images, layer: str, target: AnyTarget = None, *, grid: Grid = None, chunk: int = 32
+    net: Net,
+    images: Images,
+    layer: str,
+    target: AnyTarget = None,
+    *,
+    grid: Grid = None,
+    placed: bool = False,
+    chunk: int = 32,
 ) -> CAM:
     """Return LayerCAM: ReLU(Σ_c ReLU(∂y/∂A_c) A_c), each position by its own gradient. Arguments as of `grad_cam`.
 
     Source: Jiang et al. 2021, "LayerCAM: Exploring Hierarchical Class Activation Maps for Localization".
     """
-    return _class_activation(net, images, layer, target, grid, chunk, _layer_cam)
+    return _class_activation(net, images, layer, target, grid, placed, chunk, _layer_cam)
 
 
 def _grad_cam(activations: Array, gradient: Array) -> Array:
@@ -88,14 +112,16 @@ def _layer_cam(activations: Array, gradient: Array) -> Array:
 
 
 def _class_activation(
-    net: Net, images: Images, layer: str, target: AnyTarget, grid: Grid, chunk: int, weigh: Weigh
+    net: Net, images: Images, layer: str, target: AnyTarget, grid: Grid, placed: bool, chunk: int, weigh: Weigh
 ) -> Array:
     argument, pixels, target = prepare(net, images, target)
     outputs = jax.eval_shape(named_outputs, argument, pixels)
     check_layer(layer, outputs)
     shape = outputs[layer].shape[1:]
     positions = _positions(net, layer, shape, grid)
-    return _jitted(argument, pixels, target, layer=layer, positions=positions, chunk=chunk, weigh=weigh)
+    _, height, width, channels = pixels.shape
+    field = receptive_field(argument, (height, width, channels), layer) if placed else None
+    return _jitted(argument, pixels, target, layer=layer, positions=positions, field=field, chunk=chunk, weigh=weigh)
 
 
 def _positions(net: Net, layer: str, shape: tuple[int, ...], grid: Grid) -> tuple[int, int]:
@@ -115,9 +141,17 @@ def _positions(net: Net, layer: str, shape: tuple[int, ...], grid: Grid) -> tupl
     raise ConfigError(f"{layer} has no positions for a heat map: each image's is {'×'.join(map(str, shape))}; {remedy}")
 
 
-@partial(jax.jit, static_argnames=("layer", "positions", "chunk", "weigh"))
+@partial(jax.jit, static_argnames=("layer", "positions", "field", "chunk", "weigh"))
 def _jitted(
-    net: Any, images: Array, target: Target, *, layer: str, positions: tuple[int, int], chunk: int, weigh: Weigh
+    net: Any,
+    images: Array,
+    target: Target,
+    *,
+    layer: str,
+    positions: tuple[int, int],
+    field: ReceptiveField | None,
+    chunk: int,
+    weigh: Weigh,
 ) -> Array:
     continued = continue_from(lambda pixels: named_outputs(net, pixels), layer)
 
@@ -125,8 +159,15 @@ def _jitted(
         pixels, chosen = images[image], target.of_images(image)
         activations = named_outputs(net, pixels)[layer]
         gradient = jax.grad(lambda a: chosen(continued(pixels, a)).sum())(activations)
-        placed = (x.reshape(len(pixels), *positions, -1) for x in (activations, gradient))
-        heat = jax.nn.relu(weigh(*placed))
-        return jax.image.resize(heat, (*heat.shape[:1], *images.shape[1:3], 1), "bilinear")  # half-pixel centres
+        at_positions = (x.reshape(len(pixels), *positions, -1) for x in (activations, gradient))
+        return _enlarge(jax.nn.relu(weigh(*at_positions)), pixels.shape, field)
 
     return map_chunks(evaluate, len(images), 1, chunk)[:, 0]
+
+
+def _enlarge(heat: Array, shape: tuple[int, ...], field: ReceptiveField | None) -> CAM:
+    """Return maps in the images' size; a layer that sees the whole image from everywhere is stretched."""
+    batch, height, width, _ = shape
+    if field is None or 0 in field.stride:
+        return jax.image.resize(heat, (batch, height, width, 1), "bilinear")  # half-pixel centres
+    return over_image(heat[..., 0], (height, width), field)[..., None]

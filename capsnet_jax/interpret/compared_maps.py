@@ -12,12 +12,13 @@ from jaxtyping import Array, Float
 
 from capsnet_jax.data.augment import to_float
 from capsnet_jax.interpret.attribution import deconvnet, gradient, guided_backprop, integrated_gradients, smooth_grad
-from capsnet_jax.interpret.capsule_maps import at_positions, coupling_maps, over_image, primary_field, primary_grid
+from capsnet_jax.interpret.capsule_maps import coupling_maps, primary_field, primary_grid
 from capsnet_jax.interpret.class_activation import grad_cam, grad_cam_plus_plus, layer_cam
 from capsnet_jax.interpret.faithfulness import deletion_curve, insertion_curve, randomization_cascade
 from capsnet_jax.interpret.network import Network, Observation
 from capsnet_jax.interpret.perturbation import occlusion
 from capsnet_jax.interpret.program import Net
+from capsnet_jax.interpret.receptive_fields import at_positions, over_image
 from capsnet_jax.interpret.routing_diagnostics import iterates
 from capsnet_jax.interpret.targets import scores_of
 
@@ -58,7 +59,12 @@ METHODS = {
     "deconvnet": Method(deconvnet, by_size=True),
     "occlusion": Method(occlusion),
 }
-OF_LAYER = {"grad-cam": grad_cam, "grad-cam++": grad_cam_plus_plus, "layer-cam": layer_cam}
+OF_LAYER: dict[str, Callable[..., Array]] = {
+    "grad-cam": grad_cam,
+    "grad-cam, placed,": partial(grad_cam, placed=True),
+    "grad-cam++": grad_cam_plus_plus,
+    "layer-cam": layer_cam,
+}
 
 
 def observe_faithfulness(net: Network) -> Observation:

@@ -29,6 +29,7 @@ def observe_couplings(net: Network) -> Observation:
     Raises:
         ConfigError: the network does not route.
     """
+    field = primary_field(net)
     images, labels, _, split = of_each_class(net.data, 1, classes=IMAGES)
     trace = trace_routing(net, images, ITERATIONS)
     votes = length(jnp.einsum("bik,iokd->biod", net.outputs(images)["primary"], net.params["class_capsules"]["W"]))
@@ -39,7 +40,7 @@ def observe_couplings(net: Network) -> Observation:
         "labels": labels,
         "shares": np.asarray(shares, np.float32),
         "lengths": np.asarray(length(trace.capsules)),
-        "receptive": np.array(primary_field(net)),
+        "receptive": np.array([field.stride[0], field.size[0]]),
         "names": np.array(net.data.label_names),
         "split": np.array(split),
     }

@@ -1,11 +1,13 @@
-"""Which pixels a position of a layer sees, read from the program that a net is traced to."""
+"""Which pixels a position of a layer sees, read from the program that a net is traced to; and maps placed by it."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+from jaxtyping import Array, Float
 
 from capsnet_jax.config import ConfigError
 from capsnet_jax.interpret.program import CALLS, Net, check_layer
@@ -56,6 +58,41 @@ def receptive_field(net: Net, image_shape: tuple[int, int, int], layer: str) -> 
         for seen, side in zip(fields, image_shape, strict=False)
     ]
     return ReceptiveField(*zip(*along, strict=True))
+
+
+def over_image(
+    values: Float[Array, "*batch rows columns"], shape: tuple[int, int], field: ReceptiveField
+) -> Float[Array, "*batch height width"]:
+    """Spread values of positions over an image, bilinearly between the centres of the positions' receptive fields.
+
+    Outside of the outermost centres the value stays that of the nearest position, whose field reaches to the border:
+    equal values give a flat map, which prefers no part of an image.
+
+    Args:
+        values: one a position.
+        shape: (height, width) of the image.
+        field: what the positions see.
+    """
+    return jnp.einsum("...rc,yr,xc->...yx", values, *_interpolation(values.shape[-2:], shape, field))
+
+
+def at_positions(
+    maps: Float[Array, "*batch height width"], grid: tuple[int, int], field: ReceptiveField
+) -> Float[Array, "*batch rows columns"]:
+    """Return the mean of a map around each position, by the weights of `over_image`: what so few positions can tell."""
+    along = (weights / weights.sum(axis=0) for weights in _interpolation(grid, maps.shape[-2:], field))
+    return jnp.einsum("...yx,yr,xc->...rc", maps, *along)
+
+
+def _interpolation(
+    grid: Sequence[int], shape: Sequence[int], field: ReceptiveField
+) -> list[Float[np.ndarray, "pixels positions"]]:
+    """Return the weight of each position at each pixel, along rows and along columns."""
+    weights = []
+    for positions, pixels, size, stride, start in zip(grid, shape, *field, strict=True):
+        at = np.clip((np.arange(pixels) - start - (size - 1) / 2) / stride, 0, positions - 1)
+        weights.append(np.maximum(0, 1 - np.abs(at[:, None] - np.arange(positions))).astype(np.float32))
+    return weights
 
 
 def _walk(program: ClosedJaxpr | Jaxpr, arguments: Sequence[_Fields]) -> list[_Fields]:

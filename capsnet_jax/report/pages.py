@@ -22,7 +22,8 @@ BEGIN, END = "<!-- findings -->", "<!-- /findings -->"
 NOTICE = "<!-- Made by `python launch.py --report`, which keeps what stands between the markers of findings. -->"
 FILES = """`runs.jsonl` holds a line for every finished run: settings, seed, command, environment, code, result, and \
 the metrics of each epoch. `experiments.jsonl` says which runs an experiment asked for. `<experiment>.csv` has a row \
-for each setting and seed; every mean and interval here can be computed from it. `figures/` holds the pictures.
+for each setting and seed; every mean and interval here can be computed from it. `<experiment>-observed.csv` has what \
+was counted on trained networks, if there is more. `figures/` holds the pictures.
 
 To draw the figures again, and to write these pages again:
 

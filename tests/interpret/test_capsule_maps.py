@@ -10,16 +10,16 @@ from capsnet_jax import models, overrides
 from capsnet_jax.config import ConfigError
 from capsnet_jax.data import Description
 from capsnet_jax.interpret.capsule_maps import (
-    at_positions,
     coupling_maps,
-    over_image,
     primary_grid,
     reconstruct_from_one,
 )
 from capsnet_jax.interpret.network import LazyDataset, Network
+from capsnet_jax.interpret.receptive_fields import ReceptiveField, at_positions, over_image
 from capsnet_jax.models.capsnet import decode
 
 SIDES = (12, 10)  # 4 × 3 positions of 5 pixels, two apart
+FIELD = ReceptiveField((5, 5), (2, 2), (0, 0))
 DATA = LazyDataset("mnist", Description((*SIDES, 1), tuple("0123456789")), lambda: None)
 SETTINGS = {"model.name": "capsnet_small", "model.channels": 4, "model.capsule_types": 2, "model.primary_dim": 4}
 SETTINGS |= {"model.kernel": 3, "model.class_dim": 3, "model.decoder": (8,), "model.weight_scale": 5.0}
@@ -126,7 +126,7 @@ def test_the_class_is_the_longest_capsules_unless_it_is_said():
 def test_a_position_is_spread_over_any_image():
     values = np.random.default_rng(0).normal(size=(6, 4))
     np.testing.assert_allclose(
-        over_image(jnp.asarray(values), SIDES, (2, 5)), interpolated(values), rtol=1e-4, atol=1e-6
+        over_image(jnp.asarray(values), SIDES, FIELD), interpolated(values), rtol=1e-4, atol=1e-6
     )
 
 
@@ -160,7 +160,7 @@ def test_one_capsule_alone_is_decoded():
 
 def test_the_mean_at_a_position_is_weighted_as_it_is_spread():
     maps = np.random.default_rng(1).normal(size=SIDES)
-    found = at_positions(jnp.asarray(maps), (4, 3), (2, 5))
+    found = at_positions(jnp.asarray(maps), (4, 3), FIELD)
     for row, column in ((0, 0), (2, 1), (3, 2)):
         weights = interpolated(np.eye(12)[3 * row + column].reshape(4, 3))
         np.testing.assert_allclose(found[row, column], np.sum(weights * maps) / weights.sum(), rtol=1e-4, atol=1e-6)

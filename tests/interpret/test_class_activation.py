@@ -31,10 +31,12 @@ def net(images):
     return {"before": before, "relu": relu, "logits": relu.mean(axis=(1, 2)) @ POOLED, "placed": placed}
 
 
-def enlarged(maps, shape=(13, 11)):
+def enlarged(maps, shape=(13, 11), placed=False):
     """Bilinear between the centres of pixels, constant outside of them; by NumPy, one axis after the other."""
     for axis, size in zip((1, 2), shape, strict=True):
-        centres = (np.arange(maps.shape[axis]) + 0.5) * size / maps.shape[axis] - 0.5
+        numbers = np.arange(maps.shape[axis])
+        # Placed: 3 × 3 without padding, every second position.
+        centres = 2 * numbers + 1 if placed else (numbers + 0.5) * size / maps.shape[axis] - 0.5
         maps = np.apply_along_axis(lambda line, c=centres, n=size: np.interp(np.arange(n), c, line), axis, maps)
     return maps[..., None]
 
@@ -62,6 +64,25 @@ def test_formulas(method):
     assert expected.max() > 0
     maps = method(net, IMAGES, "relu", targets.unit("placed", CLASSES))
     np.testing.assert_allclose(maps, expected, atol=1e-4 * expected.max())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_placed_maps_stand_where_the_receptive_fields_do(method):
+    stretched, placed = (method(net, IMAGES, "relu", CLASSES, placed=p) for p in (False, True))
+    at_centres = np.asarray(placed)[:, 1:12:2, 1:10:2, 0]
+    assert at_centres.max() > 0
+    np.testing.assert_allclose(placed, enlarged(at_centres, placed=True), atol=1e-6 * at_centres.max())
+    np.testing.assert_allclose(stretched, enlarged(at_centres), rtol=1e-4, atol=1e-6 * at_centres.max())
+
+
+def test_a_layer_that_sees_everything_is_stretched():
+    def mixed(images):
+        out = net(images)
+        everywhere = jnp.einsum("bhwc,hwck->bk", out["relu"], PLACED)[:, None, None] * jnp.ones((1, 3, 4, 1))
+        return {"mixed": everywhere, "logits": out["logits"] + everywhere.sum((1, 2))}
+
+    for_class = [grad_cam(mixed, IMAGES, "mixed", CLASSES, placed=p) for p in (False, True)]
+    np.testing.assert_array_equal(*for_class)
 
 
 def test_chunks_bytes_and_one_channel_make_no_difference():
@@ -126,6 +147,11 @@ def test_a_capsnets_grid_is_known():
     maps = grad_cam(net, images, "primary", 7)
     assert maps.max() > 0
     np.testing.assert_array_equal(maps, grad_cam(net, images, "primary", 7, grid=(5, 4)))
+    # Positions of 5 pixels, two apart: placed, the first and the last stand at 2 and at 10, or 8.
+    placed = np.asarray(grad_cam(net, images, "primary", 7, placed=True))
+    np.testing.assert_array_equal(placed[:, :2], np.repeat(placed[:, 2:3], 2, axis=1))
+    np.testing.assert_array_equal(placed[:, :, 9:], np.repeat(placed[:, :, 8:9], 2, axis=2))
+    assert (placed[:, 2] != placed[:, 3]).any()
     with pytest.raises(ConfigError, match=r"primary has no positions.*40×4; give a grid that divides its 40 inputs"):
         grad_cam(net.forward, images, "primary", 7)  # which is any function
 

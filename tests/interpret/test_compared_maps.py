@@ -17,7 +17,9 @@ GRADIENTS = ["gradient", "gradient × input", "smooth-grad", "integrated gradien
 
 def test_each_net_has_the_methods_that_apply():
     of_layers = [
-        f"{method} {layer}" for layer in ("conv1", "primary") for method in ("grad-cam", "grad-cam++", "layer-cam")
+        f"{method} {layer}"
+        for layer in ("conv1", "primary")
+        for method in ("grad-cam", "grad-cam, placed,", "grad-cam++", "layer-cam")
     ]
     routed = ["couplings {}", "coupled votes {}", "couplings {} − uniform"]
     each = [name.format(t) for name in routed for t in (1, 2, 3)][:-3] + [routed[2].format(t) for t in (2, 3)]
