@@ -219,6 +219,9 @@ def _check_needs(experiment: ModuleType, configs: Sequence[Config], datasets: Ma
 
 def _figures_only(options: flags.FlagValues) -> None:
     """Draw tables and figures again from the records."""
+    from capsnet_jax.training.program_cache import enable_compilation_cache
+
+    enable_compilation_cache()
     _show(_experiment_name(options), _workdir(options), options)
 
 

@@ -35,7 +35,7 @@ from capsnet_jax.report.render import Table
 from capsnet_jax.report.seen_photographs import FOLDER
 from capsnet_jax.statistics import describe_interval, mean_interval
 
-CONFIG: dict[str, object] = {"train.epochs": 4, "data.train_size": 8000}
+CONFIG: dict[str, object] = {"train.epochs": 3, "data.train_size": 6000}
 
 SWEEP: list[dict[str, object]] = grid(
     {"data.dataset": ("mnist", "fashion_mnist"), "model.name": ("cnn_small", "capsnet_small")}

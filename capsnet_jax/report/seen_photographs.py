@@ -33,8 +33,8 @@ PARTS = {
 }
 CHINA_SHAPE, NOISE_SHAPE = (267, 400, 3), (192, 192, 3)
 MADE_SHAPE, MADE_STEPS = (112, 112, 3), 256  # SqueezeNet takes images of any size; small ones are quicker
-MADE = {"fire3": 5, "fire5": 5, "fire9": 5}  # channels that images are made for
-CLASSES = ("bow tie", "stupa", "daisy", "goldfish", "volcano")
+MADE = {"fire3": 4, "fire5": 4, "fire9": 4}  # channels that images are made for
+CLASSES = ("bow tie", "stupa", "daisy", "volcano")
 
 
 class Photographs(NamedTuple):

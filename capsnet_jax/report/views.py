@@ -28,6 +28,7 @@ MOST_TILES = 144  # channels of a grid
 COUNTED = 2000  # test images over which channels are counted
 SEARCHED = 10_000  # test images among which the strongest are looked for
 LIKED = 9  # images of a unit
+INVERSION_STEPS = 256
 DREAM_SIDE = 400  # pixels; a photograph that is dreamt on is made no larger
 
 
@@ -238,9 +239,8 @@ def _dreaming(image: np.ndarray) -> dict[str, int]:
 
 def _invert(subject: Subject) -> Figure:
     layers = [subject.layer] if subject.layer else _spread(subject.net.layers_with_positions(), 4)
-    found = {
-        layer: interpret.invert(subject.net, subject.image[None], layer, key=jax.random.key(SEED)) for layer in layers
-    }
+    key, images = jax.random.key(SEED), subject.image[None]
+    found = {layer: interpret.invert(subject.net, images, layer, key=key, steps=INVERSION_STEPS) for layer in layers}
     names = ["image"] + [f"{layer}: {float(made.errors[0]):.2g}" for layer, made in found.items()]
     tiles = [subject.image, *(np.asarray(made.images)[0] for made in found.values())]
     note = f"{_note(subject)}; images made to look the same to a layer, with ‖F − F₀‖²/‖F₀‖²"
