@@ -35,7 +35,7 @@ from capsnet_jax.report.render import Table
 from capsnet_jax.report.seen_photographs import FOLDER
 from capsnet_jax.statistics import describe_interval, mean_interval
 
-CONFIG: dict[str, object] = {"train.epochs": 3, "data.train_size": 6000}
+CONFIG: dict[str, object] = {"train.epochs": 3, "data.train_size": 5000}
 
 SWEEP: list[dict[str, object]] = grid(
     {"data.dataset": ("mnist", "fashion_mnist"), "model.name": ("cnn_small", "capsnet_small")}
@@ -67,7 +67,7 @@ CAPSNET: tuple[tuple[str, str, Asked], ...] = (
 )
 
 CAPTIONS = {
-    "activations": "all channels of the first layer on one scale: edges in all directions, and colours",
+    "activations": "all channels of the first layer on one scale: edges in all directions, and any colours",
     "red_channel": "a channel of the first layer beside the image: it is active on red pixels",
     "strongest_channels": "of each layer the channel with the greatest activation: edges first, then parts of things",
     "parts": "channels of late layers that are active on one part of the portrait: the eyes, the face, the tie",
@@ -82,7 +82,7 @@ CAPTIONS = {
     "deep_dream_noise": "the same from noise",
     "strongest_images": "the test images that activate each class most",
     "strongest_parts": "what channels of the last convolution see in the test images that activate them most",
-    "made": "images made for channels, early and late, and for classes",
+    "made": "images made for classes, and in SqueezeNet for channels of an early and a late layer",
     "inverted": "images made to look the same to a layer: the deeper it is, the less of the image is left",
     "couplings": "where an image is coupled to the chosen class, and where votes agree, iteration by iteration",
     "activity_vectors": "class capsules: one is long, and its direction says how the thing looks",

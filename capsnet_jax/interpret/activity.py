@@ -93,7 +93,7 @@ def capsule_activity(net: Net, images: Images, *, chunk: int = 64) -> dict[str, 
     Raises:
         ConfigError: the net does not route.
     """
-    net = as_argument(net)
+    net = _with_images(net, images)
     if missing := lacking(_outputs(net, images)):
         raise ConfigError(f"the net has no {missing[0]}, so no capsules that starve; take a CapsNet that routes")
     parts = [_capsule_sums(net, part, count) for part, count in equal_chunks(images, chunk)]
@@ -117,11 +117,15 @@ def checked(net: Net, images: Images, layer: str) -> Any:
     Raises:
         ConfigError: there is no such layer, or there are no images.
     """
-    if images.ndim != 4 or not len(images):
-        raise ConfigError(f"images are {list(images.shape)}; give at least one, as [batch, height, width, channels]")
-    net = as_argument(net)
+    net = _with_images(net, images)
     check_layer(layer, _outputs(net, images))
     return net
+
+
+def _with_images(net: Net, images: Images) -> Any:
+    if images.ndim != 4 or not len(images):
+        raise ConfigError(f"images are {list(images.shape)}; give at least one, as [batch, height, width, channels]")
+    return as_argument(net)
 
 
 def equal_chunks(images: Images, chunk: int) -> Iterator[tuple[Images, int]]:

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Num, PRNGKeyArray
 
 from capsnet_jax.interpret.chunks import check_count, map_chunks, sum_chunks
+from capsnet_jax.interpret.examples import like_pixels
 from capsnet_jax.interpret.program import Net, ReluRule, with_relu_gradient
 from capsnet_jax.interpret.targets import AnyTarget, Target, named_outputs, prepare, score
 
@@ -80,7 +81,7 @@ def integrated_gradients(
     Source: Sundararajan, Taly and Yan 2017 (arXiv:1703.01365).
     """
     net, pixels, target = prepare(net, images, target)
-    start = jnp.broadcast_to(jnp.asarray(baseline, pixels.dtype), pixels.shape)
+    start = jnp.broadcast_to(like_pixels(baseline, pixels), pixels.shape)
     nodes, weights = np.polynomial.legendre.leggauss(check_count("steps", steps))  # over [−1, 1]
     path = jnp.asarray([(nodes + 1) / 2, weights / 2], pixels.dtype)
     return _integrated_gradients(net, pixels, target, start, path, chunk=chunk)

@@ -1,11 +1,12 @@
 """Which images are looked at, and how pixels are stored."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Num, UInt8
 
+from capsnet_jax.config import ConfigError
 from capsnet_jax.data import Dataset
 from capsnet_jax.data.augment import to_float
 
@@ -48,8 +49,20 @@ def of_each_class(data: Dataset, count: int, *, classes: int | None = None) -> S
 
 
 def to_pixels(images: Num[Array | np.ndarray, "*shape"]) -> Float[Array, "*shape"]:
-    """Return pixels in [0, 1] of bytes; what is no bytes has them already."""
+    """Return pixels in [0, 1] of bytes; floats are pixels already.
+
+    Raises:
+        ConfigError: they are neither.
+    """
+    if images.dtype != np.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ConfigError(f"images are {images.dtype}; give bytes, uint8, or floats in [0, 1]")
     return to_float(jnp.asarray(images)) if images.dtype == np.uint8 else jnp.asarray(images)
+
+
+def like_pixels(value: Any, pixels: Float[Array, "*shape"]) -> Float[Array, "..."]:
+    """Return a number or an image, which may be bytes, as what stands beside pixels."""
+    value = value if isinstance(value, int | float) else to_pixels(jnp.asarray(value))
+    return jnp.asarray(value, pixels.dtype)
 
 
 def to_bytes(pixels: Float[Array | np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:

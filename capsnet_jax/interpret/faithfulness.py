@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, Num, PRNGKeyArray
 
 from capsnet_jax.config import ConfigError, check_word
 from capsnet_jax.interpret.chunks import map_chunks
+from capsnet_jax.interpret.examples import like_pixels
 from capsnet_jax.interpret.network import Network
 from capsnet_jax.interpret.program import Net, Outputs
 from capsnet_jax.interpret.targets import AnyTarget, Target, prepare, score, scores_of
@@ -23,6 +24,7 @@ Maps = Float[Array | np.ndarray, "batch rows columns ..."]
 Fill = str | float | Float[Array | np.ndarray, "..."]
 
 FILLS = ("mean", "blur")
+SCORED = 64  # images at a time, whose scores tell whether a layer counts
 
 
 class Curve(NamedTuple):
@@ -199,7 +201,7 @@ def _fill(images: Array, fill: Fill) -> Array:
     if isinstance(fill, str):
         check_word("fill", fill, FILLS)
         fill = images.mean(axis=(1, 2), keepdims=True) if fill == "mean" else blurred(images)
-    return jnp.broadcast_to(jnp.asarray(fill, images.dtype), images.shape)
+    return jnp.broadcast_to(like_pixels(fill, images), images.shape)
 
 
 def _ranks(key: PRNGKeyArray, images: Array, maps: Maps) -> Int[Array, "batch height width"]:
@@ -241,8 +243,9 @@ def _fresh(module: nn.Module, key: PRNGKeyArray, images: Array) -> Any:
 
 
 @jax.jit
+@jax.jit
 def _scores(forward: Forward, images: Array) -> Array:
-    return scores_of(forward(images))
+    return map_chunks(lambda which, _: scores_of(forward(images[which])), len(images), 1, SCORED)[:, 0]
 
 
 def _layers(forward: Forward, images: Array) -> list[str]:

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Num
 
 from capsnet_jax.config import ConfigError
 from capsnet_jax.interpret.chunks import check_count, map_chunks
+from capsnet_jax.interpret.examples import like_pixels
 from capsnet_jax.interpret.program import Net
 from capsnet_jax.interpret.targets import AnyTarget, Target, prepare, score
 
@@ -51,7 +52,7 @@ def occlusion(
     stride = min(window, max(1, round(0.1 * side))) if stride is None else check_count("stride", stride)
     if stride > window:
         raise ConfigError(f"squares of {window} pixels, {stride} apart, leave gaps; give a stride of at most {window}")
-    cover = pixels.mean(axis=(1, 2), keepdims=True) if fill is None else jnp.asarray(fill, pixels.dtype)
+    cover = pixels.mean(axis=(1, 2), keepdims=True) if fill is None else like_pixels(fill, pixels)
     return _occlusion(net, pixels, target, cover, window=window, stride=stride, chunk=chunk)
 
 

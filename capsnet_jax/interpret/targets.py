@@ -17,10 +17,12 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int, Num
 
 from capsnet_jax.config import ConfigError
+from capsnet_jax.interpret.chunks import map_chunks
 from capsnet_jax.interpret.examples import to_pixels
 from capsnet_jax.interpret.program import Net, Outputs, check_layer
 from capsnet_jax.ops.squash import length
 
+CHUNK = 32  # images at a time, where their own classes are looked for
 SCORES = ("logits", "lengths", "output")  # what tells the classes, the first that a net has
 
 
@@ -72,9 +74,9 @@ def unit_at(layer: str, row: int, column: int, channel: int) -> Target:
     return Target(_unit_at, layer, jnp.array([row, column, channel]))
 
 
-def capsule_length(classes: Classes) -> Target:
-    """Return the target that is the length of a class capsule, |v_k|."""
-    return _target(_capsule_length, "capsules", classes)
+def capsule_length(capsules: Classes, *, layer: str = "capsules") -> Target:
+    """Return the target that is the length of a capsule, |v_k|: a class's, or another of a layer of capsules."""
+    return _target(_capsule_length, layer, capsules)
 
 
 def capsule_contrast(classes: Classes) -> Target:
@@ -85,10 +87,10 @@ def capsule_contrast(classes: Classes) -> Target:
     return _target(_capsule_contrast, "capsules", classes)
 
 
-def capsule_dimension(classes: Classes, dims: Classes) -> Target:
-    """Return the target that is one dimension of a class capsule, v_kd."""
-    pair = jnp.broadcast_arrays(jnp.asarray(classes), jnp.asarray(dims))
-    return Target(_capsule_dimension, "capsules", jnp.stack(pair, axis=-1))
+def capsule_dimension(capsules: Classes, dims: Classes, *, layer: str = "capsules") -> Target:
+    """Return the target that is one dimension of a capsule, v_kd: a class's, or another of a layer of capsules."""
+    pair = jnp.broadcast_arrays(jnp.asarray(capsules), jnp.asarray(dims))
+    return Target(_capsule_dimension, layer, jnp.stack(pair, axis=-1))
 
 
 def layer_energy(layer: str) -> Target:
@@ -114,9 +116,9 @@ def prepare(
     """
     net = as_argument(net)
     images = to_pixels(images)
-    if images.ndim != 4:
+    if images.ndim != 4 or not len(images):
         raise ConfigError(
-            f"images are {list(images.shape)}; give [batch, height, width, channels]: one image is x[None]"
+            f"images are {list(images.shape)}; give one or more, as [batch, height, width, channels]: one is x[None]"
         )
     outputs = jax.eval_shape(named_outputs, net, images)
     if target is None:
@@ -126,6 +128,8 @@ def prepare(
     elif not isinstance(target, Target):
         target = Target(_custom, target, jnp.zeros(0, int))
     _check(target, outputs)
+    if target.index.ndim > 1 and len(target.index) not in (1, len(images)):
+        raise ConfigError(f"{len(target.index)} targets for {len(images)} images; give one, or one for each image")
     index = jnp.broadcast_to(target.index, (len(images), target.index.shape[-1]))
     return net, images, dataclasses.replace(target, index=index)
 
@@ -167,7 +171,17 @@ def named_outputs(net: Net, images: Array) -> Outputs:
 def _own(net: Net, images: Array, outputs: Outputs) -> Target:
     if "output" in outputs and outputs["output"].ndim == 1:  # scores already
         return Target(_custom, _output, jnp.zeros(0, int))
-    return class_score(jnp.argmax(scores_of(jax.jit(named_outputs)(net, images)), axis=-1))
+    return class_score(_chosen(net, images))
+
+
+@jax.jit
+def _chosen(net: Net, images: Array) -> Int[Array, "batch"]:
+    """Return the class that a net chooses for each image."""
+
+    def choose(which: Array, _: Array) -> Array:
+        return jnp.argmax(scores_of(named_outputs(net, images[which])), axis=-1)
+
+    return map_chunks(choose, len(images), 1, CHUNK)[:, 0]
 
 
 def _output(outputs: Outputs) -> Array:
@@ -184,13 +198,15 @@ def _check(target: Target, outputs: Outputs) -> None:
         return
     layer = str(target.of) or _scores(outputs)
     check_layer(layer, outputs)
-    array = outputs[layer]
-    numbers = target.index.shape[-1]
-    sizes = array.shape[1:] if numbers > 1 or layer == "capsules" else array.shape[-1:]
-    for size, used in zip(sizes, np.moveaxis(np.asarray(target.index), -1, 0), strict=False):
-        if bad := [int(k) for k in np.ravel(used) if not 0 <= k < size]:
-            what = f"{target.of} has {size} units" if target.of else f"the net has {size} classes"
-            raise ConfigError(f"{what}, counted from 0, and no {bad[0]}; name one of these")
+    shape, axes = outputs[layer].shape, _AXES.get(target.score, {-1: "units" if target.of else "classes"})
+    if len(axes) > 1 and len(shape) != 1 + max(axes):
+        raise ConfigError(
+            f"{layer} is {'×'.join(map(str, shape[1:]))} and has no {' and '.join(axes.values())} to name"
+        )
+    for (axis, what), used in zip(axes.items(), np.moveaxis(np.asarray(target.index), -1, 0), strict=False):
+        if bad := [int(k) for k in np.ravel(used) if not 0 <= k < shape[axis]]:
+            has = f"{target.of} has" if target.of else "the net has"
+            raise ConfigError(f"{has} {shape[axis]} {what}, counted from 0, and no {bad[0]}; name one of these")
 
 
 def _pick(values: Array, index: Array) -> Array:
@@ -238,3 +254,12 @@ def _energy(outputs: Outputs, layer: str, _: Array) -> Array:
 
 def _custom(outputs: Outputs, function: Callable[[Outputs], Array], _: Array) -> Array:
     return function(outputs)
+
+
+# What the numbers of a target count: {axis: name}. Of all others, the units of the last axis.
+_AXES: dict[Callable[..., Array], dict[int, str]] = {
+    _unit_at: {1: "rows", 2: "columns", 3: "channels"},
+    _capsule_length: {1: "capsules"},
+    _capsule_contrast: {1: "capsules"},
+    _capsule_dimension: {1: "capsules", 2: "dimensions"},
+}

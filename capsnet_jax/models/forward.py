@@ -1,7 +1,7 @@
 """A net together with its parameters, as one function of images: what looking inside needs of it."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -35,7 +35,8 @@ class Forward:
     def __call__(self, images: Float[Array, "batch height width channels"]) -> dict[str, Array]:
         """Return {name: array} of the net's outputs, layer by layer.
 
-        With `intermediates`, a name is the path of a module, joined by dots, and the net's own output is "output".
+        With `intermediates`, a name is the path of a module, joined by dots, and of a part of what it returns, if that
+        is more than one array. The net's own output is "output", or has the names that the net gives.
         """
         pixels = images if self.normalize is None else self.normalize(images)
         if not self.intermediates:
@@ -43,10 +44,12 @@ class Forward:
         out, state = self.module.apply(self.variables, pixels, capture_intermediates=True, mutable=["intermediates"])
         found: dict[str, Any] = {}
         for path, value in jax.tree_util.tree_leaves_with_path(state["intermediates"]):
-            *modules, _, call = [getattr(key, "key", getattr(key, "idx", None)) for key in path]
-            found[".".join(map(str, modules)) + (f"#{call + 1}" if call else "")] = value
-        found.pop("", None)  # the net itself
-        return found | {"output": out}
+            keys = [getattr(key, "key", getattr(key, "idx", None)) for key in path]
+            at = keys.index("__call__")
+            modules, call, parts = keys[:at], keys[at + 1], keys[at + 2 :]
+            if modules:
+                found[".".join(map(str, [*modules, *parts])) + (f"#{call + 1}" if call else "")] = value
+        return found | (dict(out) if isinstance(out, Mapping) else {"output": out})
 
 
 def from_flax(module: nn.Module, variables: PyTree, *, normalize: Normalize | None = None) -> Forward:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from capsnet_jax.config import ConfigError, check_word, nearest
 from capsnet_jax.interpret.network import Network
 from capsnet_jax.report.predict import legal_name, read_picture
-from capsnet_jax.report.views import VIEWS, Subject, convolutions
+from capsnet_jax.report.views import VIEWS, Subject, convolutions, unit_kinds
 
 SAMPLE = "grace_hopper.jpg"  # comes with matplotlib; what a net without a data set is shown if nothing is said
 
@@ -63,9 +63,10 @@ def inspect(method: str, net: Network, asked: Asked) -> tuple[Figure, str]:
     if asked.layer is not None:
         check_word("--layer", asked.layer, view.layers(net))
     unit = _unit(asked)
-    pixels, name, path = _image(net, asked) if "image" in view.uses else (np.zeros((0, 0, 0), np.uint8), "", None)
+    nothing = np.zeros((0, 0, 0), np.uint8), "", "", None
+    pixels, name, label, path = _image(net, asked) if "image" in view.uses else nothing
     target = None if asked.target is None else _class(asked.target, net.data.label_names)
-    figure = view.draw(Subject(net, pixels, name, path, asked.layer, unit, target))
+    figure = view.draw(Subject(net, pixels, name, label, path, asked.layer, unit, target))
     words = [method, name, asked.layer, asked.unit and f"unit{asked.unit}", asked.target]
     return figure, "-".join(legal_name(word) for word in words if word)
 
@@ -92,9 +93,10 @@ def describe(net: Network | None) -> str:
         return "\n".join([*lines, "", "layers: name a --workdir with a finished run, or --model=squeezenet"])
     lines += ["", f"layers of {net.name}"]
     for name, shape in net.layers().items():
-        what = f"{shape[-1]} channels" if len(shape) == 3 else f"{shape[0]} units"
-        if name == "capsules":
-            what = f"{shape[0]} capsules of {shape[1]} dimensions: --unit=CAPSULE or CAPSULE,DIMENSION"
+        first, *more = unit_kinds(shape)
+        what = ", ".join(f"{size} {kind}s" for kind, size in first.items())
+        if more:
+            what += ": --unit=" + " or ".join(",".join(kind).upper() for kind in (first, *more))
         lines.append(f"  {name:<22} {'×'.join(map(str, shape)):<12} {what}")
     lines += ["", f"layers for weights: {', '.join(convolutions(net))}"]
     names = net.data.label_names
@@ -129,16 +131,18 @@ def _class(text: str, names: Sequence[str]) -> int:
     raise ConfigError(f"--target has no {text!r}; did you mean {nearest(text, names)!r}? --inspect=list shows more")
 
 
-def _image(net: Network, asked: Asked) -> tuple[UInt8[np.ndarray, "height width channels"], str, Path | None]:
-    """Return the image that is looked at, its name, and its file if it has one."""
+def _image(net: Network, asked: Asked) -> tuple[UInt8[np.ndarray, "height width channels"], str, str, Path | None]:
+    """Return the image that is looked at, its name, its label if that is known, and its file if it has one."""
     if asked.image is not None and asked.index is not None:
         raise ConfigError("--image and --index are two images; name one")
     if asked.image is None and net.record is not None:
         images, index = net.data.test.images, asked.index or 0
         if not 0 <= index < len(images):
             raise ConfigError(f"--index={index}: {net.data.name} has {len(images)} test images, counted from 0")
-        return np.asarray(images[index]), f"{net.data.name}{index}", None
+        label = np.asarray(net.data.test.labels[index])
+        names = [net.data.label_names[k] for k in (np.flatnonzero(label) if label.ndim else [int(label)])]
+        return np.asarray(images[index]), f"{net.data.name}{index}", ", ".join(names), None
     if asked.index is not None:
         raise ConfigError(f"{net.name} came without images to count; name a picture by --image")
     path = Path(os.path.expanduser(asked.image or cbook.get_sample_data(SAMPLE, asfileobj=False)))
-    return read_picture(path, net).pixels, path.stem, path
+    return read_picture(path, net).pixels, path.stem, "", path

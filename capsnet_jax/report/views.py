@@ -1,6 +1,7 @@
 """What `--inspect` can show: one method a function, from a subject to a figure."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,8 @@ from capsnet_jax.data.picture import read_whole
 from capsnet_jax.interpret import targets
 from capsnet_jax.interpret.capsule_dimensions import lacks_decoder
 from capsnet_jax.interpret.capsule_maps import coupling_maps, lacks_routing
-from capsnet_jax.interpret.made_images import starts_for
+from capsnet_jax.interpret.feature_visualization import Visualization
+from capsnet_jax.interpret.made_images import STEPS, starts_for
 from capsnet_jax.interpret.network import Network
 from capsnet_jax.interpret.targets import AnyTarget
 from capsnet_jax.models.layers import SMALL
@@ -28,7 +30,7 @@ MOST_TILES = 144  # channels of a grid
 COUNTED = 2000  # test images over which channels are counted
 SEARCHED = 10_000  # test images among which the strongest are looked for
 LIKED = 9  # images of a unit
-INVERSION_STEPS = 256
+INVERSION_STEPS = 192
 DREAM_SIDE = 400  # pixels; a photograph that is dreamt on is made no larger
 
 
@@ -39,6 +41,7 @@ class Subject(NamedTuple):
         net: the network.
         image: as the network gets it; empty where the method uses none.
         name: the image's.
+        label: the classes that it is labelled with; empty if that is not known.
         path: its file; None of a test image.
         layer: a layer's name; None: the method's own choice.
         unit: numbers; None: likewise.
@@ -48,6 +51,7 @@ class Subject(NamedTuple):
     net: Network
     image: UInt8[np.ndarray, "height width channels"]
     name: str
+    label: str
     path: Path | None
     layer: str | None
     unit: tuple[int, ...] | None
@@ -106,12 +110,15 @@ def _weights(subject: Subject) -> Figure:
     kernels = np.asarray(interpret.filters(subject.net, layer))
     count, height, width, inputs = kernels.shape
     note = f"{subject.net.name}; {layer}, {count} filters of {height}×{width}×{inputs}"
-    if inputs in (1, 3) and subject.unit is None:
-        return figures.tile_grid(kernels[:MOST_TILES], scale="symmetric", note=note)
-    chosen = 0 if subject.unit is None else _within(subject.unit, count, layer)[0]
-    by_input = np.moveaxis(kernels[chosen], -1, 0)[:MOST_TILES]
-    note += f"; filter {chosen}, one tile for each input channel"
-    return figures.tile_grid(by_input, scale="symmetric", note=note)
+    tiles = kernels
+    if inputs not in (1, 3) or subject.unit is not None:
+        if len(subject.unit or (0,)) != 1:
+            raise ConfigError(f"--unit of {layer}'s weights is one number, a filter's; got {len(subject.unit or ())}")
+        [chosen] = _within(subject.unit or (0,), count, layer)
+        tiles = np.moveaxis(kernels[chosen], -1, 0)
+        note += f"; filter {chosen}, one tile for each input channel"
+    more = f"; the first {MOST_TILES} of these" if len(tiles) > MOST_TILES else ""
+    return figures.tile_grid(tiles[:MOST_TILES], scale="symmetric", note=note + more)
 
 
 def _dead_channels(subject: Subject) -> Figure:
@@ -132,13 +139,15 @@ def _dead_channels(subject: Subject) -> Figure:
 def _top_images(subject: Subject) -> Figure:
     net, images = subject.net, subject.net.data.test.images[:SEARCHED]
     layer = subject.layer or ("capsules" if net.config.routing is not None else "logits")
-    by_length = subject.unit is None or len(subject.unit) == 1
+    by_length, shape = subject.unit is None or len(subject.unit) == 1, net.layers()[layer]
+    if subject.unit is not None:
+        check_unit(subject.unit, layer, shape)
+        if len(subject.unit) == 3:
+            raise ConfigError(f"--inspect=top_images looks at all positions of {layer}; name the channel alone")
     top = interpret.top_images(net, images, layer, LIKED, by_length=by_length)
-    shape = net.layers()[layer]
     units = list(range(min(len(top.values), 10)))
     if subject.unit is not None:
-        numbers = subject.unit if by_length else (int(np.ravel_multi_index(subject.unit, shape)),)
-        units = _within(numbers, len(top.values), layer)
+        units = [int(np.ravel_multi_index(subject.unit, shape))] if not by_length else list(subject.unit)
     of_classes = layer in targets.SCORES or (layer == "capsules" and by_length)
     names = [net.data.label_names[u] if of_classes else f"unit {u}" for u in units]
     if not by_length:
@@ -171,7 +180,7 @@ def _heat_maps(subject: Subject) -> Figure:
         maps[name.replace("_", " ")] = method(net, image, _class_goal(net, target))
     layer = _last_with_positions(subject)
     for name, method in LAYER_MAPS.items():
-        maps[f"{name.replace('_', ' ')}, {layer}"] = method(net, image, layer, target)
+        maps[f"{name.replace('_', ' ')}, {layer}"] = method(net, image, layer, _class_goal(net, target))
     note = f"{_note(subject)}; for {net.data.label_names[target]}"
     return figures.overlay(image, {name: np.asarray(map_) for name, map_ in maps.items()}, note=note)
 
@@ -179,7 +188,7 @@ def _heat_maps(subject: Subject) -> Figure:
 def _class_activation(subject: Subject, *, method: Callable[..., Any]) -> Figure:
     layer, names = subject.layer or _last_with_positions(subject), subject.net.data.label_names
     target = _class_of(subject)
-    maps = method(subject.net, subject.image[None], layer, target)
+    maps = method(subject.net, subject.image[None], layer, _class_goal(subject.net, target))
     return figures.overlay(subject.image[None], {f"{names[target]}, by {layer}": np.asarray(maps)}, note=_note(subject))
 
 
@@ -192,10 +201,15 @@ def _visualize(subject: Subject) -> Figure:
     else:
         goal, name = _goal(subject)
         names = [name]
-    made = interpret.visualize(net, goal, key=jax.random.key(SEED), shape=net.data.image_shape, starts=starts_for(net))
+    made = _made(net, goal)
     names = [f"{name}: {score:.3g}" for name, score in zip(names, np.asarray(made.scores), strict=True)]
     note = f"{net.name}; images made for a target, with the score that the network gives them"
     return figures.tile_grid(np.asarray(made.images), scale="pixels", names=names, note=note)
+
+
+def _made(net: Network, goal: AnyTarget) -> Visualization:
+    key, shape = jax.random.key(SEED), net.data.image_shape
+    return interpret.visualize(net, goal, key=key, shape=shape, steps=STEPS, starts=starts_for(net))
 
 
 def _visualize_dimensions(subject: Subject) -> Figure:
@@ -203,7 +217,7 @@ def _visualize_dimensions(subject: Subject) -> Figure:
     target = 0 if subject.target is None else subject.target
     dims = net.outputs(np.zeros((1, *net.data.image_shape), np.uint8))["capsules"].shape[-1]
     goal = targets.capsule_dimension(target, np.arange(dims))
-    made = interpret.visualize(net, goal, key=jax.random.key(SEED), shape=net.data.image_shape, starts=starts_for(net))
+    made = _made(net, goal)
     names = [f"{d}: {score:.2f}" for d, score in enumerate(np.asarray(made.scores))]
     note = f"{net.name}; images made for each dimension of {net.data.label_names[target]}'s capsule, with its value"
     return figures.tile_grid(np.asarray(made.images), scale="pixels", names=names, note=note)
@@ -211,14 +225,16 @@ def _visualize_dimensions(subject: Subject) -> Figure:
 
 def _deep_dream(subject: Subject) -> Figure:
     (goal, text), photo = _dreamt(subject), _larger(subject)
-    dreams = interpret.deep_dream(subject.net, photo[None], goal, key=jax.random.key(SEED), **_dreaming(photo))
+    dreams = interpret.deep_dream(
+        subject.net, photo[None], goal, key=jax.random.key(SEED), **_dreaming(subject.net, photo.shape)
+    )
     names = [subject.name, f"what {text} sees, made stronger" if isinstance(goal, str) else text]
     return figures.tile_grid([photo, np.asarray(dreams)[0]], scale="pixels", names=names, note=subject.net.name)
 
 
 def _dream_from_noise(subject: Subject) -> Figure:
     (goal, text), shape = _dreamt(subject), subject.net.data.image_shape
-    how = _dreaming(np.empty(shape))
+    how = _dreaming(subject.net, shape)
     dreams = interpret.dream_from_noise(subject.net, goal, key=jax.random.key(SEED), shape=shape, **how)
     return figures.tile_grid(np.asarray(dreams), scale="pixels", names=[text], note=f"{subject.net.name}, from noise")
 
@@ -232,9 +248,21 @@ def _dreamt(subject: Subject) -> tuple[Any, str]:
     return layer, layer
 
 
-def _dreaming(image: np.ndarray) -> dict[str, int]:
-    """Return how an image is dreamt on: a net of small images takes them in one size."""
-    return {"octaves": 1, "jitter": 2} if min(image.shape[:2]) < SMALL else {}
+def _dreaming(net: Network, shape: tuple[int, ...]) -> dict[str, int]:
+    """Return how an image is dreamt on: small ones, and those of nets that take no other size, in one size."""
+    height, width, channels = shape
+    if min(height, width) < SMALL:
+        return {"octaves": 1, "jitter": 2}
+    return {} if _takes(net, (height // 2, width // 2, channels)) else {"octaves": 1}
+
+
+def _takes(net: Network, shape: tuple[int, ...]) -> bool:
+    """Whether a net can be run on images of this shape."""
+    try:
+        jax.eval_shape(net.forward, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
+    except Exception:  # a net may raise anything
+        return False
+    return True
 
 
 def _invert(subject: Subject) -> Figure:
@@ -269,22 +297,47 @@ def _goal(subject: Subject) -> tuple[AnyTarget, str]:
     """Return what is explained, and its name: a class, a unit or channel, a capsule or one of its dimensions."""
     net, layer, unit = subject.net, subject.layer, subject.unit
     names = net.data.label_names
-    if layer is None or (unit is None and subject.target is not None):
+    if layer is None:
         if subject.target is None and not subject.image.size:
             return None, ""
         target = _class_of(subject)
         return _class_goal(net, target), names[target]
+    if subject.target is not None:
+        raise ConfigError(f"--target is a class, --layer={layer} has units: these are two targets; leave one out")
     if unit is None:
         raise ConfigError(f"--layer={layer} needs the --unit that is meant; --inspect=list says how many there are")
+    shape = net.layers()[layer]
+    check_unit(unit, layer, shape)
+    if len(shape) == 2 and len(unit) == 2:
+        return targets.capsule_dimension(*unit, layer=layer), f"{layer}: {unit[0]}, dimension {unit[1]}"
     if layer == "capsules":
-        if len(unit) == 1:
-            return targets.capsule_contrast(unit[0]), f"capsule of {names[unit[0]]}" if unit[0] < len(names) else ""
-        return targets.capsule_dimension(*unit[:2]), f"capsule {unit[0]}, dimension {unit[1]}"
+        return targets.capsule_contrast(unit[0]), f"capsule of {names[unit[0]]}"
+    if len(shape) == 2:
+        return targets.capsule_length(unit[0], layer=layer), f"{layer}: {unit[0]}"
     if len(unit) == 3:
         return targets.unit_at(layer, *unit), f"{layer} at {unit[0]}, {unit[1]}, channel {unit[2]}"
-    if len(unit) != 1:
-        raise ConfigError(f"--unit takes 1 number in {layer}, a channel, or 3: row, column, channel; got {len(unit)}")
     return targets.channel(layer, unit[0]), f"{layer}, channel {unit[0]}"
+
+
+def check_unit(unit: tuple[int, ...], layer: str, shape: tuple[int, ...]) -> None:
+    """Raise a ConfigError unless these numbers name a unit of a layer of this shape."""
+    kinds = unit_kinds(shape)
+    sizes = next((sizes for sizes in kinds if len(sizes) == len(unit)), None)
+    if sizes is None:
+        ways = " or ".join(",".join(kind).upper() for kind in kinds)
+        raise ConfigError(f"--unit of {layer} is {ways}; got {len(unit)} numbers")
+    for (what, size), number in zip(sizes.items(), unit, strict=True):
+        if not 0 <= number < size:
+            raise ConfigError(f"{layer} has {size} {what}s, counted from 0, and no {number}; name one of these")
+
+
+def unit_kinds(shape: tuple[int, ...]) -> list[dict[str, int]]:
+    """Return the ways in which numbers name a unit of a layer: what each counts, and how many there are."""
+    if len(shape) == 3:
+        return [{"channel": shape[2]}, {"row": shape[0], "column": shape[1], "channel": shape[2]}]
+    if len(shape) == 2:
+        return [{"capsule": shape[0]}, {"capsule": shape[0], "dimension": shape[1]}]
+    return [{"unit": math.prod(shape)}]
 
 
 def _class_goal(net: Network, classes: Any) -> AnyTarget:
@@ -325,7 +378,8 @@ def _larger(subject: Subject) -> np.ndarray:
     """Return a photograph in its own proportions, larger than the network's images if it is."""
     if subject.path is None or subject.net.data.image_shape[2] != 3:
         return subject.image
-    return read_whole(subject.path, DREAM_SIDE).pixels
+    whole = read_whole(subject.path, DREAM_SIDE).pixels
+    return whole if _takes(subject.net, whole.shape) else subject.image
 
 
 def _spread(names: list[str], count: int) -> list[str]:
@@ -334,7 +388,8 @@ def _spread(names: list[str], count: int) -> list[str]:
 
 
 def _note(subject: Subject) -> str:
-    return f"{subject.net.name}, {subject.name}"
+    label = f" (label {subject.label})" if subject.label else ""
+    return f"{subject.net.name}, {subject.name}{label}"
 
 
 _PIXELS = ("image", "layer", "unit", "target")

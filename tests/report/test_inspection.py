@@ -1,15 +1,17 @@
 import shutil
 
+import jax
 import jax.numpy as jnp
 import matplotlib.cbook
 import numpy as np
 import pytest
 from PIL import Image
 
-from capsnet_jax import interpret
+from capsnet_jax import interpret, models, overrides
 from capsnet_jax.config import ConfigError
+from capsnet_jax.data import Description
 from capsnet_jax.interpret import targets
-from capsnet_jax.interpret.network import restore
+from capsnet_jax.interpret.network import LazyDataset, Network, restore
 from capsnet_jax.report import views
 from capsnet_jax.report.inspection import Asked, describe, inspect
 from tests import tiny
@@ -104,7 +106,7 @@ def test_a_photograph_is_looked_at_whole(squeezenet, drawn, tmp_path):
 def test_what_there_is(net, squeezenet):
     text = describe(net)
     assert "  conv1                  20×20×4" in text
-    assert "10 capsules of 4 dimensions: --unit=CAPSULE or CAPSULE,DIMENSION" in text
+    assert "10 capsules: --unit=CAPSULE or CAPSULE,DIMENSION" in text
     assert "not here" not in text
     assert "not here: dead_channels, top_images, visualize_dimensions, couplings" in describe(squeezenet)
     lines = describe(squeezenet).split("\n")
@@ -125,7 +127,17 @@ def test_what_there_is(net, squeezenet):
         (["--inspect=gradient", "--unit=3"], "--unit counts in a layer; name it by --layer"),
         (["--inspect=gradient", "--layer=conv1"], "--layer=conv1 needs the --unit that is meant"),
         (["--inspect=gradient", "--layer=conv1", "--unit=x"], "--unit=x is no number"),
-        (["--inspect=gradient", "--layer=conv1", "--unit=9"], "conv1 has 4 units, counted from 0, and no 9"),
+        (["--inspect=gradient", "--layer=conv1", "--unit=9"], "conv1 has 4 channels, counted from 0, and no 9"),
+        (["--inspect=gradient", "--layer=conv1", "--unit=20,0,0"], "conv1 has 20 rows, counted from 0, and no 20"),
+        (["--inspect=gradient", "--layer=lengths", "--unit=1,2,3"], "--unit of lengths is UNIT; got 3 numbers"),
+        (["--inspect=visualize", "--layer=capsules", "--unit=3,4"], "capsules has 4 dimensions, counted from 0, and"),
+        (["--inspect=visualize", "--layer=capsules", "--unit=3,2,1"], "CAPSULE or CAPSULE,DIMENSION; got 3 numbers"),
+        (["--inspect=gradient", "--layer=conv1", "--unit=1", "--target=2"], "these are two targets; leave one out"),
+        (["--inspect=visualize", "--layer=conv1", "--target=2"], "these are two targets; leave one out"),
+        (["--inspect=top_images", "--layer=conv1", "--unit=1,2"], "CHANNEL or ROW,COLUMN,CHANNEL; got 2 numbers"),
+        (["--inspect=top_images", "--layer=conv1", "--unit=0,0,3"], "all positions of conv1; name the channel alone"),
+        (["--inspect=top_images", "--layer=capsules", "--unit=10,0"], "capsules has 10 capsules, counted from 0, and"),
+        (["--inspect=weights", "--layer=conv1", "--unit=1,2"], "is one number, a filter's; got 2"),
         (["--inspect=activations", "--layer=lengths"], "lengths has no positions to draw; name one of conv1"),
         (["--inspect=gradient", "--index=-1"], "--index=-1: mnist_5k has 1000 test images, counted from 0"),
         (["--inspect=gradient", "--index=1", "--image=a.png"], "--image and --index are two images; name one"),
@@ -174,3 +186,18 @@ def test_a_class_without_a_choice_is_the_nets_own(net, drawn):
 def test_the_target_of_a_layer_without_positions(net):
     with pytest.raises(ConfigError, match="counted from 0, and no 10"):
         inspect("gradient", net, Asked(layer="capsules", unit="10"))
+
+
+def test_released_weights_keep_their_stem_on_small_images(squeezenet):
+    images = np.zeros((1, 40, 48, 3), np.uint8)
+    assert squeezenet.outputs(images)["conv1"].shape == (1, 19, 23, 64)  # 3×3, every second position, no padding
+
+
+def test_a_net_of_one_size_dreams_in_it():
+    config = overrides.build({"model.name": "cnn_small"})
+    model = models.build(config, 10)
+    variables = models.init(model, jax.random.key(0), (64, 64, 3))
+    dataset = LazyDataset("large", Description((64, 64, 3), tuple("0123456789")), lambda: None)
+    net = Network(config, model, *variables, dataset, None)
+    assert not views._takes(net, (150, 200, 3))
+    assert views._dreaming(net, (64, 64, 3)) == {"octaves": 1}
