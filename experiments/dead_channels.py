@@ -229,7 +229,7 @@ def against_rate(records: Sequence[Record]) -> Figure:
     names |= {
         f"test_{part.less}": f"{'starved' if 'starved' in part.less else 'nearly dead'}: {part.title}" for part in parts
     }
-    none = [name for name in names if not np.nanmax(each_result(records, name)) > 0]
+    none = [name for name in names if np.nanmax(each_result(records, name)) == 0]
     shown = {name: text for name, text in names.items() if name not in none} | {"test_error": "test error"}
     rates = sorted({record.settings[RATE] for record in records})
     columns = min(COLUMNS, len(shown))

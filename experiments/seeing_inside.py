@@ -23,8 +23,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from capsnet_jax.figures.grouping import DATASET, Record
-from capsnet_jax.figures.images import single_networks
-from capsnet_jax.figures.labels import MODEL, dataset_label
+from capsnet_jax.figures.images import network_paths, single_networks
+from capsnet_jax.figures.labels import MODEL, dataset_label, setting_label
 from capsnet_jax.interpret import OBSERVATIONS
 from capsnet_jax.interpret.inside import COUNTED, COUNTS
 from capsnet_jax.interpret.network import Network, has_params, load_observation, load_released, restore_record
@@ -93,7 +93,7 @@ CAPTIONS = {
 
 def observed_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
     """Return a row for each unit that an image was made for, and one for each layer whose channels were counted."""
-    rows = []
+    rows, by = [], network_paths(records, [MODEL])
     for record in records:
         arrays, settings = load_observation(record, "seeing_inside"), record.settings
         if arrays is None:
@@ -103,7 +103,7 @@ def observed_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
             "preset": settings.get("preset"),
             "seed": record.seed,
             "epochs": settings.get("train.epochs"),
-            "model": settings[MODEL],
+            "network": setting_label(by, [settings.get(path) for path in by]),
             "test_error": record.result["test_error"],
         }
         for unit, found, made in zip(arrays["units"], arrays["found"], arrays["made"], strict=True):
@@ -171,7 +171,7 @@ def _by_seed(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], di
     """Return {(data set, network, layer): {seed: rows}}."""
     found: dict[tuple[str, str, str], dict[int, list[Mapping[str, Any]]]] = {}
     for row in rows:
-        key = dataset_label(row["dataset"]), row["model"], row["layer"]
+        key = dataset_label(row["dataset"]), row["network"], row["layer"]
         found.setdefault(key, {}).setdefault(row["seed"], []).append(row)
     return found
 

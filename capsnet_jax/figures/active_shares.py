@@ -42,7 +42,8 @@ def active_shares(layers: Mapping[str, Any], *, note: str = "") -> Figure:
     style.caption(
         figure,
         note,
-        "dead: never above 0 at any position of any image; near dead: at fewer than 0.1 % (dotted)",
+        "dead: never above 0 at any position of any image, or always the same where a layer goes below 0",
+        "near dead: above 0 at fewer than 0.1 % (dotted)",
         f"what is active less often than {LEAST:g} is drawn there",
     )
     return figure

@@ -29,9 +29,9 @@ def observe_couplings(net: Network) -> Observation:
     Raises:
         ConfigError: the network does not route.
     """
-    field = primary_field(net)
     images, labels, _, split = of_each_class(net.data, 1, classes=IMAGES)
     trace = trace_routing(net, images, ITERATIONS)
+    field = primary_field(net)
     votes = length(jnp.einsum("bik,iokd->biod", net.outputs(images)["primary"], net.params["class_capsules"]["W"]))
     coupled = trace.couplings * votes[:, None]
     shares = jnp.sum(coupled.reshape(*coupled.shape[:2], *primary_grid(net), -1), axis=4)

@@ -75,7 +75,8 @@ def visualize(
     """Make the image that a target likes best, for each of several targets at once.
 
     Adam on a spectrum; in every step the image is moved a little. The ReLU of a layer whose channel or unit
-    is optimised leaks meanwhile, so that one that is off has a gradient too.
+    is optimised leaks meanwhile, so that one that is off has a gradient too. Where no ReLU is the last to make a
+    layer's array, as of ResNet's blocks and inceptions, none leaks: take a layer inside, or give `starts`.
 
     Args:
         net: a network, or any function of images to {name: array}.

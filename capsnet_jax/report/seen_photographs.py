@@ -32,7 +32,7 @@ PARTS = {
     "the tie": ("fire7", (0.67, 0.80, 0.41, 0.60)),
 }
 CHINA_SHAPE, NOISE_SHAPE = (213, 320, 3), (192, 192, 3)
-MADE_SHAPE, MADE_STEPS = (112, 112, 3), 256  # SqueezeNet takes images of any size; small ones are quicker
+MADE_SHAPE, MADE_STEPS = (112, 112, 3), 192  # SqueezeNet takes images of any size; small ones are quicker
 MADE = {"fire3": 4, "fire9": 4}  # channels that images are made for
 CLASSES = ("bow tie", "stupa", "daisy", "volcano")
 

@@ -19,7 +19,7 @@ from capsnet_jax.report.seen_photographs import SEED
 
 SHOWN = 4
 TYPES = 4  # of primary capsules
-NOT_INVERTED = ("couplings", "routing_logits", "reconstruction")
+NOT_INVERTED = ("hidden", "lengths", "couplings", "routing_logits", "reconstruction")
 STEPS = 256  # of an inversion
 
 

@@ -411,9 +411,9 @@ PIXEL_MAPS: dict[str, Callable[..., Any]] = {
     "occlusion": interpret.occlusion,
 }
 LAYER_MAPS: dict[str, Callable[..., Any]] = {
-    "grad_cam": partial(interpret.grad_cam, placed=True),
-    "grad_cam_plus_plus": partial(interpret.grad_cam_plus_plus, placed=True),
-    "layer_cam": partial(interpret.layer_cam, placed=True),
+    "grad_cam": interpret.grad_cam,
+    "grad_cam_plus_plus": interpret.grad_cam_plus_plus,
+    "layer_cam": interpret.layer_cam,
 }
 
 
