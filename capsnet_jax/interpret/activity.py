@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Num
 
 from capsnet_jax.config import ConfigError, check_word
 from capsnet_jax.interpret.dead_units import Activity, CapsuleActivity, by_unit, capsule_sums, channel_sums, lacking
-from capsnet_jax.interpret.examples import to_pixels
+from capsnet_jax.interpret.examples import check_images, to_pixels
 from capsnet_jax.interpret.program import Net, check_layer
 from capsnet_jax.interpret.targets import as_argument, named_outputs
 
@@ -93,7 +93,8 @@ def capsule_activity(net: Net, images: Images, *, chunk: int = 64) -> dict[str, 
     Raises:
         ConfigError: the net does not route.
     """
-    net = _with_images(net, images)
+    check_images(images)
+    net = as_argument(net)
     if missing := lacking(_outputs(net, images)):
         raise ConfigError(f"the net has no {missing[0]}, so no capsules that starve; take a CapsNet that routes")
     parts = [_capsule_sums(net, part, count) for part, count in equal_chunks(images, chunk)]
@@ -117,15 +118,10 @@ def checked(net: Net, images: Images, layer: str) -> Any:
     Raises:
         ConfigError: there is no such layer, or there are no images.
     """
-    net = _with_images(net, images)
+    check_images(images)
+    net = as_argument(net)
     check_layer(layer, _outputs(net, images))
     return net
-
-
-def _with_images(net: Net, images: Images) -> Any:
-    if images.ndim != 4 or not len(images):
-        raise ConfigError(f"images are {list(images.shape)}; give at least one, as [batch, height, width, channels]")
-    return as_argument(net)
 
 
 def equal_chunks(images: Images, chunk: int) -> Iterator[tuple[Images, int]]:

@@ -158,11 +158,18 @@ def _octaves(net: Any, images: Array, octaves: int, scale: float) -> list[tuple[
     _, height, width, channels = images.shape
     factors = [scale**-octave for octave in reversed(range(octaves))]
     sizes = [(math.ceil(height * factor), math.ceil(width * factor)) for factor in factors]
-    try:
-        jax.eval_shape(net, jax.ShapeDtypeStruct((1, *sizes[0], channels), images.dtype))
-    except Exception as error:  # a net may raise anything
+    if error := refusal(net, (*sizes[0], channels), images.dtype):
         size = "×".join(map(str, sizes[0]))
         raise ConfigError(
             f"the net takes no images of {size}, the smallest of {octaves} octaves; give fewer"
         ) from error
     return sizes
+
+
+def refusal(net: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Exception | None:
+    """Return what a net raises when it is given images of this shape, height, width, channels; None if it takes them."""
+    try:
+        jax.eval_shape(net, jax.ShapeDtypeStruct((1, *shape), dtype))
+    except Exception as error:  # a net may raise anything
+        return error
+    return None

@@ -59,6 +59,13 @@ def to_pixels(images: Num[Array | np.ndarray, "*shape"]) -> Float[Array, "*shape
     return to_float(jnp.asarray(images)) if images.dtype == np.uint8 else jnp.asarray(images)
 
 
+def check_images(images: Num[Array | np.ndarray, "..."]) -> None:
+    """Raise a ConfigError unless these are one image or more, with a batch axis."""
+    if images.ndim != 4 or not len(images):
+        shape = list(images.shape)
+        raise ConfigError(f"images are {shape}; give at least one, as [batch, height, width, channels]: one is x[None]")
+
+
 def like_pixels(value: Any, pixels: Float[Array, "*shape"]) -> Float[Array, "..."]:
     """Return a number or an image, which may be bytes, as what stands beside pixels."""
     value = value if isinstance(value, int | float) else to_pixels(jnp.asarray(value))

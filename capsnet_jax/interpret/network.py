@@ -195,9 +195,8 @@ def load_released(name: str | Path) -> Network:
         ConfigError: there is no such net or file, or it holds other things.
     """
     weights = pretrained.load(name)
-    config = build(
-        {"model.name": weights.model, "model.stem": "imagenet"}
-    )  # images of any size: weights are of one stem
+    # Weights are of one stem, whatever the size of the images.
+    config = build({"model.name": weights.model, "model.stem": "imagenet"})
 
     def load() -> Dataset:
         raise ConfigError(f"{weights.model} came without the images that it learned from; name a picture of yours")

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, Num
 
 from capsnet_jax.config import ConfigError
 from capsnet_jax.interpret.chunks import map_chunks
-from capsnet_jax.interpret.examples import to_pixels
+from capsnet_jax.interpret.examples import check_images, to_pixels
 from capsnet_jax.interpret.program import Net, Outputs, check_layer
 from capsnet_jax.ops.squash import length
 
@@ -116,10 +116,7 @@ def prepare(
     """
     net = as_argument(net)
     images = to_pixels(images)
-    if images.ndim != 4 or not len(images):
-        raise ConfigError(
-            f"images are {list(images.shape)}; give one or more, as [batch, height, width, channels]: one is x[None]"
-        )
+    check_images(images)
     outputs = jax.eval_shape(named_outputs, net, images)
     if target is None:
         target = _own(net, images, outputs)

@@ -19,6 +19,7 @@ from capsnet_jax.data.picture import read_whole
 from capsnet_jax.interpret import targets
 from capsnet_jax.interpret.capsule_dimensions import lacks_decoder
 from capsnet_jax.interpret.capsule_maps import coupling_maps, lacks_routing
+from capsnet_jax.interpret.dreams import refusal
 from capsnet_jax.interpret.feature_visualization import Visualization
 from capsnet_jax.interpret.made_images import STEPS, starts_for
 from capsnet_jax.interpret.network import Network
@@ -112,9 +113,10 @@ def _weights(subject: Subject) -> Figure:
     note = f"{subject.net.name}; {layer}, {count} filters of {height}×{width}×{inputs}"
     tiles = kernels
     if inputs not in (1, 3) or subject.unit is not None:
-        if len(subject.unit or (0,)) != 1:
-            raise ConfigError(f"--unit of {layer}'s weights is one number, a filter's; got {len(subject.unit or ())}")
-        [chosen] = _within(subject.unit or (0,), count, layer)
+        unit = subject.unit or (0,)
+        if len(unit) != 1:
+            raise ConfigError(f"--unit of {layer}'s weights is one number, a filter's; got {len(unit)}")
+        [chosen] = _within(unit, count, layer)
         tiles = np.moveaxis(kernels[chosen], -1, 0)
         note += f"; filter {chosen}, one tile for each input channel"
     more = f"; the first {MOST_TILES} of these" if len(tiles) > MOST_TILES else ""
@@ -147,7 +149,7 @@ def _top_images(subject: Subject) -> Figure:
     top = interpret.top_images(net, images, layer, LIKED, by_length=by_length)
     units = list(range(min(len(top.values), 10)))
     if subject.unit is not None:
-        units = [int(np.ravel_multi_index(subject.unit, shape))] if not by_length else list(subject.unit)
+        units = list(subject.unit) if by_length else [int(np.ravel_multi_index(subject.unit, shape))]
     of_classes = layer in targets.SCORES or (layer == "capsules" and by_length)
     names = [net.data.label_names[u] if of_classes else f"unit {u}" for u in units]
     if not by_length:
@@ -253,16 +255,7 @@ def _dreaming(net: Network, shape: tuple[int, ...]) -> dict[str, int]:
     height, width, channels = shape
     if min(height, width) < SMALL:
         return {"octaves": 1, "jitter": 2}
-    return {} if _takes(net, (height // 2, width // 2, channels)) else {"octaves": 1}
-
-
-def _takes(net: Network, shape: tuple[int, ...]) -> bool:
-    """Whether a net can be run on images of this shape."""
-    try:
-        jax.eval_shape(net.forward, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
-    except Exception:  # a net may raise anything
-        return False
-    return True
+    return {"octaves": 1} if refusal(net.forward, (height // 2, width // 2, channels)) else {}
 
 
 def _invert(subject: Subject) -> Figure:
@@ -379,7 +372,7 @@ def _larger(subject: Subject) -> np.ndarray:
     if subject.path is None or subject.net.data.image_shape[2] != 3:
         return subject.image
     whole = read_whole(subject.path, DREAM_SIDE).pixels
-    return whole if _takes(subject.net, whole.shape) else subject.image
+    return subject.image if refusal(subject.net.forward, whole.shape) else whole
 
 
 def _spread(names: list[str], count: int) -> list[str]:

@@ -48,7 +48,7 @@ def test_the_nets_own_classes_are_found_some_images_at_a_time():
 @pytest.mark.parametrize(
     ("images", "target", "message"),
     [
-        (np.zeros((0, 2, 2, 1), np.float32), 0, "give one or more, as"),
+        (np.zeros((0, 2, 2, 1), np.float32), 0, "give at least one, as"),
         (np.zeros((8, 2, 2, 1), np.float32), [0, 1, 2, 3], "4 targets for 8 images; give one, or one for each image"),
         (np.zeros((8, 2, 2, 1), np.int64), 0, "images are int.*; give bytes, uint8, or floats"),
     ],

@@ -199,5 +199,5 @@ def test_a_net_of_one_size_dreams_in_it():
     variables = models.init(model, jax.random.key(0), (64, 64, 3))
     dataset = LazyDataset("large", Description((64, 64, 3), tuple("0123456789")), lambda: None)
     net = Network(config, model, *variables, dataset, None)
-    assert not views._takes(net, (150, 200, 3))
+    assert views.refusal(net.forward, (150, 200, 3))
     assert views._dreaming(net, (64, 64, 3)) == {"octaves": 1}
