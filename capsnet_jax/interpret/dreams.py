@@ -167,7 +167,7 @@ def _octaves(net: Any, images: Array, octaves: int, scale: float) -> list[tuple[
 
 
 def refusal(net: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Exception | None:
-    """Return what a net raises when it is given images of this shape, height, width, channels; None if it takes them."""
+    """Return what a net raises when it is given images of (height, width, channels); None if it takes them."""
     try:
         jax.eval_shape(net, jax.ShapeDtypeStruct((1, *shape), dtype))
     except Exception as error:  # a net may raise anything
