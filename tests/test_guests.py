@@ -19,7 +19,7 @@ from capsnet_jax.interpret.routing_diagnostics import observe_routing
 from capsnet_jax.losses import LOSSES, METRICS, Loss, Metric
 from capsnet_jax.models import MODELS, Model
 from capsnet_jax.models.capsnet import decode
-from capsnet_jax.ops.squash import SQUASHES, length
+from capsnet_jax.ops.squash import SQUASHES, Squash, length
 from capsnet_jax.overrides import build, flatten, program_key, resolve
 from capsnet_jax.routing import ROUTERS, Router, Routing, Trace
 from capsnet_jax.routing.result import weighted_parents
@@ -213,26 +213,29 @@ def test_a_router_that_traces_is_diagnosed(monkeypatch):
 # A squash.
 
 
-def half_squash(s, axis=-1):
+def mild_squash(s, axis=-1):
     """Lengths under a half."""
     return 0.5 * s / (1 + jnp.sqrt(jnp.sum(s * s, axis=axis, keepdims=True) + 1e-9))
 
 
 @pytest.mark.parametrize("name", ["dynamic", "uniform"])
 def test_a_squash_of_parents(name, monkeypatch):
-    monkeypatch.setitem(SQUASHES, "half", half_squash)
-    config = capsnet(routing__name=name, routing__squash="half", model__weight_scale=10)
+    monkeypatch.setitem(SQUASHES, "mine", Squash(mild_squash))
+    config = capsnet(routing__name=name, routing__squash="mine", model__weight_scale=10)
     last = train(config)
     out = outputs(config, last, DATA.test.images)
     sabour = dataclasses.replace(config, routing=build({"routing.name": name}).routing)
     assert 0.3 < float(out["lengths"].max()) < 0.5 < float(outputs(sabour, last, DATA.test.images)["lengths"].max())
-    with pytest.raises(ConfigError, match=r"^routing\.squash takes one of sabour, exponential, half, not 'hal'$"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^routing\.squash takes one of sabour, exponential, half, decoupled, layer_norm, mine, not 'hal'$",
+    ):
         capsnet(routing__squash="hal")
 
 
 def test_a_squash_of_primary_capsules(monkeypatch):
-    monkeypatch.setitem(SQUASHES, "half", half_squash)
-    config = capsnet(model__squash="half")
+    monkeypatch.setitem(SQUASHES, "mine", Squash(mild_squash))
+    config = capsnet(model__squash="mine")
     last = train(config)
     out, plain = (outputs(each, last, DATA.test.images) for each in (config, capsnet()))
     norms = np.linalg.norm(plain["primary"], axis=-1)

@@ -107,8 +107,11 @@ def reconstruct_from_one(
     inputs = jnp.take_along_axis(jnp.broadcast_to(groups, (len(images), *groups.shape)), best[..., None], -1)[..., 0]
 
     out = net.outputs(images)
-    alone = jax.nn.one_hot(inputs, numbered.size)[..., None] * out["primary"][:, None]
-    capsules = route_again(net.params, alone.reshape(-1, *alone.shape[2:]), routing).capsules
+    one = jax.nn.one_hot(inputs, numbered.size)
+    alone, activations = (one[..., None] * out["primary"][:, None]), one * out["primary_activations"][:, None]
+    capsules = route_again(
+        net.params, alone.reshape(-1, *alone.shape[2:]), routing, activations=activations.reshape(-1, numbered.size)
+    ).capsules
     if lengthen:
         whole = jnp.repeat(length(out["capsules"]), inputs.shape[1], axis=0)
         capsules *= (whole / jnp.maximum(length(capsules), 1e-12))[..., None]
@@ -156,7 +159,7 @@ def trace_routing(net: Network, images: Images, iterations: int) -> Trace:
         ConfigError: the network does not route.
     """
     routing = _routing(net.config, iterations)
-    return _trace(net.params, net.outputs(images)["primary"], routing)
+    return _trace(net.params, net.outputs(images), routing)
 
 
 def lacks_routing(config: Config) -> str | None:
@@ -173,8 +176,8 @@ def _routing(config: Config, iterations: int | None = None) -> Choice:
     return with_iterations(config.routing, iterations)
 
 
-def _trace(params: dict[str, Any], primary: Array, routing: Choice) -> Trace:
-    routed = route_again(params, primary, routing, trace=True)
+def _trace(params: dict[str, Any], out: dict[str, Array], routing: Choice) -> Trace:
+    routed = route_again(params, out["primary"], routing, activations=out["primary_activations"], trace=True)
     if routed.trace is not None:
         return routed.trace
     fields = routed.capsules, routed.activations, routed.couplings, routed.logits
@@ -190,8 +193,8 @@ def _strengths(
 
     def evaluate(image: Array, _: Array) -> Array:
         of_class = classes[image]
-        primary = forward(images[image])["primary"]
-        trace = _trace(params, primary, routing)
+        out = forward(images[image])
+        primary, trace = out["primary"], _trace(params, out, routing)
         couplings = jnp.take_along_axis(trace.couplings, of_class[:, None, None, None], axis=-1)[..., 0]
         if kind == "coupled_votes":
             weights = params["class_capsules"]["W"][:, of_class]  # [inputs, chunk, primary_dim, dim]

@@ -58,8 +58,9 @@ def routing_diagnostics(
 
     def body(longest: Array, index: Array) -> tuple[Array, dict[str, Array]]:
         batch, counts = batch_of(examples, index, BATCH)
-        primary = models.apply(model, params, stats, to_float(batch.images))["primary"]
-        trace = route_again(params, primary, choice, trace=True).trace
+        out = models.apply(model, params, stats, to_float(batch.images))
+        primary, activations = out["primary"], out["primary_activations"]
+        trace = route_again(params, primary, choice, activations=activations, trace=True).trace
         assert trace is not None, "a router that traces returns its trace"
         quantities = _compare(trace, to_targets(batch.labels, classes))
         lengths = jnp.where(counts[:, None], length(primary), 0)

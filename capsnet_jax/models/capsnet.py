@@ -1,6 +1,7 @@
 """CapsNet: Sabour, Frosst and Hinton 2017, "Dynamic Routing Between Capsules" (arXiv:1710.09829), figures 1 and 2."""
 
 import math
+from functools import partial
 from typing import Any
 
 import jax
@@ -72,20 +73,25 @@ class CapsNet(nn.Module):
             targets: 1 for each class whose capsule the decoder sees, else 0; without them it sees the longest's.
 
         Returns:
-            "conv1" activations, "primary" capsules [batch, inputs, primary_dim], "capsules" [batch, classes,
-            class_dim], their "lengths" [batch, classes], "couplings" and "routing_logits" [batch, inputs, classes],
-            and the "reconstruction" [batch, height, width, channels] in (0, 1) where there is a decoder.
+            "conv1" activations, "primary" capsules [batch, inputs, primary_dim], their "primary_activations" [batch,
+            inputs], "capsules" [batch, classes, class_dim], their activations as "lengths" [batch, classes],
+            "couplings" and "routing_logits" [batch, inputs, classes], and the "reconstruction" [batch, height, width,
+            channels] in (0, 1) where there is a decoder.
         """
         batch = images.shape[0]
         out = {"conv1": nn.relu(Conv(self.channels, self.kernel, precision=self.precision, name="conv1")(images))}
         filters = self.capsule_types * self.primary_dim
         primary = Conv(filters, self.kernel, strides=2, precision=self.precision, name="primary")(out["conv1"])
-        out["primary"] = SQUASHES[self.squash](primary.reshape(batch, -1, self.primary_dim))
+        squash = SQUASHES[self.squash]
+        if squash.parameters is not None:
+            squash = squash.bind(self.param("primary_squash", squash.parameters, self.primary_dim))
+        out["primary"] = squash(primary.reshape(batch, -1, self.primary_dim))
+        out["primary_activations"] = squash.activation(out["primary"])
 
         class_capsules = ClassCapsules(
             self.classes, self.class_dim, self.weight_scale, self.routing, self.precision, name="class_capsules"
         )
-        routed = class_capsules(out["primary"])
+        routed = class_capsules(out["primary"], out["primary_activations"])
         out |= {"capsules": routed.capsules, "lengths": routed.activations}
         out |= {"couplings": routed.couplings, "routing_logits": routed.logits}
 
@@ -111,20 +117,36 @@ class ClassCapsules(nn.Module):
     precision: str = "float32"
 
     @nn.compact
-    def __call__(self, primary: Float[Array, "batch inputs primary_dim"]) -> Routing:
+    def __call__(
+        self, primary: Float[Array, "batch inputs primary_dim"], activations: Float[Array, "batch inputs"]
+    ) -> Routing:
         """Route the primary capsules of a batch."""
         _, inputs, primary_dim = primary.shape
         shape = (inputs, self.classes, primary_dim, self.dim)
         # Scaled here and not by the initialiser's argument: the scale may be a traced number.
         weights = self.param("W", lambda key: self.weight_scale * jax.random.truncated_normal(key, -2, 2, shape))
-        parameters, start = None, ROUTERS[self.routing.name].parameters
-        if start is not None:
-            parameters = self.param("routing", start, inputs, self.classes, self.dim)
-        return route_batch(primary, weights, self.routing, parameters, precision=self.precision)
+        start = partial(
+            ROUTERS[self.routing.name].initial_parameters,
+            inputs=inputs,
+            outputs=self.classes,
+            dim=self.dim,
+            primary_dim=primary_dim,
+            settings=self.routing.settings,
+        )
+        learns = jax.eval_shape(start, jax.random.key(0))
+        parameters = self.param("routing", start) if learns else None
+        return route_batch(
+            primary, weights, self.routing, parameters, activations=activations, precision=self.precision
+        )
 
 
 def route_again(
-    params: dict[str, Any], primary: Float[Array, "batch inputs primary_dim"], routing: Choice, *, trace: bool = False
+    params: dict[str, Any],
+    primary: Float[Array, "batch inputs primary_dim"],
+    routing: Choice,
+    *,
+    activations: Float[Array, "batch inputs"] | None = None,
+    trace: bool = False,
 ) -> Routing:
     """Route a CapsNet's primary capsules by other settings than those that it was built with.
 
@@ -132,10 +154,11 @@ def route_again(
         params: the parameters of the whole network.
         primary: its primary capsules.
         routing: a key of ROUTERS with other settings.
+        activations: of the primary capsules; None: their lengths.
         trace: whether every iteration is returned.
     """
     layer = params["class_capsules"]
-    return route_batch(primary, layer["W"], routing, layer.get("routing"), trace=trace)
+    return route_batch(primary, layer["W"], routing, layer.get("routing"), activations=activations, trace=trace)
 
 
 def decode(

@@ -1,12 +1,15 @@
 """Routing by agreement."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from capsnet_jax.config import pytree_dataclass, static, traced
-from capsnet_jax.ops.squash import SQUASHES, length
-from capsnet_jax.routing.result import Couplings, Routing, Trace, weighted_parents
+from capsnet_jax.ops.squash import SQUASHES, Squash
+from capsnet_jax.routing.result import Couplings, Routing, Softmax, Trace, bound_squash, softmax_over_parents
 
 
 @pytree_dataclass
@@ -29,7 +32,21 @@ class Dynamic:
     softmax_over: str = static(
         "parents", choices=("parents", "inputs"), doc="what couplings sum to 1 over; inputs is a common mistake"
     )
+    leaky: bool = static(
+        False,
+        only_if=lambda routing: routing.softmax_over == "parents",
+        doc="a further parent, whose logit stays 0, takes part and is left out",
+    )
+    bias: bool = static(False, doc="a learned bias is added to each parent before the squash, in every iteration")
     squash: str = static("sabour", choices=SQUASHES, doc="how parents are squashed")
+
+
+def dynamic_parameters(
+    key: PRNGKeyArray, inputs: int, outputs: int, dim: int, *, settings: Dynamic
+) -> dict[str, Float[Array, "outputs dim"]]:
+    """Start the parents' bias at 0.1, as the released code does; {} without a bias."""
+    del key, inputs
+    return {"bias": jnp.full((outputs, dim), 0.1)} if settings.bias else {}
 
 
 def dynamic_routing(
@@ -39,7 +56,11 @@ def dynamic_routing(
     gradient: str = "full",
     temperature: float | Float[Array, ""] = 1.0,
     softmax_over: str = "parents",
+    leaky: bool = False,
+    bias: bool = False,
     squash: str = "sabour",
+    parameters: dict[str, Any] | None = None,
+    softmax: Softmax = softmax_over_parents,
     trace: bool = False,
 ) -> Routing:
     """Send each capsule's vote to the parents that its vote agrees with.
@@ -55,40 +76,75 @@ def dynamic_routing(
         temperature: divides the logits before the softmax; 1 in the paper.
         softmax_over: "parents", as in the paper: an input shares its vote among them. "inputs": a parent's couplings
           sum to 1 over its inputs, which several implementations do by mistake.
+        leaky: c_i = e^{b_i} / (1 + Σ e^{b_i}): an orphan, whose logit stays 0, takes votes that agree with no parent.
+        bias: whether `parameters["bias"]` [outputs, dim] is added to each parent before every squash. Without one
+          votes of opposite sign lead to capsules of opposite sign.
         squash: a key of SQUASHES.
+        parameters: the bias, and what the squash learns.
+        softmax: how logits become shares among the parents of an input.
         trace: whether to return every iteration.
 
     Returns:
         `Routing` with squashed parents, the couplings of the last iteration and the logits they came from.
 
-    Source: Sabour, Frosst and Hinton 2017 (arXiv:1710.09829), procedure 1.
+    Source: Sabour, Frosst and Hinton 2017 (arXiv:1710.09829), procedure 1; leak and bias from their released code.
     """
-    inputs, outputs, _ = votes.shape
-    axis, num_sharers = _sharing(inputs, outputs, softmax_over)
+
+    def couple(logits: Array) -> Array:
+        if softmax_over == "inputs":
+            return jax.nn.softmax(logits / temperature, axis=0)
+        return softmax(logits / temperature, orphan=leaky)
+
+    return route_by_agreement(
+        votes,
+        couple,
+        iterations=iterations,
+        gradient=gradient,
+        squash=bound_squash(squash, parameters),
+        bias=parameters["bias"] if bias and parameters else None,
+        trace=trace,
+    )
+
+
+def route_by_agreement(
+    votes: Float[Array, "inputs outputs dim"],
+    couple: Callable[[Array], Array],
+    *,
+    iterations: int,
+    gradient: str,
+    squash: Squash,
+    bias: Float[Array, "outputs dim"] | None = None,
+    trace: bool = False,
+) -> Routing:
+    """Iterate couplings, parents and the agreement of votes with them.
+
+    Args:
+        votes: û of one example.
+        couple: from routing logits to couplings, both float[inputs, outputs].
+        iterations: how often parents are made.
+        gradient: "full", or "stop": through the last iteration's weighted sum only.
+        squash: with what it has learned.
+        bias: added to parents before the squash; None: nothing.
+        trace: whether to return every iteration.
+    """
     votes_without_gradient = jax.lax.stop_gradient(votes) if gradient == "stop" else votes
-    logits = jnp.zeros((inputs, outputs), votes.dtype)
-    couplings = jnp.full((inputs, outputs), 1 / num_sharers, votes.dtype)
-    first_votes = votes if iterations == 1 else votes_without_gradient
-    capsules = SQUASHES[squash](jnp.sum(first_votes, axis=0) / num_sharers)
-    steps = [(capsules, length(capsules), couplings, logits)]
-    for iteration in range(1, iterations):
-        logits += jnp.einsum("iod,od->io", votes_without_gradient, capsules)  # b_io ← b_io + û_io · v_o
-        couplings = jax.nn.softmax(logits / temperature, axis=axis)  # c_i = softmax(b_i)
+    logits = jnp.zeros(votes.shape[:2], votes.dtype)
+    steps = []
+    for iteration in range(iterations):
         last = iteration == iterations - 1
-        capsules = weighted_parents(votes if last else votes_without_gradient, couplings, squash)
-        steps.append((capsules, length(capsules), couplings, logits))
+        couplings = couple(logits)  # c_i = softmax(b_i)
+        total = jnp.einsum("io,iod->od", couplings, votes if last else votes_without_gradient)  # s_o = Σ_i c_io û_io
+        capsules = squash(total if bias is None else total + bias)  # v_o = squash(s_o)
+        steps.append((capsules, squash.activation(capsules), couplings, logits))
+        if not last:
+            logits += jnp.einsum("iod,od->io", votes_without_gradient, capsules)  # b_io ← b_io + û_io · v_o
     stacked = Trace(*map(jnp.stack, zip(*steps, strict=True))) if trace else None
-    return Routing(capsules, length(capsules), couplings, logits, stacked)
+    return Routing(*steps[-1], stacked)
 
 
 def dynamic_fixed(inputs: int, outputs: int, settings: Dynamic) -> Couplings | None:
-    """Return the uniform couplings of a single iteration; None where the votes decide."""
-    if settings.iterations > 1:
+    """Return the uniform couplings of a single iteration; None where the votes decide, or a bias is added."""
+    if settings.iterations > 1 or settings.bias:
         return None
-    _, num_sharers = _sharing(inputs, outputs, settings.softmax_over)
+    num_sharers = inputs if settings.softmax_over == "inputs" else outputs + settings.leaky
     return Couplings(jnp.full((inputs, outputs), 1 / num_sharers), jnp.zeros((inputs, outputs)))
-
-
-def _sharing(inputs: int, outputs: int, softmax_over: str) -> tuple[int, int]:
-    """Return the axis over which couplings sum to 1, and its size."""
-    return (-1, outputs) if softmax_over == "parents" else (0, inputs)

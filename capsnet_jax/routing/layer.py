@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from capsnet_jax.config import Choice
-from capsnet_jax.ops.squash import SQUASHES, length
+from capsnet_jax.ops.squash import Squash, length
 from capsnet_jax.routing import ROUTERS
-from capsnet_jax.routing.result import Couplings, Routing
+from capsnet_jax.routing.result import Couplings, Routing, bound_squash
 
 # Bytes of votes that are in memory at a time on a CPU. With their gradient they fit a server's last cache. With more,
 # every pass waits for main memory. With less, starting the operations takes longer than the operations.
@@ -52,15 +52,16 @@ def route_batch(
     inputs, outputs = weights.shape[:2]
     fixed = router.fixed_couplings(inputs, outputs, choice.settings, parameters)
     if fixed is not None and not (trace and router.traces):
-        return _route_fixed(primary, weights, fixed, choice.settings.squash, precision)
-    if router.takes_activations and activations is None:
+        squash = bound_squash(choice.settings.squash, parameters)
+        return _route_fixed(primary, weights, fixed, squash, precision)
+    if router.takes("activations") and activations is None:
         activations = length(primary)
     options = {"parameters": parameters, "trace": trace and router.traces} | vars(choice.settings)
 
-    def route_example(votes: Array, activations: Array | None) -> Routing:
-        return router(votes, activations=activations, **options)
+    def route_example(votes: Array, poses: Array, activations: Array | None) -> Routing:
+        return router(votes, poses=poses, activations=activations, **options)
 
-    arrays = (primary, activations if router.takes_activations else None)
+    arrays = (primary, activations if router.takes("activations") else None)
     route_votes = partial(_route_votes, route_example=route_example, precision=precision)
     return jax.lax.platform_dependent(
         arrays,
@@ -70,21 +71,21 @@ def route_batch(
     )
 
 
-def _route_fixed(primary: Array, weights: Array, fixed: Couplings, squash: str, precision: str) -> Routing:
+def _route_fixed(primary: Array, weights: Array, fixed: Couplings, squash: Squash, precision: str) -> Routing:
     """Use one set of couplings for all images: parents squash(Σ_ik u_ik c_io W_iokd), a matrix product."""
     batch, (_, outputs, _, dim) = len(primary), weights.shape
     coupled = (fixed.couplings[:, :, None, None] * weights).transpose(0, 2, 1, 3)
     parents = primary.reshape(batch, -1).astype(precision) @ coupled.reshape(-1, outputs * dim).astype(precision)
-    capsules = SQUASHES[squash](parents.astype(primary.dtype).reshape(batch, outputs, dim))
+    capsules = squash(parents.astype(primary.dtype).reshape(batch, outputs, dim))
     couplings, logits = (jnp.broadcast_to(x, (batch, *x.shape)) for x in fixed)
-    return Routing(capsules, length(capsules), couplings, logits)
+    return Routing(capsules, squash.activation(capsules), couplings, logits)
 
 
 def _route_votes(
     arrays: tuple[Array, Array | None],
     weights: Array,
     *,
-    route_example: Callable[[Array, Array | None], Routing],
+    route_example: Callable[[Array, Array, Array | None], Routing],
     precision: str,
     images: int,
 ) -> Routing:
@@ -99,7 +100,7 @@ def _route_votes(
         primary, activations = chunk
         votes = jnp.einsum("ibk,ikx->ibx", primary.transpose(1, 0, 2).astype(precision), flat).transpose(1, 2, 0)
         votes = votes.astype(primary.dtype).reshape(-1, outputs, dim, count)
-        return jax.vmap(route_example)(votes.transpose(0, 3, 1, 2), activations)
+        return jax.vmap(route_example)(votes.transpose(0, 3, 1, 2), primary, activations)
 
     if images >= batch:
         return route_chunk(arrays)

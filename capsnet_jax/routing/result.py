@@ -1,11 +1,18 @@
 """What every router gives back, and the weighted sum that most of them end with."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from capsnet_jax.ops.squash import SQUASHES
+from capsnet_jax.ops.squash import SQUASHES, Squash
+
+# How routing logits float[inputs, outputs] become shares that an input's possible parents sum to 1 over: (logits, *,
+# orphan=False) → shares. In a fully connected layer these are the outputs (`softmax_over_parents`). In a convolutional
+# layer an input has parents at several positions, and all of them share.
+Softmax = Callable[..., Array]
 
 
 class Couplings(NamedTuple):
@@ -43,7 +50,24 @@ class Routing(NamedTuple):
 
 
 def weighted_parents(
-    votes: Float[Array, "inputs outputs dim"], couplings: Float[Array, "inputs outputs"], squash: str = "sabour"
+    votes: Float[Array, "inputs outputs dim"],
+    couplings: Float[Array, "inputs outputs"],
+    squash: str | Squash = "sabour",
 ) -> Float[Array, "outputs dim"]:
     """Return the parents v_o = squash(Σ_i c_io û_io) (Sabour 2017, equations 1 and 2)."""
-    return SQUASHES[squash](jnp.einsum("io,iod->od", couplings, votes))
+    squash = SQUASHES[squash] if isinstance(squash, str) else squash
+    return squash(jnp.einsum("io,iod->od", couplings, votes))
+
+
+def bound_squash(name: str, parameters: dict[str, Any] | None) -> Squash:
+    """Return a squash with what the layer has learned for it: `parameters["squash"]`."""
+    return SQUASHES[name].bind((parameters or {}).get("squash"))
+
+
+def softmax_over_parents(
+    logits: Float[Array, "inputs outputs"], *, orphan: bool = False
+) -> Float[Array, "inputs outputs"]:
+    """Share each input among all parents; an `orphan` of logit 0 takes part, and its share is left out."""
+    if not orphan:
+        return jax.nn.softmax(logits, axis=-1)
+    return jax.nn.softmax(jnp.pad(logits, ((0, 0), (0, 1))), axis=-1)[:, :-1]

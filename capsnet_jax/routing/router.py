@@ -5,11 +5,19 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from jaxtyping import Array, Float
+import jax
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from capsnet_jax.config import NoSettings
-from capsnet_jax.ops.squash import length
-from capsnet_jax.routing.result import Couplings, Routing, weighted_parents
+from capsnet_jax.ops.squash import SQUASHES
+from capsnet_jax.routing.result import (
+    Couplings,
+    Routing,
+    Softmax,
+    bound_squash,
+    softmax_over_parents,
+    weighted_parents,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,10 +26,12 @@ class Router:
 
     Attributes:
         route: `route(votes[inputs, outputs, dim], *, **settings) → Routing` of one example. If its signature names
-          them, it also gets `activations` [inputs] of the input capsules, its `parameters`, and `trace`: whether to
-          return every iteration.
+          them, it also gets `poses` [inputs, primary_dim] and `activations` [inputs] of the input capsules, its
+          `parameters`, `softmax`: how an input is shared among its parents, and `trace`: whether to return every
+          iteration.
         settings: an instance of its own settings dataclass.
-        parameters: `parameters(key, inputs, outputs, dim) → dict`, where it learns something.
+        parameters: `parameters(key, inputs, outputs, dim) → dict`, where it learns something. If its signature names
+          them, it also gets `primary_dim` and `settings`.
         fixed: `fixed(inputs, outputs)` → `Couplings` that no vote changes, or None where votes decide after all. If its
           signature names them, it also gets `settings` and `parameters`. The layer then makes no votes. Its settings
           need a `squash`.
@@ -36,21 +46,25 @@ class Router:
         self,
         votes: Float[Array, "inputs outputs dim"],
         *,
+        poses: Float[Array, "inputs primary_dim"] | None = None,
         activations: Float[Array, "inputs"] | None = None,
         parameters: dict[str, Any] | None = None,
+        softmax: Softmax = softmax_over_parents,
         trace: bool = False,
         **settings: Any,
     ) -> Routing:
         """Route one example's votes, with `settings` in place of the defaults."""
         chosen = dataclasses.replace(self.settings, **settings)
-        offered = {"activations": activations, "parameters": parameters, "trace": trace}
+        offered = {"poses": poses, "activations": activations, "parameters": parameters, "trace": trace}
+        offered["softmax"] = softmax
         inputs, outputs, _ = votes.shape
         fixed = self.fixed_couplings(inputs, outputs, chosen, parameters)
         if self.route is None or (fixed is not None and not trace):
             if fixed is None:
                 raise ValueError("a router without `route` needs couplings from `fixed`")
-            capsules = weighted_parents(votes, fixed.couplings, chosen.squash)
-            return Routing(capsules, length(capsules), *fixed)
+            squash = bound_squash(chosen.squash, parameters)
+            capsules = weighted_parents(votes, fixed.couplings, squash)
+            return Routing(capsules, squash.activation(capsules), *fixed)
         routing = self.route(votes, **vars(chosen), **_named(self.route, offered))
         if not isinstance(routing, Routing):
             raise TypeError(f"the router returned {type(routing).__name__}; return a Routing")
@@ -64,15 +78,25 @@ class Router:
             return None
         return self.fixed(inputs, outputs, **_named(self.fixed, {"settings": settings, "parameters": parameters}))
 
-    @property
-    def takes_activations(self) -> bool:
-        """Whether the input capsules' activations are looked at."""
-        return self.route is not None and "activations" in inspect.signature(self.route).parameters
+    def initial_parameters(
+        self, key: PRNGKeyArray, inputs: int, outputs: int, dim: int, *, primary_dim: int, settings: Any
+    ) -> dict[str, Any]:
+        """Draw what a layer's router and its squash learn; {} of those that learn nothing."""
+        own: dict[str, Any] = {}
+        if self.parameters is not None:
+            offered = {"primary_dim": primary_dim, "settings": settings}
+            own = self.parameters(key, inputs, outputs, dim, **_named(self.parameters, offered))
+        start = SQUASHES[settings.squash].parameters if hasattr(settings, "squash") else None
+        return own | ({"squash": start(jax.random.fold_in(key, 1), dim)} if start else {})
+
+    def takes(self, name: str) -> bool:
+        """Whether the algorithm looks at something that the layer offers."""
+        return self.route is not None and name in inspect.signature(self.route).parameters
 
     @property
     def traces(self) -> bool:
         """Whether every iteration can be returned."""
-        return self.route is not None and "trace" in inspect.signature(self.route).parameters
+        return self.takes("trace")
 
 
 def _named(function: Callable[..., Any], offered: dict[str, Any]) -> dict[str, Any]:

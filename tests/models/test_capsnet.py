@@ -111,17 +111,28 @@ def test_without_reconstruction_there_is_no_decoder():
 def test_every_router_has_the_parameters_it_asks_for(name):
     model = build({"routing.name": name, "loss.reconstruction": False})
     params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), IMAGE))[0]
-    own, learns = params["class_capsules"], ROUTERS[name].parameters is not None
-    assert learns == (name in {"learned", "random"})
-    assert set(own) == ({"W", "routing"} if learns else {"W"})
-    if learns:
-        assert {key: leaf.shape for key, leaf in own["routing"].items()} == {"prior": own["W"].shape[:2]}
+    own = params["class_capsules"]
+    inputs, outputs = own["W"].shape[:2]
+    expected = {"learned": {"prior": (inputs, outputs)}, "random": {"prior": (inputs, outputs)}}
+    learned = {key: leaf.shape for key, leaf in own.get("routing", {}).items()}
+    assert learned == expected.get(name, {})
+    assert set(own) == ({"W", "routing"} if learned else {"W"})
+
+
+def test_a_bias_and_squashes_that_learn_are_parameters_of_their_layer():
+    model = build({"bias": True, "routing.squash": "decoupled", "model.squash": "layer_norm"})
+    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), IMAGE))[0]
+    own = jax.tree.map(jnp.shape, params["class_capsules"]["routing"], is_leaf=lambda leaf: hasattr(leaf, "shape"))
+    dim = params["class_capsules"]["W"].shape[-1]
+    primary_dim = params["class_capsules"]["W"].shape[2]
+    assert own == {"bias": (3, dim), "squash": {"weights": (dim,), "bias": (1,)}}
+    assert params["primary_squash"]["weights"].shape == (primary_dim,)
 
 
 def test_weight_scale_scales_w_exactly():
     def weights(scale):
         layer = ClassCapsules(3, 5, scale, overrides.build({"routing.name": "uniform"}).routing)
-        return layer.init(jax.random.key(0), jnp.zeros((1, 50, 4)))["params"]["W"]
+        return layer.init(jax.random.key(0), jnp.zeros((1, 50, 4)), jnp.zeros((1, 50)))["params"]["W"]
 
     unit, double, none = np.asarray(jax.jit(jax.vmap(weights))(jnp.array([0.1, 0.2, 0.0])))  # traced, as in a sweep
     np.testing.assert_array_equal(double, 2 * unit)

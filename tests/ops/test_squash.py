@@ -3,7 +3,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from capsnet_jax.ops.squash import SQUASHES, exponential_squash, length, squash
+from capsnet_jax.ops.squash import (
+    SQUASHES,
+    decoupled_squash,
+    exponential_squash,
+    half_squash,
+    layer_norm,
+    length,
+    presence,
+    squash,
+)
 
 
 def loop_squash(s) -> np.ndarray:
@@ -97,19 +106,25 @@ def test_length_is_euclidean():
     np.testing.assert_allclose(unit, np.asarray(v) / np.array(expected)[:, None], rtol=1e-5)
 
 
+def bind(name, dim=4):
+    start = SQUASHES[name].parameters
+    return SQUASHES[name].bind(start and start(jax.random.key(0), dim))
+
+
 @pytest.mark.parametrize("name", SQUASHES)
 def test_every_squash_is_finite_at_zero_and_takes_an_axis(name):
     """What a squash must keep to be listed."""
-    each = SQUASHES[name]
+    each = bind(name)
     zero = jnp.zeros((2, 4))
     assert jnp.isfinite(jax.jit(each)(zero)).all()
     assert jnp.isfinite(jax.jit(jax.jacobian(each))(zero)).all()
+    assert jnp.isfinite(jax.jit(jax.grad(lambda s: jnp.sum(each.activation(each(s)))))(zero)).all()
     s = vectors(3, 4, 5)
     np.testing.assert_allclose(each(s, axis=1), jnp.moveaxis(each(jnp.moveaxis(s, 1, -1)), -1, 1), rtol=1e-6)
 
 
 def test_the_papers_squash_is_listed():
-    assert SQUASHES["sabour"] is squash
+    assert SQUASHES["sabour"].function is squash
 
 
 def loop_exponential(s) -> np.ndarray:
@@ -141,3 +156,52 @@ def test_the_exponential_squash_at_its_limits():
     np.testing.assert_allclose(exponential_squash(short), short, rtol=1e-5)
     np.testing.assert_allclose(length(exponential_squash(long)), 1, rtol=1e-6)
     np.testing.assert_allclose(length(exponential_squash(jnp.array([3.0, 4.0]))), 1 - np.exp(-5.0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-2, 1.0, 30.0, 1e6, 1e15])
+def test_half_is_its_equation(scale):
+    s = np.float64(vectors(3, 5, 4, scale=scale))
+    norms = np.linalg.norm(s, axis=-1, keepdims=True)
+    np.testing.assert_allclose(half_squash(vectors(3, 5, 4, scale=scale)), norms * s / (0.5 + norms**2), rtol=1e-6)
+
+
+def test_half_at_its_limits():
+    assert not half_squash(jnp.zeros(4)).any()
+    assert not jax.jacobian(half_squash)(jnp.zeros(4)).any()
+    # Half of the greatest length at |s| = √0.5, where Sabour's is a third.
+    s = jnp.array([0.5, 0.5])
+    np.testing.assert_allclose([length(half_squash(s)), length(squash(s))], [1 / 2, 1 / 3], rtol=1e-6)
+    assert float(length(half_squash(jnp.array([3e3, 4e3])))) == pytest.approx(1, abs=1e-6)
+
+
+PARAMETERS = {"weights": jnp.array([1.0, -2.0]), "bias": jnp.array([0.5])}
+
+
+def test_decoupled_by_hand():
+    v = decoupled_squash(jnp.array([[3.0, 4.0], [6.0, -8.0]]), parameters=PARAMETERS)
+    # w · s + b = 3 − 8 + 0.5 and 6 + 16 + 0.5; the direction is that of s, whatever its length.
+    expected = [np.array([0.6, 0.8]) / (1 + np.exp(4.5)), np.array([0.6, -0.8]) / (1 + np.exp(-22.5))]
+    np.testing.assert_allclose(v, expected, rtol=1e-6)
+    zero = jnp.zeros(2)
+    assert not decoupled_squash(zero, parameters=PARAMETERS).any()
+    far = jax.jacobian(lambda s: decoupled_squash(s, parameters=PARAMETERS))(jnp.array([3e9, 4e9]))
+    assert jnp.isfinite(far).all()
+
+
+def test_layer_norm_by_hand():
+    # Mean 2, deviation 1; and a vector of equal components is 0.
+    v = layer_norm(jnp.array([[1.0, 3.0], [5.0, 5.0]]))
+    np.testing.assert_allclose(v, [[-1, 1], [0, 0]], atol=1e-6)
+    s = vectors(6, 16, scale=30.0)
+    np.testing.assert_allclose(length(layer_norm(s)), 4, rtol=1e-4)  # √16
+    np.testing.assert_allclose(layer_norm(1e3 * s + 7), layer_norm(s), atol=1e-4)
+    np.testing.assert_allclose(presence(v, parameters=PARAMETERS), 1 / (1 + np.exp([2.5, -0.5])), rtol=1e-6)
+
+
+def test_a_bound_squash_says_how_present_its_capsules_are():
+    s = vectors(3, 2)
+    bound = SQUASHES["layer_norm"].bind(PARAMETERS)
+    np.testing.assert_allclose(bound.activation(bound(s)), presence(layer_norm(s), parameters=PARAMETERS))
+    bound = SQUASHES["decoupled"].bind(PARAMETERS)
+    expected = 1 / (1 + np.exp(-(np.asarray(s) @ [1, -2] + 0.5)))
+    np.testing.assert_allclose(bound.activation(bound(s)), expected, rtol=1e-5)

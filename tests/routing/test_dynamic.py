@@ -1,4 +1,4 @@
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from capsnet_jax.routing import ROUTERS
-from capsnet_jax.routing.dynamic import dynamic_routing
-from tests.routing.loops import couple, loop_routing, parts
+from capsnet_jax.routing.dynamic import Dynamic, dynamic_routing
+from tests.routing.loops import couple, loop_routing, parts, softmax
 
 SHAPE = (6, 4, 3)  # inputs, outputs, dim
 
@@ -198,3 +198,45 @@ def test_the_trace_is_what_the_loops_say_of_every_iteration():
 def test_a_batch_is_not_one_examples_votes():
     with pytest.raises(TypeError, match="Type-check error"):
         dynamic_routing(make_votes(2, *SHAPE))
+
+
+@pytest.mark.parametrize("iterations", [1, 3])
+def test_leaky_couplings_leave_a_share_to_the_orphan(iterations):
+    votes = np.random.default_rng(5).standard_normal((5, 3, 2))
+    routing = dynamic_routing(jnp.float32(votes), iterations=iterations, leaky=True)
+    logits = np.zeros((5, 3))
+    for iteration in range(iterations):
+        couplings = np.array([[np.exp(b) / (1 + sum(np.exp(row))) for b in row] for row in logits])
+        capsules = couple(votes, couplings)
+        if iteration < iterations - 1:
+            logits += np.array([[votes[i, o] @ capsules[o] for o in range(3)] for i in range(5)])
+    np.testing.assert_allclose(routing.couplings, couplings, rtol=1e-5)
+    np.testing.assert_allclose(routing.capsules, capsules, rtol=1e-5, atol=1e-6)
+    assert (np.sum(routing.couplings, axis=1) < 1).all()
+
+
+def test_one_leaky_iteration_makes_no_votes():
+    fixed = ROUTERS["dynamic"].fixed_couplings(4, 3, Dynamic(iterations=1, leaky=True), None)
+    np.testing.assert_allclose(fixed.couplings, np.full((4, 3), 1 / 4))
+    assert ROUTERS["dynamic"].fixed_couplings(4, 3, Dynamic(iterations=1, bias=True), None) is None
+
+
+def test_a_bias_takes_part_in_every_iteration_and_breaks_the_symmetry_of_signs():
+    votes, bias = np.random.default_rng(6).standard_normal((5, 3, 2)), np.full((3, 2), 0.1)
+    logits = np.zeros((5, 3))
+    for iteration in range(3):
+        couplings = np.array([softmax(row) for row in logits])
+        s = np.array([sum(couplings[i, o] * votes[i, o] for i in range(5)) + bias[o] for o in range(3)])
+        norms = np.linalg.norm(s, axis=-1, keepdims=True)
+        capsules = norms**2 / (1 + norms**2) * s / norms
+        if iteration < 2:
+            logits += np.array([[votes[i, o] @ capsules[o] for o in range(3)] for i in range(5)])
+    route = partial(dynamic_routing, bias=True, parameters={"bias": jnp.float32(bias)})
+    np.testing.assert_allclose(route(jnp.float32(votes)).capsules, capsules, rtol=1e-5)
+    votes = jnp.float32(votes)
+    np.testing.assert_allclose(dynamic_routing(-votes).capsules, -dynamic_routing(votes).capsules, rtol=1e-6)
+    assert float(jnp.abs(route(-votes).capsules + route(votes).capsules).max()) > 0.01
+    start = ROUTERS["dynamic"].initial_parameters(
+        jax.random.key(0), 5, 3, 2, primary_dim=4, settings=Dynamic(bias=True)
+    )
+    np.testing.assert_array_equal(start["bias"], np.float32(bias))
