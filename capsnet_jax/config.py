@@ -181,6 +181,9 @@ class Eval:
     max_routing_iterations: int = static(
         0, low=0, high=20, doc="also route with 1 to so many iterations, to see what each one does; 0: none"
     )
+    test_each_epoch: bool = static(
+        False, doc="also test after each epoch, to show what choosing an epoch on the test set would claim"
+    )
     dead: bool = static(False, doc="also count dead and nearly dead channels, and capsules that are dead or starve")
 
 

@@ -24,6 +24,11 @@ from capsnet_jax.sweeps.varying import varying_paths
 # Shown where settings differ in it: {name in `Record.result`: (heading, a unit's worth)}.
 COSTS = {"parameters": ("parameters", 1), "flops": ("MFLOP/image", 1e6)}
 ERRORS = {"test_error": "test error %", "test_top5_error": "top-5 error %", "validation_error": "validation error %"}
+SELECTIONS = {
+    "test_error": "last epoch",
+    "test_error_by_validation": "best by validation",
+    "test_error_picked_on_test": "picked on test (overfit)",
+}
 MANY = 10  # settings; data with more has a table of the best
 BEST = 5
 
@@ -36,7 +41,8 @@ def as_text(records: Sequence[Record], swept: Sequence[str], baseline: Mapping[s
 
 def all_tables(records: Sequence[Record], swept: Sequence[str], baseline: Mapping[str, Any]) -> list[Table]:
     """Return every table that has something to tell."""
-    tables = [summary(records, swept), paired(records, swept, baseline), *best(records, swept)]
+    tables = [summary(records, swept), selection(records, swept)]
+    tables += [paired(records, swept, baseline), *best(records, swept)]
     return [table for table in tables if table.rows or table.notes]
 
 
@@ -71,6 +77,28 @@ def summary(records: Sequence[Record], swept: Sequence[str]) -> Table:
         notes.append(f"settings that this version does not know, as other versions have them: {paths}")
     table = _results(settings, shown_paths(records, swept))
     return table._replace(notes=[*notes, *table.notes])
+
+
+def selection(records: Sequence[Record], swept: Sequence[str]) -> Table:
+    """Make a row for each setting whose epochs were all tested, with the error that each rule of choosing reports.
+
+    The rules: the last epoch, the epoch of least validation error, and what choosing on the test set would have
+    claimed, by epoch and by epoch and seed.
+    """
+    tested = [record for record in records if "test_error_picked_on_test" in record.result]
+    if not tested:
+        return Table("", [], [], [])
+    paths, rows = shown_paths(tested, swept), []
+    for setting in group(tested, swept):
+        estimates = [mean_interval(setting.results(name)) for name in SELECTIONS]
+        picked = np.array(setting.results("test_error_picked_on_test"))
+        least = "" if np.isnan(picked).all() else f"{np.nanmin(picked):.2f}"
+        rows.append([*setting.cells(paths), *(describe(each, limits=PERCENT) for each in estimates), least])
+    header = [*headings(paths), *SELECTIONS.values(), "epoch and seed picked on test (overfit)"]
+    notes = [
+        "Test error in percent, by the rule that chooses. The last two choose on the test set: they are no results."
+    ]
+    return Table("what choosing an epoch is worth", header, rows, notes)
 
 
 def best(records: Sequence[Record], swept: Sequence[str]) -> list[Table]:

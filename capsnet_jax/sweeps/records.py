@@ -217,7 +217,8 @@ def environment() -> dict[str, Any]:
 
 def to_columns(rows: Sequence[dict[str, float]]) -> dict[str, np.ndarray]:
     """Turn a row of metrics an epoch into an array a metric."""
-    return {name: np.array([row[name] for row in rows], float) for name in (rows[0] if rows else {})}
+    names = dict.fromkeys(name for row in rows for name in row)  # what is observed may change when a run goes on
+    return {name: np.array([row.get(name, np.nan) for row in rows], float) for name in names}
 
 
 def _to_line(record: Record) -> dict[str, Any]:

@@ -74,7 +74,16 @@ def train_together(
     folders = [records.run_folder(plan.workdir, run.name) for run in group]
     events = GroupEvents(folders, configs, seeds, dataset, history, parallel=plan.parallel)
     saved = time.monotonic()
-    for at in fit(configs, seeds, dataset, parallel=plan.parallel, start=start, observe_fn=plan.observe_fn):
+    progressing = fit(
+        configs,
+        seeds,
+        dataset,
+        parallel=plan.parallel,
+        start=start,
+        observe_fn=plan.observe_fn,
+        test_each_epoch=plan.observed.test_each_epoch,
+    )
+    for at in progressing:
         events.update(at)
         new_epoch, history = len(at.history) > len(history), at.history
         where = f"{name} · {_where(at, configs[0].train.epochs)}"
@@ -108,7 +117,7 @@ def _finish(
         rows = select_run(at.history, i)
         speeds = [row["images_per_second"] for row in rows] or [math.nan]
         last = {name: value for name, value in (rows[-1] if rows else {}).items() if "_at_" not in name}
-        result = last | {name: values[i] for name, values in tested.items()}
+        result = last | {name: values[i] for name, values in tested.items()} | by_selection(rows)
         if diverged[i] < 0:
             checkpoint.save_params(records.params_path(plan.workdir, run.name), params, stats)
         else:
@@ -138,6 +147,21 @@ def _finish(
         checkpoint.save(checkpoints, at.step, at.states, at.history, code=code_of(configs[0]))
     records.append(finished, plan.workdir)
     events.finish(at, [record.result for record in finished])
+
+
+def by_selection(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the test errors of the epoch of least validation error and of the epoch of least test error.
+
+    The second is what choosing on the test set would claim. Of equal epochs the first counts.
+    """
+    tested = rows and all("test_error_at_epoch" in row for row in rows)
+    if not tested or math.isnan(rows[-1]["validation_error"]):
+        return {}
+    chosen = min(rows, key=lambda row: row["validation_error"])
+    return {
+        "test_error_by_validation": chosen["test_error_at_epoch"],
+        "test_error_picked_on_test": min(row["test_error_at_epoch"] for row in rows),
+    }
 
 
 def checkpoint_folder(program: Path, names: Sequence[str]) -> Path:

@@ -56,6 +56,7 @@ def fit(
     chunk_seconds: float = 2.0,
     start: tuple[int, TrainState, list[dict[str, Any]]] | None = None,
     observe_fn: ObserveFn | None = None,
+    test_each_epoch: bool = False,
 ) -> Iterator[FitProgress]:
     """Train runs of one structure side by side, epoch after epoch.
 
@@ -65,11 +66,13 @@ def fit(
     Args:
         configs: one config a run, all of the same structure.
         seeds: one seed a run.
-        data: train and validation are used, test is not looked at.
+        data: train and validation are used; test is not looked at, unless `test_each_epoch`.
         parallel: "vmap" or "map".
         chunk_seconds: about how long a chunk of steps takes (see `next_chunk`).
         start: (step, states, history) to go on from; None starts anew.
         observe_fn: what to observe after each epoch beside the metrics; see `make_evaluator`.
+        test_each_epoch: whether the history also has each epoch's error on the test set, "test_error_at_epoch"; nothing
+          here goes by it.
 
     Yields:
         `FitProgress` after every chunk; the last has step = total.
@@ -91,6 +94,8 @@ def fit(
     order = permute(seed_array, step // steps)  # of the epoch to go on with; compiled here, before the clock starts
     evaluate: Any = None  # compiled at the end of the first epoch, so that a stop before it need not wait for it
     observed = observed_subset(validation)
+    test: Any = jax.device_put(data.test) if test_each_epoch else None
+    evaluate_test = make_evaluator(data.classes, parallel)
 
     chunk, done, busy = 1, 0, 0.0  # the next chunk's steps; this epoch's steps and seconds in this process
     training_seconds = evaluation_seconds = 0.0
@@ -116,6 +121,9 @@ def fit(
             clock = time.perf_counter()
             evaluated, _ = evaluate(*examined)
             metrics |= {f"validation_{name}": values for name, values in evaluated.items()}
+            if test_each_epoch:
+                tested, _ = evaluate_test(stacked, *states.eval_params, test, test)
+                metrics["test_error_at_epoch"] = tested["error"]
             row = {n: to_floats(jnp.where(states.diverged < 0, values, jnp.nan)) for n, values in metrics.items()}
             evaluation_seconds += time.perf_counter() - clock
             history = [*history, {"epoch": step // steps, "images_per_second": speed} | row]

@@ -9,6 +9,7 @@ from scipy import stats
 
 from capsnet_jax.report import tables
 from capsnet_jax.statistics import mean_interval
+from capsnet_jax.sweeps.train import by_selection
 from tests.report.finished import ITERATIONS, column, run, runs
 
 
@@ -154,3 +155,26 @@ def test_a_record_that_lacks_a_setting_has_a_row_of_its_own(lacking, tmp_path):
     assert len(tables.as_text(finished, [], {"routing.iterations": 1}).splitlines()) > 4
     tables.write_csv(tmp_path / "a.csv", finished, [])
     assert len(list(csv.DictReader((tmp_path / "a.csv").open()))) == 4
+
+
+def test_each_rule_of_choosing_an_epoch_has_a_column():
+    finished = runs((1.0, 2.0, 3.0))
+    assert not tables.selection(finished, []).rows
+    for one, chosen, picked in zip(finished, (1.5, 2.5, 3.5), (0.9, 1.8, 0.6), strict=True):
+        one.result.update(test_error_by_validation=chosen, test_error_picked_on_test=picked)
+    table = tables.selection([*finished, run(3, 9.0)], [])  # of the last not every epoch was tested
+    assert column(table, "last epoch")[0].startswith("2.00 ")
+    assert column(table, "best by validation")[0].startswith("2.50 ")
+    assert column(table, "picked on test (overfit)")[0].startswith("1.10 ")
+    assert column(table, "epoch and seed picked on test (overfit)") == ["0.60"]
+    assert "they are no results" in table.notes[0]
+
+
+def test_epochs_are_chosen_by_the_rules():
+    errors = {"validation_error": (3.0, 1.0, 1.0, 2.0), "test_error_at_epoch": (0.5, 2.0, 1.5, 0.4)}
+    rows = [dict(zip(errors, values, strict=True)) for values in zip(*errors.values(), strict=True)]
+    expected = {"test_error_by_validation": 2.0, "test_error_picked_on_test": 0.4}  # of equal epochs the first
+    assert by_selection(rows) == expected
+    assert by_selection([]) == {}
+    assert by_selection([{"validation_error": 1.0}]) == {}
+    assert by_selection([rows[0] | {"validation_error": math.nan}]) == {}  # no image is held out

@@ -13,6 +13,7 @@ from capsnet_jax.overrides import build, override
 from capsnet_jax.training import evaluation, parallel
 from capsnet_jax.training import fit as training
 from capsnet_jax.training import step as steps_of
+from capsnet_jax.training.evaluation import read_test_set
 from capsnet_jax.training.fit import FitProgress, epoch_permutation
 from capsnet_jax.training.step import init_state, train_step, train_steps
 from tests.test_losses import loop_margin
@@ -395,3 +396,14 @@ def test_no_examples_have_no_mean():
     nothing = Examples(*(leaf[:0] for leaf in TRAIN))
     metrics = evaluation.evaluate(TINY, solo(TINY, 0).params, nothing, classes=CLASSES)
     assert all(np.isnan(value) for value in metrics.values())
+
+
+def test_the_test_set_is_read_after_each_epoch_only_where_that_is_asked_for():
+    asked = fit([TINY], [0], parallel="map", test_each_epoch=True)[-1]
+    rows = asked.history
+    assert all("test_error_at_epoch" not in row for row in fitted("map")[-1].history)
+    tested, _ = read_test_set([TINY], *asked.states.eval_params, DATA, parallel="map")
+    assert rows[-1]["test_error_at_epoch"] == tested["test_error"]
+    # It changes nothing else; alone a run is another program, so but for rounding.
+    alone, beside = (run_of(states, 0).params for states in (asked.states, fitted("map")[-1].states))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), alone, beside)
