@@ -181,6 +181,7 @@ class Eval:
     max_routing_iterations: int = static(
         0, low=0, high=20, doc="also route with 1 to so many iterations, to see what each one does; 0: none"
     )
+    couplings: bool = static(False, doc="also measure the couplings' entropy, and how they vary between images")
     test_each_epoch: bool = static(
         False, doc="also test after each epoch, to show what choosing an epoch on the test set would claim"
     )

@@ -22,7 +22,8 @@ CONSTANT = 1e-6  # the range of activations that say nothing
 STARVED = 0.01  # of what a capsule would have if all had as much
 
 ROUTED = ("primary", "capsules", "couplings")  # what a net that routes has among its outputs
-NO_LAYERS = ("logits", "lengths", "reconstruction")  # scores of classes, and images: no channels that could die
+# Scores and images: no channels that could die.
+NO_LAYERS = ("logits", "lengths", "reconstruction", "primary_activations")
 
 
 class Activity(NamedTuple):

@@ -73,6 +73,16 @@ def routing_diagnostics(
     return means | {"dead_capsules": 100 * jnp.mean(longest <= DEAD)}
 
 
+def entropy_of(couplings: Float[Array, "*batch outputs"]) -> Float[Array, "*batch"]:
+    """Return the entropy of each input's couplings over its greatest value; they are scaled to sum to 1 first.
+
+    An input that is coupled to no parent has entropy 0.
+    """
+    total = jnp.sum(couplings, axis=-1, keepdims=True)
+    shares = couplings / jnp.where(total > 0, total, 1)
+    return jnp.sum(jax.scipy.special.entr(shares), axis=-1) / jnp.log(couplings.shape[-1])
+
+
 def iterates(routing: Choice | None) -> bool:
     """Whether a network's router iterates, and can return every iteration."""
     return routing is not None and ROUTERS[routing.name].traces and hasattr(routing.settings, "iterations")
@@ -87,8 +97,7 @@ def _compare(trace: Trace, targets: Float[Array, "batch classes"]) -> dict[str, 
     """Compute the quantities of `routing_diagnostics` for every image; the trace has a leading axis `batch`."""
     guesses = jnp.argmax(trace.activations, axis=-1)
     wrong = jax.vmap(jax.vmap(error, (0, None)))(trace.activations, targets)
-    shares = jnp.sum(jax.scipy.special.entr(trace.couplings), axis=-1) / jnp.log(trace.couplings.shape[-1])
-    entropy = jnp.mean(shares, axis=-1)
+    entropy = jnp.mean(entropy_of(trace.couplings), axis=-1)
     quantities: dict[str, Array] = {}
     for t in range(1, guesses.shape[1] + 1):
         quantities[f"error_at_{t}"] = 100 * wrong[:, t - 1]

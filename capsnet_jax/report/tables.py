@@ -22,7 +22,7 @@ from capsnet_jax.sweeps.records import Record, format_setting
 from capsnet_jax.sweeps.varying import varying_paths
 
 # Shown where settings differ in it: {name in `Record.result`: (heading, a unit's worth)}.
-COSTS = {"parameters": ("parameters", 1), "flops": ("MFLOP/image", 1e6)}
+COSTS = {"parameters": ("parameters", 1), "flops": ("MFLOP/image", 1e6), "memory_mb": ("memory MB", 1)}
 ERRORS = {"test_error": "test error %", "test_top5_error": "top-5 error %", "validation_error": "validation error %"}
 SELECTIONS = {
     "test_error": "last epoch",

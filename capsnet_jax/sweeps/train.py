@@ -124,6 +124,7 @@ def _finish(
             result |= dict.fromkeys(tested, math.nan)
         result |= {
             "images_per_second": float(np.median(speeds)),
+            "memory_mb": at.memory / 1e6,
             "parameters": models.count_parameters(params),
             "diverged_step": diverged[i],
         }

@@ -11,7 +11,7 @@ import jax
 from capsnet_jax.training.limits import check_program
 
 
-def aot_compile(function: Callable, *arguments: Any, donate: tuple[int, ...] = ()) -> tuple[Callable, float]:
+def aot_compile(function: Callable, *arguments: Any, donate: tuple[int, ...] = ()) -> tuple[jax.stages.Compiled, float]:
     """Compile a function for arguments of these shapes; return the program and the seconds that it took.
 
     Args:

@@ -19,6 +19,7 @@ from capsnet_jax.config import Config
 from capsnet_jax.data import Dataset, Examples
 from capsnet_jax.training.compile import aot_compile
 from capsnet_jax.training.evaluation import ObserveFn, make_evaluator, mean_metrics, observed_subset, to_floats
+from capsnet_jax.training.limits import working_memory
 from capsnet_jax.training.parallel import map_over_runs, stack
 from capsnet_jax.training.step import TrainState, init_state, run_key, steps_per_epoch, train_steps
 
@@ -35,6 +36,7 @@ class FitProgress(NamedTuple):
         compile_seconds: time that compiling the training program took.
         training_seconds: of all chunks in this process; neither compilation nor evaluation is in them.
         evaluation_seconds: of all evaluations in this process, compilation left out.
+        memory: bytes that the training program works in beside its arguments and results; nan where it is not told.
     """
 
     step: int
@@ -45,6 +47,7 @@ class FitProgress(NamedTuple):
     compile_seconds: float
     training_seconds: float = 0.0
     evaluation_seconds: float = 0.0
+    memory: float = math.nan
 
 
 def fit(
@@ -90,6 +93,7 @@ def fit(
     program, compile_seconds = compile_steps(
         stacked, seed_array, states, train, classes=data.classes, total=total, parallel=parallel
     )
+    memory = working_memory(program)
     permute = epoch_permutation(train, parallel=parallel)
     order = permute(seed_array, step // steps)  # of the epoch to go on with; compiled here, before the clock starts
     evaluate: Any = None  # compiled at the end of the first epoch, so that a stop before it need not wait for it
@@ -128,7 +132,9 @@ def fit(
             evaluation_seconds += time.perf_counter() - clock
             history = [*history, {"epoch": step // steps, "images_per_second": speed} | row]
             done, busy = 0, 0.0
-        yield FitProgress(step, total, states, history, speed, compile_seconds, training_seconds, evaluation_seconds)
+        yield FitProgress(
+            step, total, states, history, speed, compile_seconds, training_seconds, evaluation_seconds, memory
+        )
 
 
 def next_chunk(steps: int, seconds: float, chunk_seconds: float) -> int:
@@ -161,7 +167,7 @@ def compile_steps(
     classes: int,
     total: int,
     parallel: str,
-) -> tuple[Callable[..., TrainState], float]:
+) -> tuple[jax.stages.Compiled, float]:
     """Compile `train_steps` of stacked runs; return the program, to which states are donated, and the seconds taken."""
     axes = (0, 0, 0, None, 0, None, None)
     steps = map_over_runs(partial(train_steps, classes=classes, total=total), axes, parallel=parallel)

@@ -74,6 +74,12 @@ def check_program(program: jax.stages.Compiled) -> None:
         )
 
 
+def working_memory(program: jax.stages.Compiled) -> float:
+    """Return the bytes that a compiled program works in beside its arguments and results; nan if it does not tell."""
+    stats = program.memory_analysis()
+    return math.nan if stats is None else float(stats.temp_size_in_bytes)
+
+
 def told_as_out_of_memory(error: BaseException) -> OutOfMemoryError | None:
     """Return what a failed allocation was, in one line; None for any other error."""
     exhausted = isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
