@@ -15,7 +15,7 @@ from capsnet_jax.interpret.network import Network
 from capsnet_jax.interpret.receptive_fields import ReceptiveField, over_image
 from capsnet_jax.interpret.routing_diagnostics import iterates, with_iterations
 from capsnet_jax.interpret.targets import Classes, prepare
-from capsnet_jax.models.capsnet import CapsNet, decode, route_again
+from capsnet_jax.models.capsnet import CapsNet, decode, route_again, weights_of_inputs
 from capsnet_jax.ops.squash import length
 from capsnet_jax.routing import Trace
 
@@ -197,7 +197,9 @@ def _strengths(
         primary, trace = out["primary"], _trace(params, out, routing)
         couplings = jnp.take_along_axis(trace.couplings, of_class[:, None, None, None], axis=-1)[..., 0]
         if kind == "coupled_votes":
-            weights = params["class_capsules"]["W"][:, of_class]  # [inputs, chunk, primary_dim, dim]
+            weights = weights_of_inputs(params["class_capsules"]["W"], primary.shape[1])[
+                :, of_class
+            ]  # [inputs, chunk, primary_dim, dim]
             capsules = jnp.take_along_axis(trace.capsules, of_class[:, None, None, None], axis=2)[:, :, 0]
             return couplings * jnp.einsum("bik,ibkd,btd->bti", primary, weights, capsules)
         if kind == "difference":

@@ -6,6 +6,7 @@ import numpy as np
 from capsnet_jax.interpret.capsule_maps import primary_field, primary_grid, trace_routing
 from capsnet_jax.interpret.examples import of_each_class
 from capsnet_jax.interpret.network import Network, Observation
+from capsnet_jax.models.capsnet import weights_of_inputs
 from capsnet_jax.ops.squash import length
 
 IMAGES = 3  # the first image of as many classes, the first that have one
@@ -32,7 +33,9 @@ def observe_couplings(net: Network) -> Observation:
     images, labels, _, split = of_each_class(net.data, 1, classes=IMAGES)
     trace = trace_routing(net, images, ITERATIONS)
     field = primary_field(net)
-    votes = length(jnp.einsum("bik,iokd->biod", net.outputs(images)["primary"], net.params["class_capsules"]["W"]))
+    primary = net.outputs(images)["primary"]
+    weights = weights_of_inputs(net.params["class_capsules"]["W"], primary.shape[1])
+    votes = length(jnp.einsum("bik,iokd->biod", primary, weights))
     coupled = trace.couplings * votes[:, None]
     shares = jnp.sum(coupled.reshape(*coupled.shape[:2], *primary_grid(net), -1), axis=4)
     return {

@@ -56,7 +56,7 @@ def routing_diagnostics(
     model = models.build(config, classes)
     choice = with_iterations(config.routing, max_iterations)
 
-    def body(longest: Array, index: Array) -> tuple[Array, dict[str, Array]]:
+    def body(index: Array) -> tuple[Array, dict[str, Array]]:
         batch, counts = batch_of(examples, index, BATCH)
         out = models.apply(model, params, stats, to_float(batch.images))
         primary, activations = out["primary"], out["primary_activations"]
@@ -65,12 +65,11 @@ def routing_diagnostics(
         quantities = _compare(trace, to_targets(batch.labels, classes))
         lengths = jnp.where(counts[:, None], length(primary), 0)
         sums = {name: jnp.sum(jnp.where(counts, values, 0)) for name, values in quantities.items()}
-        return jnp.maximum(longest, jnp.max(lengths, axis=0)), sums
+        return jnp.max(lengths, axis=0), sums
 
-    inputs = params["class_capsules"]["W"].shape[0]
-    longest, sums = jax.lax.scan(body, jnp.zeros(inputs), jnp.arange(-(-count // BATCH)))
+    longest, sums = jax.lax.map(body, jnp.arange(-(-count // BATCH)))
     means = {name: jnp.sum(values) / count for name, values in sums.items()}
-    return means | {"dead_capsules": 100 * jnp.mean(longest <= DEAD)}
+    return means | {"dead_capsules": 100 * jnp.mean(jnp.max(longest, axis=0) <= DEAD)}
 
 
 def entropy_of(couplings: Float[Array, "*batch outputs"]) -> Float[Array, "*batch"]:

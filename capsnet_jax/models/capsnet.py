@@ -27,6 +27,7 @@ class CapsNetSettings:
     class_dim: int = static(16, low=1, doc="dimensions of a class capsule")
     decoder: tuple[int, ...] = static((512, 1024), low=1, doc="hidden widths of the decoder, as 512x1024")
     weight_scale: float = traced(0.1, low=0, doc="σ of the normal, cut at 2σ, that W starts from")
+    share_weights: bool = static(False, doc="whether W is the same at all positions, one for each capsule type")
     squash: str = static("sabour", choices=SQUASHES, doc="how primary capsules are squashed")
     precision: str = static("float32", choices=PRECISIONS, doc="of the factors in products; routing stays float32")
 
@@ -44,6 +45,7 @@ class CapsNet(nn.Module):
         decoder: hidden widths of the decoder.
         reconstruction: whether there is a decoder.
         weight_scale: σ of the normal, cut at 2σ, that the transformation matrices start from.
+        share_weights: whether W is the same at all positions.
         squash: a key of SQUASHES, of the primary capsules; the router squashes the class capsules.
         routing: a key of ROUTERS with its settings: how primary capsules choose their parents.
         precision: type of the factors in convolutions, votes and decoder; squashing and routing are float32.
@@ -58,6 +60,7 @@ class CapsNet(nn.Module):
     decoder: tuple[int, ...] = (512, 1024)
     reconstruction: bool = True
     weight_scale: float | Array = 0.1
+    share_weights: bool = False
     squash: str = "sabour"
     routing: Choice = Choice("dynamic", ROUTERS["dynamic"].settings)
     precision: str = "float32"
@@ -89,7 +92,13 @@ class CapsNet(nn.Module):
         out["primary_activations"] = squash.activation(out["primary"])
 
         class_capsules = ClassCapsules(
-            self.classes, self.class_dim, self.weight_scale, self.routing, self.precision, name="class_capsules"
+            self.classes,
+            self.class_dim,
+            self.weight_scale,
+            self.routing,
+            self.precision,
+            shared_by=primary.shape[1] * primary.shape[2] if self.share_weights else 1,
+            name="class_capsules",
         )
         routed = class_capsules(out["primary"], out["primary_activations"])
         out |= {"capsules": routed.capsules, "lengths": routed.activations}
@@ -106,8 +115,8 @@ class CapsNet(nn.Module):
 class ClassCapsules(nn.Module):
     """Votes û_io = W_io u_i of every input capsule for every class, and the routing that couples them.
 
-    W is float[inputs, classes, primary_dim, class_dim], without a bias, as in the paper. What a router learns is its
-    parameter `routing`.
+    W is float[inputs, classes, primary_dim, class_dim], without a bias, as in the paper. Where it is `shared_by` so many
+    positions, it has that many times fewer rows, one for each type. What a router learns is its parameter `routing`.
     """
 
     classes: int
@@ -115,6 +124,7 @@ class ClassCapsules(nn.Module):
     weight_scale: float | Array
     routing: Choice
     precision: str = "float32"
+    shared_by: int = 1
 
     @nn.compact
     def __call__(
@@ -122,9 +132,10 @@ class ClassCapsules(nn.Module):
     ) -> Routing:
         """Route the primary capsules of a batch."""
         _, inputs, primary_dim = primary.shape
-        shape = (inputs, self.classes, primary_dim, self.dim)
+        shape = (inputs // self.shared_by, self.classes, primary_dim, self.dim)
         # Scaled here and not by the initialiser's argument: the scale may be a traced number.
-        weights = self.param("W", lambda key: self.weight_scale * jax.random.truncated_normal(key, -2, 2, shape))
+        rows = self.param("W", lambda key: self.weight_scale * jax.random.truncated_normal(key, -2, 2, shape))
+        weights = weights_of_inputs(rows, inputs)
         start = partial(
             ROUTERS[self.routing.name].initial_parameters,
             inputs=inputs,
@@ -138,6 +149,13 @@ class ClassCapsules(nn.Module):
         return route_batch(
             primary, weights, self.routing, parameters, activations=activations, precision=self.precision
         )
+
+
+def weights_of_inputs(
+    rows: Float[Array, "rows classes primary_dim dim"], inputs: int
+) -> Float[Array, "inputs classes primary_dim dim"]:
+    """Return the transformation matrix of every input: `rows` itself, or repeated for every position that shares it."""
+    return jnp.tile(rows, (inputs // len(rows), 1, 1, 1))
 
 
 def route_again(
@@ -158,7 +176,8 @@ def route_again(
         trace: whether every iteration is returned.
     """
     layer = params["class_capsules"]
-    return route_batch(primary, layer["W"], routing, layer.get("routing"), activations=activations, trace=trace)
+    weights = weights_of_inputs(layer["W"], primary.shape[1])
+    return route_batch(primary, weights, routing, layer.get("routing"), activations=activations, trace=trace)
 
 
 def decode(

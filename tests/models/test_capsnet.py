@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from capsnet_jax import models, overrides
-from capsnet_jax.models.capsnet import ClassCapsules
+from capsnet_jax.models.capsnet import ClassCapsules, route_again
 from capsnet_jax.routing import ROUTERS
 from tests.models.random_params import random_params
 from tests.routing.loops import loop_routing
@@ -146,3 +146,20 @@ def test_conv_layer_adds_its_bias():
     params["conv1"] = {"kernel": jnp.zeros_like(params["conv1"]["kernel"]), "bias": jnp.array([-1.0, 0, 1, 2])}
     conv1 = jax.jit(lambda p: build().apply({"params": p}, IMAGES))(params)["conv1"]
     np.testing.assert_array_equal(conv1, np.broadcast_to([0.0, 0, 1, 2], conv1.shape))
+
+
+def test_w_that_is_shared_is_that_of_each_type_at_every_position():
+    shared, plain = build({"model.share_weights": True}), build({})
+    params, _ = models.init(shared, jax.random.key(0), IMAGE)
+    full = models.init(plain, jax.random.key(0), IMAGE)[0]["class_capsules"]["W"]
+    rows = params["class_capsules"]["W"]
+    types = shared.capsule_types
+    assert rows.shape == (types, *full.shape[1:])
+    # Input p · types + t is type t at position p.
+    repeated = jnp.stack([rows[i % types] for i in range(len(full))])
+    each = params | {"class_capsules": {"W": repeated}}
+    one, other = (models.apply(model, p, {}, IMAGES) for model, p in ((shared, params), (plain, each)))
+    for name in ("primary", "capsules", "lengths", "couplings"):
+        np.testing.assert_allclose(one[name], other[name], rtol=1e-5, atol=1e-6)
+    again = route_again(params, one["primary"], overrides.build(TINY).routing)
+    np.testing.assert_allclose(again.capsules, one["capsules"], rtol=1e-5, atol=1e-6)
