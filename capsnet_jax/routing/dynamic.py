@@ -95,9 +95,13 @@ def dynamic_routing(
             return jax.nn.softmax(logits / temperature, axis=0)
         return softmax(logits / temperature, orphan=leaky)
 
+    uniform = None
+    if softmax is softmax_over_parents or softmax_over == "inputs":
+        uniform = _first_coupling(*votes.shape[:2], softmax_over, leaky)
     return route_by_agreement(
         votes,
         couple,
+        uniform,
         iterations=iterations,
         gradient=gradient,
         squash=bound_squash(squash, parameters),
@@ -109,6 +113,7 @@ def dynamic_routing(
 def route_by_agreement(
     votes: Float[Array, "inputs outputs dim"],
     couple: Callable[[Array], Array],
+    first: float | None,
     *,
     iterations: int,
     gradient: str,
@@ -121,6 +126,7 @@ def route_by_agreement(
     Args:
         votes: û of one example.
         couple: from routing logits to couplings, both float[inputs, outputs].
+        first: what all couplings are in the first iteration, whose sum then needs no products; None: `couple` says.
         iterations: how often parents are made.
         gradient: "full", or "stop": through the last iteration's weighted sum only.
         squash: with what it has learned.
@@ -132,8 +138,12 @@ def route_by_agreement(
     steps = []
     for iteration in range(iterations):
         last = iteration == iterations - 1
-        couplings = couple(logits)  # c_i = softmax(b_i)
-        total = jnp.einsum("io,iod->od", couplings, votes if last else votes_without_gradient)  # s_o = Σ_i c_io û_io
+        summed = votes if last else votes_without_gradient
+        if iteration == 0 and first is not None:
+            couplings, total = jnp.full_like(logits, first), first * jnp.sum(summed, axis=0)
+        else:
+            couplings = couple(logits)  # c_i = softmax(b_i)
+            total = jnp.einsum("io,iod->od", couplings, summed)  # s_o = Σ_i c_io û_io
         capsules = squash(total if bias is None else total + bias)  # v_o = squash(s_o)
         steps.append((capsules, squash.activation(capsules), couplings, logits))
         if not last:
@@ -146,5 +156,10 @@ def dynamic_fixed(inputs: int, outputs: int, settings: Dynamic) -> Couplings | N
     """Return the uniform couplings of a single iteration; None where the votes decide, or a bias is added."""
     if settings.iterations > 1 or settings.bias:
         return None
-    num_sharers = inputs if settings.softmax_over == "inputs" else outputs + settings.leaky
-    return Couplings(jnp.full((inputs, outputs), 1 / num_sharers), jnp.zeros((inputs, outputs)))
+    first = _first_coupling(inputs, outputs, settings.softmax_over, settings.leaky)
+    return Couplings(jnp.full((inputs, outputs), first), jnp.zeros((inputs, outputs)))
+
+
+def _first_coupling(inputs: int, outputs: int, softmax_over: str, leaky: bool) -> float:
+    """Return the softmax of logits that are all 0."""
+    return 1 / inputs if softmax_over == "inputs" else 1 / (outputs + leaky)

@@ -52,6 +52,7 @@ def max_min_routing(
     return route_by_agreement(
         votes,
         max_min_couplings,
+        1.0,
         iterations=iterations,
         gradient=gradient,
         squash=bound_squash(squash, parameters),
