@@ -115,8 +115,8 @@ class CapsNet(nn.Module):
 class ClassCapsules(nn.Module):
     """Votes û_io = W_io u_i of every input capsule for every class, and the routing that couples them.
 
-    W is float[inputs, classes, primary_dim, class_dim], without a bias, as in the paper. Where it is `shared_by` several
-    positions, it has a row for each type only. What a router learns is its parameter `routing`.
+    W is float[inputs, classes, primary_dim, class_dim], without a bias, as in the paper. Where it is `shared_by`
+    several positions, it has a row for each type only. What a router learns is its parameter `routing`.
     """
 
     classes: int

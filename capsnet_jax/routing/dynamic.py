@@ -97,7 +97,8 @@ def dynamic_routing(
 
     uniform = None
     if softmax is softmax_over_parents or softmax_over == "inputs":
-        uniform = _first_coupling(*votes.shape[:2], softmax_over, leaky)
+        inputs, outputs, _ = votes.shape
+        uniform = _first_coupling(inputs, outputs, softmax_over, leaky)
     return route_by_agreement(
         votes,
         couple,
