@@ -27,6 +27,9 @@ _NAMES = {
     "test_top5_error": "top-5 test error [%]",
     "validation_top5_error": "top-5 validation error [%]",
     "train_error": "training error [%]",
+    "test_error_at_stop": "test error at equal training error [%]",
+    "test_coupling_entropy": "entropy of the couplings",
+    "test_coupling_variation": "variation of the couplings between images",
     "train_loss": "training loss",
     "train_classification_loss": "training classification loss",
     "train_reconstruction_mse": "training reconstruction error [mean square]",
@@ -43,6 +46,8 @@ _DATASETS = {
     "cifar100": "CIFAR-100",
     "svhn_cropped": "SVHN",
     "smallnorb": "smallNORB",
+    "multi_mnist": "MultiMNIST",
+    "affnist": "affNIST",
 }
 
 # Parts of the names of metrics in percent.
@@ -57,6 +62,13 @@ _VALUES: dict[tuple[str, object], str | None] = {
     ("routing.softmax_over", "inputs"): "softmax over inputs (wrong)",
     ("loss.reconstruction", True): "with reconstruction",
     ("loss.reconstruction", False): "without reconstruction",
+    ("routing.leaky", True): "leaky",
+    ("routing.leaky", False): None,
+    ("routing.bias", True): "with bias",
+    ("routing.bias", False): None,
+    ("routing.squash", "layer_norm"): "layer norm, no squash",
+    ("model.share_weights", True): "W shared",
+    ("model.share_weights", False): None,
     ("loss.form", "paper"): "paper's loss",
     ("loss.form", "official"): "released code's loss",
     ("data.transform", "none"): None,

@@ -1,0 +1,86 @@
+"""Which routing algorithm is best, when all else is equal?
+
+Each was published on a backbone, a data set and a rule of choosing of its own. Here all have one small CapsNet, one
+schedule, one loss and one decoder. The claims: EM routing beats routing by agreement (Hinton et al. 2018), variational
+Bayes beats EM (Ribeiro et al. 2020), self-routing beats both (Hahn et al. 2019), max-min couplings a softmax (Zhao et
+al. 2019), inverted attention with two iterations one (Tsai et al. 2020), one pass of self-attention many iterations
+(Mazzia et al. 2021); and that random couplings do as well as any (Paik et al. 2019).
+
+    python launch.py --experiment=routers --seeds=5 --set data.train_size=10000 --set data.validation_fraction=0.05 \
+        --sweep data.dataset=mnist,fashion_mnist,affnist
+
+Each learning rate is the best of three by the validation error on Fashion-MNIST, two seeds each, the same budget for
+every router:
+
+    python launch.py --experiment=routers --first_seed=100 --seeds=2 --dataset=fashion_mnist --workdir=runs/rates \
+        --set data.train_size=5000 --set data.validation_fraction=0.05 --set eval.test_each_epoch=false \
+        --set train.epochs=4 --sweep train.learning_rate=0.001,0.003,0.01
+
+Images/s and memory are of training, on what the page says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+import capsnet_jax.figures.style as style
+from capsnet_jax.figures.curves import learning_curves
+from capsnet_jax.figures.forest import error_by_setting, has_pairs, paired_differences
+from capsnet_jax.figures.grouping import Arms, Record, compared_paths, missing_arms
+from capsnet_jax.figures.labels import MODEL
+
+CONFIG: dict[str, object] = {"train.epochs": 6, "eval.couplings": True, "eval.test_each_epoch": True}
+
+RATE = "train.learning_rate"
+
+
+def _arm(router: str, rate: float, **settings: object) -> dict[str, object]:
+    own = {f"routing.{name}": value for name, value in settings.items()}
+    return {MODEL: "capsnet_small", "routing.name": router, RATE: rate} | own
+
+
+BASELINE: dict[str, object] = {"routing.name": "dynamic", "routing.leaky": False, "routing.bias": False}
+
+SWEEP: list[dict[str, object]] = [
+    _arm("dynamic", 3e-3, leaky=False, bias=False),
+    _arm("dynamic", 3e-3, leaky=True, bias=False),
+    _arm("dynamic", 3e-3, leaky=False, bias=True),
+    _arm("max_min", 3e-3),
+    _arm("self_attention", 3e-3),
+    _arm("inverted_attention", 3e-3),
+    _arm("self_routing", 3e-3),
+    _arm("em", 3e-3),
+    _arm("variational", 3e-3),
+    _arm("uniform", 3e-3),
+    _arm("learned", 3e-3),
+    _arm("random", 3e-3),
+    {MODEL: "cnn_small", RATE: 3e-3},
+]
+
+CAPTIONS = {
+    "test_error": "test error after the last epoch",
+    "differences": "test error less that of routing by agreement",
+    "entropy": "entropy of the couplings over its greatest value, on the test set: 1 is uniform",
+    "variation": "how much a coupling varies from image to image: standard deviation over mean, 0 is static",
+    "learning_curves": "each metric by epoch, a line for each router",
+}
+
+
+def figures(records: Sequence[Record]) -> dict[str, Figure]:
+    """Draw errors, their differences from routing by agreement, what the couplings are like, and learning curves."""
+    by = [path for path in compared_paths(records, [MODEL, "routing.name"]) if path != RATE]
+    arms = Arms(records, SWEEP)
+    drawn = {"test_error": error_by_setting(records, by, arms=arms)}
+    if has_pairs(records, by, BASELINE):
+        drawn["differences"] = paired_differences(records, by, baseline=BASELINE, arms=arms)
+    for name in ("entropy", "variation"):
+        quantity = f"test_coupling_{name}"
+        routed = [record for record in records if quantity in record.result]
+        if routed:
+            drawn[name] = error_by_setting(routed, by, quantity=quantity, arms=arms)
+    drawn["learning_curves"] = learning_curves(records, by, arms=arms)
+    for figure in drawn.values():
+        style.add_to_caption(figure, missing_arms(records, SWEEP))
+    return drawn

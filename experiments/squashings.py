@@ -1,0 +1,50 @@
+"""Does it matter how capsules are squashed, and does it depend on the router?
+
+Every squash keeps a capsule's direction and says how long it becomes: Sabour's |s|² / (1 + |s|²), which is short for
+short capsules; half, |s|² / (0.5 + |s|²); exponential, 1 − e^(−|s|), whose gradient does not vanish at 0 (Mazzia et al.
+2021); decoupled, where a learned direction says it; and layer norm, where nothing is squashed and a learned direction
+tells how present a capsule is (Tsai et al. 2020). Primary and class capsules have the same one.
+
+    python launch.py --experiment=squashings --dataset=fashion_mnist --seeds=5 --set data.train_size=10000 \
+        --set data.validation_fraction=0.05
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+import capsnet_jax.figures.style as style
+from capsnet_jax.figures.curves import learning_curves
+from capsnet_jax.figures.forest import error_by_setting
+from capsnet_jax.figures.grouping import Arms, Record, compared_paths, missing_arms
+from capsnet_jax.ops.squash import SQUASHES
+
+CONFIG: dict[str, object] = {"train.epochs": 6, "eval.couplings": True, "eval.test_each_epoch": True}
+
+ROUTER, PRIMARY, PARENTS = "routing.name", "model.squash", "routing.squash"
+ROUTERS = ("dynamic", "uniform", "max_min", "self_attention")
+
+SWEEP: list[dict[str, object]] = [
+    {ROUTER: router, PRIMARY: squash, PARENTS: squash} for router in ROUTERS for squash in SQUASHES
+]
+
+CAPTIONS = {
+    "test_error": "test error after the last epoch, a row for each router and squash",
+    "entropy": "entropy of the couplings over its greatest value, on the test set: 1 is uniform",
+    "learning_curves": "each metric by epoch",
+}
+
+
+def figures(records: Sequence[Record]) -> dict[str, Figure]:
+    """Draw the error and the couplings' entropy of each squash with each router, and learning curves."""
+    by = [path for path in compared_paths(records, [ROUTER, PARENTS]) if path != PRIMARY]
+    arms = Arms(records, SWEEP)
+    drawn = {"test_error": error_by_setting(records, by, arms=arms)}
+    if any("test_coupling_entropy" in record.result for record in records):
+        drawn["entropy"] = error_by_setting(records, by, quantity="test_coupling_entropy", arms=arms)
+    drawn["learning_curves"] = learning_curves(records, by, arms=arms)
+    for figure in drawn.values():
+        style.add_to_caption(figure, missing_arms(records, SWEEP))
+    return drawn

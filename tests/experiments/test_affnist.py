@@ -1,0 +1,73 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from experiments import affnist
+from tests.figures.synthetic import fake_record
+
+# What each second level adds to the error of the synthetic nets.
+ADDED = {
+    "model.kernel": 2.0,
+    "model.share_weights": -1.0,
+    "routing.name": 0.5,
+    "loss.name": 0.0,
+    "loss.reconstruction": 3,
+}
+
+
+def synthetic(arm, seed):
+    error = 20.0 + seed
+    for path, first, _ in affnist.FACTORS.values():
+        error += ADDED[path] * (1 + 0.1 * seed) * (arm[path] != first)
+    record = fake_record(seed, 4, 2.0, error, **{path.replace(".", "__"): value for path, value in arm.items()})
+    record.settings["data.dataset"] = "affnist"
+    record.metrics["train_error"] = np.array([9.0, 3.0, 4.0, 1.0])
+    record.metrics["test_error_at_epoch"] = np.array([50.0, 2 * error, 7.0, error])
+    record.result |= affnist.count(record)
+    return record
+
+
+RECORDS = [synthetic(arm, seed) for arm in affnist.SWEEP for seed in range(3)]
+
+
+def test_half_of_the_combinations_are_balanced_over_every_pair_of_choices():
+    assert len(affnist.SWEEP) == 16
+    for a, b in itertools.combinations(affnist.FACTORS.values(), 2):
+        pairs = [(arm[a[0]], arm[b[0]]) for arm in affnist.SWEEP]
+        assert all(pairs.count(pair) == 4 for pair in itertools.product(a[1:], b[1:]))
+
+
+def test_nets_are_compared_at_the_first_epoch_of_small_training_error():
+    record = RECORDS[0]
+    assert affnist.count(record) == {"test_error_at_stop": 40.0, "stop_epoch": 2.0}
+    record = fake_record(0, 4)
+    assert affnist.count(record) == {}
+    record.metrics |= {"train_error": np.full(4, 3.1), "test_error_at_epoch": np.ones(4)}
+    assert np.isnan(affnist.count(record)["test_error_at_stop"])
+
+
+def test_effects_are_what_was_added():
+    rows = affnist.observed_rows(RECORDS)
+    assert len(rows) == 15
+    for row in rows:
+        expected = ADDED[affnist.FACTORS[row["choice"]][0]] * (1 + 0.1 * row["seed"])
+        assert row["test_error"] == pytest.approx(expected)
+        assert row["test_error_at_stop"] == pytest.approx(2 * expected)
+    at_stop, last = affnist.observed_tables(rows)
+    assert last.rows[0][:2] == ["affnist", "kernel 5, not 9"]
+    # 2.0, 2.2, 2.4: mean 2.2, deviation 0.2, so ± 4.3027 · 0.2 / √3.
+    assert last.rows[0][2] == "+2.20 ± 0.50 (n = 3)"
+    assert at_stop.rows[0][2] == "+4.40 ± 0.99 (n = 3)"
+
+
+def test_a_seed_that_lacks_a_setting_has_no_effects():
+    assert {row["seed"] for row in affnist.observed_rows(RECORDS[1:])} == {1, 2}
+    assert affnist.observed_rows(RECORDS[:3]) == []
+
+
+def test_figures():
+    drawn = affnist.figures(RECORDS)
+    assert list(drawn) == ["effects", "test_error_at_stop", "test_error", "learning_curves"]
+    assert [text.get_text() for text in drawn["effects"].axes[0].get_yticklabels()] == list(affnist.FACTORS)
+    assert "effects" not in affnist.figures(RECORDS[:3])

@@ -1,0 +1,49 @@
+"""The experiments that compare routers, squashes and iterations on one bench."""
+
+import pytest
+
+from capsnet_jax.routing import ROUTERS
+from experiments import em_iterations, multi_mnist, routers, squashings
+from tests.figures.synthetic import fake_record
+
+FIGURES = {
+    routers: ["test_error", "differences", "entropy", "variation", "learning_curves"],
+    squashings: ["test_error", "entropy", "learning_curves"],
+    em_iterations: ["error_against_iterations", "differences", "learning_curves"],
+    multi_mnist: ["test_error", "differences", "learning_curves"],
+}
+
+
+def records(module, arms=None):
+    made = []
+    for number, arm in enumerate(module.SWEEP if arms is None else arms):
+        for seed in range(2):
+            settings = {path.replace(".", "__"): value for path, value in arm.items()}
+            record = fake_record(seed, 3, 0.5 + 0.1 * number, **settings)
+            if not arm.get("model.name", "capsnet").startswith("cnn"):
+                record.result |= {"test_coupling_entropy": 0.9, "test_coupling_variation": 0.1 * seed}
+            else:
+                del record.settings["routing.name"]
+            made.append(record)
+    return made
+
+
+@pytest.mark.parametrize("module", FIGURES, ids=lambda module: module.__name__)
+def test_every_arm_has_a_row(module):
+    drawn = module.figures(records(module))
+    assert list(drawn) == FIGURES[module]
+    first = next(iter(drawn.values()))
+    shown = first.axes[0].get_yticks() if module is not em_iterations else first.axes[0].get_xticks()
+    assert len(shown) == len(module.SWEEP)
+    assert all("no run of" not in figure.get_supxlabel() for figure in drawn.values())
+
+
+@pytest.mark.parametrize("module", FIGURES, ids=lambda module: module.__name__)
+def test_one_arm_alone_has_no_differences(module):
+    drawn = module.figures(records(module, module.SWEEP[-1:]))
+    assert "differences" not in drawn
+    assert "learning_curves" in drawn
+
+
+def test_every_router_is_on_the_bench():
+    assert {arm["routing.name"] for arm in routers.SWEEP if "routing.name" in arm} == set(ROUTERS)
