@@ -62,13 +62,45 @@ def route_batch(
         return router(votes, poses=poses, activations=activations, **options)
 
     arrays = (primary, activations if router.takes("activations") else None)
-    route_votes = partial(_route_votes, route_example=route_example, precision=precision)
+    count, outputs, primary_dim, dim = weights.shape
+    flat = weights.transpose(0, 2, 1, 3).reshape(count, primary_dim, outputs * dim).astype(precision)
+    route_votes = partial(_route_votes, route_example=route_example, outputs=outputs)
+    return in_bounded_memory(route_votes, arrays, flat, votes=count * outputs * dim * weights.dtype.itemsize)
+
+
+def in_bounded_memory(
+    route: Callable[[Any, Array], Routing], arrays: Any, weights: Float[Array, "..."], *, votes: int
+) -> Routing:
+    """Route a batch a few images at a time on a CPU, so that their votes fit `CACHED_VOTES`; elsewhere all at once.
+
+    The backward pass makes the votes of each chunk again.
+
+    Args:
+        route: (arrays, weights) → `Routing`, each field with a leading axis of images.
+        arrays: a tree of arrays with a leading axis of images.
+        weights: the same for all images.
+        votes: bytes of one image's votes.
+    """
+    batch = len(jax.tree.leaves(arrays)[0])
+    cached = max(1, CACHED_VOTES // votes)
     return jax.lax.platform_dependent(
-        arrays,
-        weights,
-        cpu=partial(route_votes, images=_cached_images(weights)),
-        default=partial(route_votes, images=len(primary)),
+        arrays, weights, cpu=partial(_in_chunks, route, cached), default=partial(_in_chunks, route, batch)
     )
+
+
+def _in_chunks(route: Callable[[Any, Array], Routing], images: int, arrays: Any, weights: Array) -> Routing:
+    """Route so many images at a time; the last chunk is filled up with zeros."""
+    batch, route_chunk = len(jax.tree.leaves(arrays)[0]), jax.checkpoint(lambda chunk: route(chunk, weights))
+    if images >= batch:
+        return route_chunk(arrays)
+    chunks = -(-batch // images)
+
+    def in_chunks(x: Array) -> Array:
+        padding = [(0, chunks * images - batch)] + [(0, 0)] * (x.ndim - 1)
+        return jnp.pad(x, padding).reshape(chunks, images, *x.shape[1:])
+
+    routed = jax.lax.map(route_chunk, jax.tree.map(in_chunks, arrays))
+    return jax.tree.map(lambda x: x.reshape(chunks * images, *x.shape[2:])[:batch], routed)
 
 
 def _route_fixed(primary: Array, weights: Array, fixed: Couplings, squash: Squash, precision: str) -> Routing:
@@ -83,38 +115,15 @@ def _route_fixed(primary: Array, weights: Array, fixed: Couplings, squash: Squas
 
 def _route_votes(
     arrays: tuple[Array, Array | None],
-    weights: Array,
+    weights: Float[Array, "inputs primary_dim votes"],
     *,
     route_example: Callable[[Array, Array, Array | None], Routing],
-    precision: str,
-    images: int,
+    outputs: int,
 ) -> Routing:
-    """Make and route the votes of so many images at a time; the last chunk is filled up with zeros."""
-    batch, (count, outputs, primary_dim, dim) = len(arrays[0]), weights.shape
-    flat = weights.transpose(0, 2, 1, 3).reshape(count, primary_dim, outputs * dim).astype(precision)
-
-    @jax.checkpoint
-    def route_chunk(chunk: tuple[Array, Array | None]) -> Routing:
-        # A product for every input, then laid out parent by parent with the inputs last: a router's sums over inputs
-        # and over dimensions are matrix products then, where a CPU is at its best.
-        primary, activations = chunk
-        votes = jnp.einsum("ibk,ikx->ibx", primary.transpose(1, 0, 2).astype(precision), flat).transpose(1, 2, 0)
-        votes = votes.astype(primary.dtype).reshape(-1, outputs, dim, count)
-        return jax.vmap(route_example)(votes.transpose(0, 3, 1, 2), primary, activations)
-
-    if images >= batch:
-        return route_chunk(arrays)
-    chunks = -(-batch // images)
-
-    def in_chunks(x: Array) -> Array:
-        padding = [(0, chunks * images - batch)] + [(0, 0)] * (x.ndim - 1)
-        return jnp.pad(x, padding).reshape(chunks, images, *x.shape[1:])
-
-    routed = jax.lax.map(route_chunk, jax.tree.map(in_chunks, arrays))
-    return jax.tree.map(lambda x: x.reshape(chunks * images, *x.shape[2:])[:batch], routed)
-
-
-def _cached_images(weights: Array) -> int:
-    """Return how many images' votes fit `CACHED_VOTES`; at least one."""
-    inputs, outputs, _, dim = weights.shape
-    return max(1, CACHED_VOTES // (inputs * outputs * dim * weights.dtype.itemsize))
+    """Make and route the votes of some images."""
+    primary, activations = arrays
+    # A product for every input, then laid out parent by parent with the inputs last: a router's sums over inputs and
+    # over dimensions are matrix products then, where a CPU is at its best.
+    votes = jnp.einsum("ibk,ikx->ibx", primary.transpose(1, 0, 2).astype(weights.dtype), weights).transpose(1, 2, 0)
+    votes = votes.astype(primary.dtype).reshape(len(primary), outputs, -1, len(weights))
+    return jax.vmap(route_example)(votes.transpose(0, 3, 1, 2), primary, activations)

@@ -59,9 +59,11 @@ class Router:
         offered |= {"softmax": softmax, "trace": trace}
         inputs, outputs, _ = votes.shape
         fixed = self.fixed_couplings(inputs, outputs, chosen, parameters)
-        if self.route is None or (fixed is not None and not trace):
+        shared = softmax is not softmax_over_parents  # with parents elsewhere, of which `fixed` does not know
+        if self.route is None or (fixed is not None and not trace and not shared):
             if fixed is None:
                 raise ValueError("a router without `route` needs couplings from `fixed`")
+            fixed = fixed._replace(couplings=softmax(fixed.logits)) if shared else fixed
             squash = bound_squash(chosen.squash, parameters)
             capsules = weighted_parents(votes, fixed.couplings, squash)
             return Routing(capsules, squash.activation(capsules), *fixed)

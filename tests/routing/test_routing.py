@@ -14,7 +14,7 @@ from capsnet_jax.routing.layer import route_batch
 
 INPUTS, OUTPUTS, DIM, PRIMARY_DIM = 7, 3, 4, 2  # all different: an axis is known by its size
 SHARING = set(ROUTERS) - {"max_min"}  # couplings of an input sum to 1
-SQUASHING = set(ROUTERS)  # parents are as long as they are active
+SQUASHING = set(ROUTERS) - {"em", "variational"}  # parents are as long as they are active
 # The couplings are a softmax of the logits, and those of one iteration are uniform.
 BY_SOFTMAX = {"dynamic", "uniform", "learned", "random"}
 TRACING = [name for name, router in ROUTERS.items() if router.traces]

@@ -1,0 +1,108 @@
+"""EM routing: parents are Gaussian clusters of their votes, and as active as their votes agree."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from capsnet_jax.config import pytree_dataclass, static, traced
+from capsnet_jax.routing.result import Routing, Softmax, Trace, softmax_over_parents
+
+EVEN_INPUTS = 100  # the inputs that a normalised cost counts for a parent with its even share of them
+EMPTY = 1e-6  # added to the inputs of a parent before they are divided by, so that one without inputs has a mean
+
+
+@pytree_dataclass
+class EM:
+    """Settings of EM routing."""
+
+    iterations: int = static(3, low=1, high=100, doc="M-steps; between two of them is an E-step")
+    inverse_temperature: float = traced(0.01, low=0, doc="final λ; iteration t has λ (1 − 0.95^(t+1))")
+    variance_floor: float = traced(1e-4, low=1e-9, doc="added to every variance; a parent with one input has none")
+    normalize: bool = static(
+        True, doc="costs as if each layer's parents had 100 inputs to share, whatever its size; false: as in the paper"
+    )
+
+
+def em_parameters(key: PRNGKeyArray, inputs: int, outputs: int, dim: int) -> dict[str, Float[Array, "outputs"]]:
+    """Start β_u, the cost of a parent that has inputs, and β_a, of one that has none, at 0."""
+    del key, inputs, dim
+    return {"beta_u": jnp.zeros((outputs,)), "beta_a": jnp.zeros((outputs,))}
+
+
+def em_routing(
+    votes: Float[Array, "inputs outputs dim"],
+    *,
+    iterations: int = 3,
+    inverse_temperature: float | Float[Array, ""] = 0.01,
+    variance_floor: float | Float[Array, ""] = 1e-4,
+    normalize: bool = True,
+    activations: Float[Array, "inputs"],
+    parameters: dict[str, Any],
+    softmax: Softmax = softmax_over_parents,
+    trace: bool = False,
+) -> Routing:
+    """Fit to each parent a Gaussian with a diagonal covariance by expectation and maximisation.
+
+    Gradients pass through every iteration.
+
+    Args:
+        votes: V of one example, what each input capsule predicts for each parent.
+        iterations: M-steps; the E-step after the last one is left out, as nothing would read it.
+        inverse_temperature: λ, which the activations' logits are multiplied by.
+        variance_floor: added to variances.
+        normalize: whether costs are in units of what a parent gets from uniform couplings. Otherwise λ has to be chosen
+          for each size of layer, as costs grow with the inputs that a parent has.
+        activations: a, how present each input is.
+        parameters: β_u and β_a of each parent.
+        softmax: how logits become shares among the parents of an input.
+        trace: whether to return every iteration.
+
+    Returns:
+        `Routing` with the means as capsules, the parents' activations, and the last M-step's couplings R.
+
+    Source: Hinton, Sabour and Frosst 2018, "Matrix capsules with EM routing", procedure 1. Normalised costs and floors:
+    Gritzman 2019, "Avoiding Implementation Pitfalls of Matrix Capsules with EM Routing" (arXiv:1907.00652).
+    """
+    logits = jnp.zeros(votes.shape[:2], votes.dtype)
+    even_share = jnp.sum(softmax(logits), axis=0)
+    steps = []
+    for iteration in range(iterations):
+        couplings = softmax(logits)
+        cluster = fit_cluster(votes, couplings * activations[:, None])
+        count, mean = cluster.count, cluster.mean
+        variance = cluster.scatter / (count + EMPTY)[:, None] + variance_floor
+        warmth = inverse_temperature * (1 - 0.95 ** (iteration + 1))
+        if normalize:
+            count, warmth = count / even_share, EVEN_INPUTS * warmth
+        # cost_oh = (β_u,o + ln σ_oh) S_o,  a_o = sigmoid(λ (β_a,o − Σ_h cost_oh))
+        costs = (parameters["beta_u"][:, None] + 0.5 * jnp.log(variance)) * count[:, None]
+        presence = warmth * (parameters["beta_a"] - jnp.sum(costs, axis=-1))
+        steps.append((mean, jax.nn.sigmoid(presence), couplings, logits))
+        if iteration < iterations - 1:
+            # ln a_o + ln p_io,  ln p_io = −½ Σ_h (ln 2π σ²_oh + (V_ioh − μ_oh)² / σ²_oh)
+            constants = jax.nn.log_sigmoid(presence) - 0.5 * jnp.sum(jnp.log(2 * jnp.pi * variance), axis=-1)
+            logits = constants[None] - 0.5 * jnp.einsum("iod,od->io", cluster.squares, 1 / variance)
+    stacked = Trace(*map(jnp.stack, zip(*steps, strict=True))) if trace else None
+    return Routing(*steps[-1], stacked)
+
+
+class Cluster(NamedTuple):
+    """What the votes for each parent say of its Gaussian."""
+
+    count: Float[Array, "outputs"]
+    mean: Float[Array, "outputs dim"]
+    squares: Float[Array, "inputs outputs dim"]
+    scatter: Float[Array, "outputs dim"]
+
+
+def fit_cluster(votes: Float[Array, "inputs outputs dim"], weights: Float[Array, "inputs outputs"]) -> Cluster:
+    """Return S = Σ_i R̂_i, the means Σ_i R̂_i V_i / S, the squares (V_i − μ)² and their weighted sums Σ_i R̂_i (V_i − μ)².
+
+    A parent without votes has mean 0.
+    """
+    count = jnp.sum(weights, axis=0)
+    mean = jnp.einsum("io,iod->od", weights, votes) / (count + EMPTY)[:, None]
+    squares = (votes - mean[None]) ** 2
+    return Cluster(count, mean, squares, jnp.einsum("io,iod->od", weights, squares))
