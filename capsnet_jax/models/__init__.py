@@ -24,6 +24,8 @@ from capsnet_jax.models.convnets.googlenet import GoogLeNet
 from capsnet_jax.models.convnets.resnet import ResNet
 from capsnet_jax.models.convnets.squeezenet import SqueezeNet
 from capsnet_jax.models.convnets.vgg import VGG
+from capsnet_jax.models.efficient_capsnet import EfficientCapsNet, EfficientCapsNetSettings
+from capsnet_jax.models.heads import HEAD_LAYERS, HeadSettings
 from capsnet_jax.models.layers import CNNSettings, ConvNetSettings
 from capsnet_jax.models.sabour_cnn import SabourCNN
 from capsnet_jax.models.small_cnn import SmallCNN
@@ -41,6 +43,7 @@ class Model:
         image_shape: [height, width, channels] of the images that its paper is about.
         classes: how many its paper tells apart.
         loss: a key of LOSSES, by which it is trained if nothing else is asked for.
+        router: a key of ROUTERS, by which it routes, where it does, if nothing else is asked for.
     """
 
     module: Callable[..., nn.Module]
@@ -49,6 +52,7 @@ class Model:
     image_shape: tuple[int, int, int] = (28, 28, 1)
     classes: int = 10
     loss: str = "cross_entropy"
+    router: str = "dynamic"
 
     def __call__(self, *, classes: int | None = None, **sizes: Any) -> nn.Module:
         """Make the module, with `sizes` in place of its own settings."""
@@ -68,36 +72,56 @@ class Model:
 _capsnet = partial(Model, CapsNet, head_layers=("class_capsules",), loss="margin")
 
 
-def _imagenet(module: Callable[..., nn.Module], heads: tuple[str, ...] = ("classes",), **sizes: Any) -> Model:
+def _imagenet(
+    module: Callable[..., nn.Module],
+    heads: tuple[str, ...] = ("classes",),
+    settings: type[ConvNetSettings] = ConvNetSettings,
+    **sizes: Any,
+) -> Model:
     """Make the entry of a net of the ImageNet challenge; images under 64 pixels get its small form."""
-    return Model(partial(module, **sizes), ConvNetSettings(), heads, (224, 224, 3), 1000)
+    return Model(partial(module, **sizes), settings(), heads, (224, 224, 3), 1000)
 
 
-def _cifar(module: Callable[..., nn.Module], stem: str = "small", **sizes: Any) -> Model:
+def _cifar(
+    module: Callable[..., nn.Module],
+    heads: tuple[str, ...] = ("classes",),
+    settings: type[ConvNetSettings] = ConvNetSettings,
+    stem: str = "small",
+    **sizes: Any,
+) -> Model:
     """Make the entry of a net for small images."""
-    return Model(partial(module, **sizes), ConvNetSettings(stem=stem), image_shape=(32, 32, 3))
+    return Model(partial(module, **sizes), settings(stem=stem), heads, (32, 32, 3))
 
 
-_small_resnet = partial(_cifar, ResNet, widths=(16, 32, 64), projections=False, bottleneck=False)
+_resnet = partial(_imagenet, ResNet, HEAD_LAYERS, HeadSettings)
+_cifar_resnet = partial(_cifar, ResNet, HEAD_LAYERS, HeadSettings, bottleneck=False)
+_small_resnet = partial(_cifar_resnet, widths=(16, 32, 64), projections=False)
 _small_densenet = partial(_cifar, DenseNet, first_norm=False)
 _GOOGLENET_HEADS = ("classes", "aux1", "aux2")
 
 MODELS: dict[str, Model] = {
     "capsnet": _capsnet(CapsNetSettings()),
     "capsnet_small": _capsnet(CapsNetSettings(channels=32, capsule_types=4, primary_dim=16, decoder=(256, 512))),
+    "efficient_capsnet": Model(
+        EfficientCapsNet,
+        EfficientCapsNetSettings(),
+        head_layers=("class_capsules",),
+        loss="margin",
+        router="self_attention",
+    ),
     # What CapsNet is compared with, and the nets of ResNet's and DenseNet's papers for CIFAR.
     "sabour_cnn": Model(SabourCNN, CNNSettings()),
     "cnn_small": Model(SmallCNN, CNNSettings()),
     "cnn_small_strided": Model(partial(SmallCNN, pooling=False), CNNSettings()),
     "resnet8": _small_resnet(depths=(1, 1, 1)),
-    "resnet8_w56": _cifar(ResNet, "imagenet", depths=(1, 1, 1), widths=(56, 112, 224), bottleneck=False),
+    "resnet8_w56": _cifar_resnet(stem="imagenet", depths=(1, 1, 1), widths=(56, 112, 224)),
     "resnet20": _small_resnet(depths=(3, 3, 3)),
     "resnet32": _small_resnet(depths=(5, 5, 5)),
     "resnet44": _small_resnet(depths=(7, 7, 7)),
     "resnet56": _small_resnet(depths=(9, 9, 9)),
     "resnet110": _small_resnet(depths=(18, 18, 18)),
     "densenet_bc22_k7": _small_densenet(depths=(3, 3, 3), growth=7),
-    "densenet22_k44": _cifar(DenseNet, "imagenet", depths=(1, 2, 6), growth=44),
+    "densenet22_k44": _cifar(DenseNet, stem="imagenet", depths=(1, 2, 6), growth=44),
     "densenet_bc40": _small_densenet(depths=(6, 6, 6), growth=12),
     "densenet_bc100": _small_densenet(depths=(16, 16, 16), growth=12),
     # The nets of the ImageNet challenge.
@@ -118,11 +142,11 @@ MODELS: dict[str, Model] = {
     "googlenet": _imagenet(GoogLeNet, _GOOGLENET_HEADS),
     "googlenet_bn": _imagenet(GoogLeNet, _GOOGLENET_HEADS, norm=True, dropout=0.2),
     "squeezenet": Model(SqueezeNet, ConvNetSettings(), ("conv10",), (227, 227, 3), 1000),
-    "resnet18": _imagenet(ResNet, depths=(2, 2, 2, 2), bottleneck=False),
-    "resnet34": _imagenet(ResNet, depths=(3, 4, 6, 3), bottleneck=False),
-    "resnet50": _imagenet(ResNet, depths=(3, 4, 6, 3)),
-    "resnet101": _imagenet(ResNet, depths=(3, 4, 23, 3)),
-    "resnet152": _imagenet(ResNet, depths=(3, 8, 36, 3)),
+    "resnet18": _resnet(depths=(2, 2, 2, 2), bottleneck=False),
+    "resnet34": _resnet(depths=(3, 4, 6, 3), bottleneck=False),
+    "resnet50": _resnet(depths=(3, 4, 6, 3)),
+    "resnet101": _resnet(depths=(3, 4, 23, 3)),
+    "resnet152": _resnet(depths=(3, 8, 36, 3)),
     "densenet121": _imagenet(DenseNet, depths=(6, 12, 24, 16)),
     "densenet169": _imagenet(DenseNet, depths=(6, 12, 32, 32)),
     "densenet201": _imagenet(DenseNet, depths=(6, 12, 48, 32)),

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from capsnet_jax.config import Choice, pytree_dataclass, static, traced
 from capsnet_jax.models.layers import PRECISIONS, Conv
-from capsnet_jax.ops.squash import SQUASHES
+from capsnet_jax.ops.squash import SQUASHES, Squash
 from capsnet_jax.routing import ROUTERS, Routing
 from capsnet_jax.routing.layer import route_batch
 
@@ -85,38 +85,81 @@ class CapsNet(nn.Module):
         out = {"conv1": nn.relu(Conv(self.channels, self.kernel, precision=self.precision, name="conv1")(images))}
         filters = self.capsule_types * self.primary_dim
         primary = Conv(filters, self.kernel, strides=2, precision=self.precision, name="primary")(out["conv1"])
-        squash = SQUASHES[self.squash]
-        if squash.parameters is not None:
-            squash = squash.bind(self.param("primary_squash", squash.parameters, self.primary_dim))
-        out["primary"] = squash(primary.reshape(batch, -1, self.primary_dim))
-        out["primary_activations"] = squash.activation(out["primary"])
-
-        class_capsules = ClassCapsules(
-            self.classes,
-            self.class_dim,
-            self.weight_scale,
-            self.routing,
-            self.precision,
-            shared_by=primary.shape[1] * primary.shape[2] if self.share_weights else 1,
-            name="class_capsules",
+        positions = primary.shape[1] * primary.shape[2] if self.share_weights else 1
+        return out | capsule_layers(
+            self, primary.reshape(batch, -1, self.primary_dim), images, targets, positions=positions
         )
-        routed = class_capsules(out["primary"], out["primary_activations"])
-        out |= {"capsules": routed.capsules, "lengths": routed.activations}
-        out |= {"couplings": routed.couplings, "routing_logits": routed.logits}
 
-        if self.reconstruction:
-            if targets is None:
-                targets = jax.nn.one_hot(jnp.argmax(out["lengths"], axis=-1), self.classes)
-            decoder = Decoder(self.decoder, math.prod(images.shape[1:]), self.precision, name="decoder")
-            out["reconstruction"] = decoder(mask_other_classes(out["capsules"], targets)).reshape(images.shape)
-        return out
+
+def capsule_layers(
+    net: nn.Module,
+    primary: Float[Array, "batch inputs primary_dim"],
+    images: Float[Array, "batch height width channels"],
+    targets: Float[Array, "batch classes"] | None,
+    *,
+    positions: int = 1,
+) -> dict[str, Any]:
+    """Apply the end of a CapsNet: squash the primary capsules, route them, and decode the classes' capsules.
+
+    Args:
+        net: a compact module that calls this, with the attributes of `CapsNet` from `class_dim` on.
+        primary: its primary capsules before the squash.
+        images: whose shape the reconstruction has.
+        targets: as of `CapsNet`.
+        positions: so many positions share one W.
+
+    Returns:
+        What `CapsNet` returns behind its convolutions.
+    """
+    squash = SQUASHES[net.squash]
+    if squash.parameters is not None:
+        squash = squash.bind(net.param("primary_squash", squash.parameters, primary.shape[-1]))
+    sizes = net.classes, net.class_dim, net.weight_scale, net.routing, net.precision
+    out = route_primary(ClassCapsules(*sizes, positions=positions, name="class_capsules"), primary, squash)
+    if net.reconstruction:
+        if targets is None:
+            targets = jax.nn.one_hot(jnp.argmax(out["lengths"], axis=-1), net.classes)
+        decoder = Decoder(net.decoder, math.prod(images.shape[1:]), net.precision, name="decoder")
+        out["reconstruction"] = decoder(mask_other_classes(out["capsules"], targets)).reshape(images.shape)
+    return out
+
+
+def route_primary(
+    class_capsules: "ClassCapsules", primary: Float[Array, "batch inputs primary_dim"], squash: Squash
+) -> dict[str, Array]:
+    """Squash primary capsules and route them to the classes.
+
+    Returns:
+        "primary" capsules, their "primary_activations", "capsules" of the classes, their activations as "lengths",
+        "couplings" and "routing_logits".
+    """
+    squashed = squash(primary)
+    activations = squash.activation(squashed)
+    routed = class_capsules(squashed, activations)
+    return {
+        "primary": squashed,
+        "primary_activations": activations,
+        "capsules": routed.capsules,
+        "lengths": routed.activations,
+        "couplings": routed.couplings,
+        "routing_logits": routed.logits,
+    }
 
 
 class ClassCapsules(nn.Module):
     """Votes û_io = W_io u_i of every input capsule for every class, and the routing that couples them.
 
-    W is float[inputs, classes, primary_dim, class_dim], without a bias, as in the paper. Where it is `shared_by`
-    several positions, it has a row for each type only. What a router learns is its parameter `routing`.
+    W is float[inputs, classes, primary_dim, class_dim], without a bias, as in the paper. What a router learns is its
+    parameter `routing`.
+
+    Attributes:
+        classes: how many.
+        dim: of a class capsule.
+        weight_scale: σ of the normal, cut at 2σ, that W starts from.
+        routing: a key of ROUTERS with its settings.
+        precision: type of the factors in votes.
+        positions: so many positions share one W, which is float[inputs / positions, …]; inputs are counted position by
+          position.
     """
 
     classes: int
@@ -124,7 +167,7 @@ class ClassCapsules(nn.Module):
     weight_scale: float | Array
     routing: Choice
     precision: str = "float32"
-    shared_by: int = 1
+    positions: int = 1
 
     @nn.compact
     def __call__(
@@ -132,7 +175,7 @@ class ClassCapsules(nn.Module):
     ) -> Routing:
         """Route the primary capsules of a batch."""
         _, inputs, primary_dim = primary.shape
-        shape = (inputs // self.shared_by, self.classes, primary_dim, self.dim)
+        shape = (inputs // self.positions, self.classes, primary_dim, self.dim)
         # Scaled here and not by the initialiser's argument: the scale may be a traced number.
         rows = self.param("W", lambda key: self.weight_scale * jax.random.truncated_normal(key, -2, 2, shape))
         weights = weights_of_inputs(rows, inputs)

@@ -17,7 +17,8 @@ from capsnet_jax.models.layers import Conv
 from capsnet_jax.ops.conv.padding import resolve_padding
 
 # How operations without parameters name themselves in a program: window, strides and padding follow where they matter.
-SCOPES = r"(max_pool|average_pool|adaptive_average_pool|global_average|local_response_norm)(?:_(\d+)_(\d+)_(\d+))?"
+OPERATIONS = "max_pool|average_pool|adaptive_average_pool|global_average|global_max|local_response_norm"
+SCOPES = rf"({OPERATIONS})(?:_(\d+)_(\d+)_(\d+))?"
 SHORT = {"max_pool": "maxpool", "average_pool": "avgpool", "local_response_norm": "LRN"}
 
 

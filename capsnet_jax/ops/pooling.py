@@ -111,6 +111,12 @@ def global_average(x: Float[Array, "batch height width channels"]) -> Float[Arra
         return jnp.mean(x, axis=(1, 2))
 
 
+def global_max(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch channels"]:
+    """Return the maximum of every channel over all positions; equal ones share its gradient."""
+    with jax.named_scope("global_max"):
+        return jnp.max(x, axis=(1, 2))
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _sum(padded: Array, window: int, strides: int) -> Array:
     return functools.reduce(operator.add, _views(padded, window, strides))

@@ -37,10 +37,15 @@ def code_of(config: Config) -> dict[str, str]:
     files = set(_shared_files())
     parts: list[Any] = [MODELS[config.model.name].module, LOSSES[config.loss.name].function]
     parts += [OPTIMIZERS[config.train.optimizer], SCHEDULES[config.train.schedule]]
-    if config.routing is not None:
-        router = ROUTERS[config.routing.name]
+    head = getattr(config.model.settings, "head", None)
+    if head is not None:
+        files.add(PACKAGE / "models/heads.py")
+    chosen = head if config.routing is None else config.routing.name
+    if chosen in ROUTERS:
+        router = ROUTERS[chosen]
         parts += [router.route, router.fixed, router.parameters]
         files |= {PACKAGE / "routing" / name for name in ("layer.py", "result.py", "router.py")}
+        files.add(PACKAGE / "models/capsnet.py")  # whose layers all nets with capsules share
     files |= {Path(file) for part in parts if (file := _source_file(part))}
     code = {_name(path): digest(path) for path in sorted(files)}
     if sizes := _sizes(MODELS[config.model.name].module):  # its file serves other entries of MODELS too

@@ -112,9 +112,16 @@ def test_every_router_has_the_parameters_it_asks_for(name):
     model = build({"routing.name": name, "loss.reconstruction": False})
     params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), IMAGE))[0]
     own = params["class_capsules"]
-    inputs, outputs = own["W"].shape[:2]
-    expected = {"learned": {"prior": (inputs, outputs)}, "random": {"prior": (inputs, outputs)}}
-    learned = {key: leaf.shape for key, leaf in own.get("routing", {}).items()}
+    inputs, outputs, primary_dim, dim = own["W"].shape
+    direction = {"weights": (dim,), "bias": (1,)}
+    expected = {
+        "learned": {"prior": (inputs, outputs)},
+        "random": {"prior": (inputs, outputs)},
+        "self_attention": {"bias": (inputs, outputs)},
+        "inverted_attention": {"gain": (dim,), "bias": (dim,), "squash": direction},
+        "self_routing": {"weights": (inputs, primary_dim, outputs), "bias": (inputs, outputs)},
+    }
+    learned = jax.tree.map(lambda leaf: leaf.shape, own.get("routing", {}))
     assert learned == expected.get(name, {})
     assert set(own) == ({"W", "routing"} if learned else {"W"})
 

@@ -17,6 +17,7 @@ from tests.models.random_params import random_variables
 
 COUNTS = {
     "capsnet": 6_804_224 + 1_411_344,
+    "efficient_capsnet": 161_824 + 1_411_344,
     "sabour_cnn": 35_445_522,
     # By hand: 9·32+32, 9·32·64+64, 9·64·128+128, 6,272·128+128, 128·10+10.
     "cnn_small": 320 + 18_496 + 73_856 + 802_944 + 1_290,
@@ -52,6 +53,7 @@ COUNTS = {
 REDUCED = {
     "capsnet": {"model.channels": 8, "model.capsule_types": 2, "model.kernel": 3, "model.decoder": (16,)},
     "capsnet_small": {"model.channels": 8, "model.kernel": 5, "model.decoder": (16,)},
+    "efficient_capsnet": {"model.capsule_types": 2, "model.primary_dim": 4, "model.decoder": (16,)},
 }
 
 # The same of nets that have no settings for it, as attributes; they stand for the others of their files.
@@ -203,7 +205,7 @@ def test_every_entry_is_built_with_its_own_settings(name):
     coarse = models.build(settings(name, **{"model.precision": "bfloat16"}), 3)
     assert coarse == model.clone(precision="bfloat16")
     assert entry(classes=3) == model
-    assert (entry.routes, entry.decodes) == ((True, True) if name.startswith("capsnet") else (False, False))
+    assert (entry.routes, entry.decodes) == ((True, True) if "capsnet" in name else (False, False))
 
 
 @pytest.mark.parametrize("name", TESTED)

@@ -91,6 +91,17 @@ def test_a_net_for_cifar_is_described_at_its_images():
     assert f"{2 * products / 1e6:,.1f} MFLOP" in text
 
 
+def test_a_head_of_capsules_is_described_with_its_work():
+    plain, capsules = (
+        outline(overrides.build({"model.name": "resnet20", "model.head": h})) for h in ("avg", "uniform")
+    )
+    own = {layer.name: (layer.output, layer.parameters) for layer in capsules.layers[-2:]}
+    assert own == {"primary": ((8, 8, 64), 4_160), "class_capsules": ((10, 16), 10_240)}
+    # By hand: a 1×1 convolution, and one matrix product of 256 capsules with the coupled W, in place of the classes.
+    assert capsules.flops - plain.flops == 2 * (64 * 64 * 64 + 256 * 16 * 160 - 640)
+    assert "global_max" in rows(describe("resnet8", model__head="max"))
+
+
 def test_auxiliary_classifiers_are_told_apart():
     text = describe("googlenet")
     assert "total 6,998,552 parameters (and 6,379,728 of aux1 and aux2 in training only)" in text

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from capsnet_jax.ops.pooling import adaptive_average_pool, average_pool, global_average, max_pool
+from capsnet_jax.ops.pooling import adaptive_average_pool, average_pool, global_average, global_max, max_pool
 
 X = np.random.default_rng(0).standard_normal((2, 7, 6, 3)).astype(np.float32)
 # (window, strides, padding, ceil)
@@ -170,3 +170,9 @@ def test_too_small_an_image():
     assert max_pool(x, 3, ceil=True).shape == (1, 1, 3, 1)
     with pytest.raises(ValueError, match=r"images of 1.9 are too small for a 4.4 pooling window"):
         average_pool(x[:, :1], 4, padding=1)
+
+
+def test_the_global_maximum_and_its_gradient():
+    value, gradient = jax.value_and_grad(lambda x: jnp.sum(global_max(x)))(jnp.asarray(X))
+    np.testing.assert_allclose(value, X.max(axis=(1, 2)).sum(), rtol=1e-6)
+    np.testing.assert_array_equal(gradient, X.max(axis=(1, 2), keepdims=True) == X)

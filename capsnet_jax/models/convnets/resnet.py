@@ -6,13 +6,16 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from capsnet_jax.models.heads import apply_head
 from capsnet_jax.models.layers import BatchNorm, Conv, is_small
 from capsnet_jax.ops.materialize import materialize
-from capsnet_jax.ops.pooling import global_average, max_pool
+from capsnet_jax.ops.pooling import max_pool
 
 
 class ResNet(nn.Module):
     """A convolution, stages of residual blocks, an average over all positions, and the classes (table 1).
+
+    In place of the average there may be another head, as routed capsules.
 
     A stage but the first halves the image in its first block. Bottlenecks do so in their 3×3 convolution ("v1.5", which
     torchvision has too); the paper does in the 1×1 before it.
@@ -30,6 +33,11 @@ class ResNet(nn.Module):
         zero_init: whether each block's last scale starts at 0, so that blocks start as their shortcuts.
         stem: "imagenet", "small", or "auto": by the images' size.
         precision: type of the factors in products.
+        head: what tells the classes, a key of HEADS; it and what follows are as of `apply_head`.
+        capsule_types: primary capsules at a position.
+        primary_dim: dimensions of each.
+        class_dim: dimensions of a class capsule.
+        shared_votes: whether all positions share the matrices of votes.
     """
 
     classes: int = 1000
@@ -40,6 +48,11 @@ class ResNet(nn.Module):
     zero_init: bool = False
     stem: str = "auto"
     precision: str = "float32"
+    head: str = "avg"
+    capsule_types: int = 4
+    primary_dim: int = 16
+    class_dim: int = 16
+    shared_votes: bool = True
 
     @nn.compact
     def __call__(
@@ -55,8 +68,8 @@ class ResNet(nn.Module):
             train: whether to normalise by the batch.
 
         Returns:
-            "conv1", "pool1", "stage1.block1", … activations, the "average" over all positions and the classes'
-            "logits" [batch, classes].
+            "conv1", "pool1", "stage1.block1", … activations, and what the head returns: of "avg" the "average" over all
+            positions and the classes' "logits" [batch, classes]; see `apply_head`.
         """
         small = is_small(self.stem, images)
         out: dict[str, Any] = {}
@@ -72,9 +85,8 @@ class ResNet(nn.Module):
             )
             x, blocks = stage(x, train=train)
             out |= {f"stage{index}.{name}": value for name, value in blocks.items()}
-        x = out["average"] = global_average(x)
-        out["logits"] = nn.Dense(self.classes, name="classes")(x)
-        return out
+        sizes = {name: getattr(self, name) for name in ("capsule_types", "primary_dim", "class_dim", "shared_votes")}
+        return out | apply_head(x, self.classes, self.head, precision=self.precision, **sizes)
 
 
 class ResidualStage(nn.Module):

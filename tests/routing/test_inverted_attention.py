@@ -1,0 +1,136 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from capsnet_jax.overrides import build
+from capsnet_jax.routing import ROUTERS
+from capsnet_jax.routing.inverted_attention import (
+    RoutedLayer,
+    attention_step,
+    concurrent_routing,
+    inverted_attention_routing,
+)
+from tests.routing.loops import softmax
+
+SIZES = ((6, 4), (4, 3))  # inputs and outputs of two layers
+DIM = 5
+
+
+def make_parameters(seed=0):
+    rng = np.random.default_rng(seed)
+    squash = {"weights": rng.standard_normal(DIM), "bias": rng.standard_normal(1)}
+    return {"gain": rng.uniform(0.5, 1.5, DIM), "bias": 0.3 * rng.standard_normal(DIM), "squash": squash}
+
+
+PARAMETERS = [make_parameters(seed) for seed in (0, 1)]
+WEIGHTS = [np.random.default_rng(2 + n).standard_normal((*size, DIM, DIM)) / 2 for n, size in enumerate(SIZES)]
+POSES = np.random.default_rng(4).standard_normal((6, DIM))
+
+
+def in_float32(tree):
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), tree)
+
+
+def loop_votes(poses, weights):
+    inputs, outputs = weights.shape[:2]
+    return np.array([[poses[i] @ weights[i, j] for j in range(outputs)] for i in range(inputs)])
+
+
+def loop_step(votes, parents, parameters):
+    """Procedure 1 of the paper in float64: from the parents that there were to the new ones."""
+    inputs, outputs, dim = votes.shape
+    couplings = np.full((inputs, outputs), 1 / outputs)
+    if parents is not None:
+        for i in range(inputs):
+            couplings[i] = softmax([parents[j] @ votes[i, j] / np.sqrt(dim) for j in range(outputs)])
+    new = np.zeros((outputs, dim))
+    for j in range(outputs):
+        s = sum(couplings[i, j] * votes[i, j] for i in range(inputs))
+        new[j] = (s - s.mean()) / np.sqrt(s.var() + 1e-7) * parameters["gain"] + parameters["bias"]
+    return new, couplings
+
+
+def loop_sequential(votes, parameters, iterations):
+    parents, couplings = None, None
+    for _ in range(iterations):
+        parents, couplings = loop_step(votes, parents, parameters)
+    return parents, couplings
+
+
+def loop_concurrent(iterations):
+    """Procedure 2: the first pass goes through the layers, later ones look at the pass before only."""
+    poses, below = [], POSES
+    for weights, parameters in zip(WEIGHTS, PARAMETERS, strict=True):
+        poses.append(loop_step(loop_votes(below, weights), None, parameters)[0])
+        below = poses[-1]
+    for _ in range(iterations - 1):
+        first = loop_step(loop_votes(POSES, WEIGHTS[0]), poses[0], PARAMETERS[0])[0]
+        second = loop_step(loop_votes(poses[0], WEIGHTS[1]), poses[1], PARAMETERS[1])[0]
+        poses = [first, second]
+    return poses
+
+
+def layers():
+    return [
+        RoutedLayer(
+            partial(lambda poses, w: jnp.einsum("ik,iokd->iod", poses, w), w=in_float32(weights)),
+            partial(attention_step, parameters=in_float32(parameters)),
+        )
+        for weights, parameters in zip(WEIGHTS, PARAMETERS, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 4])
+def test_is_the_loop(iterations):
+    votes, parameters = loop_votes(POSES, WEIGHTS[0]), PARAMETERS[0]
+    route = jax.jit(partial(inverted_attention_routing, iterations=iterations))
+    routing = route(in_float32(votes), parameters=in_float32(parameters))
+    parents, couplings = loop_sequential(votes, parameters, iterations)
+    np.testing.assert_allclose(routing.capsules, parents, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(routing.couplings, couplings, rtol=1e-3, atol=1e-5)
+    present = 1 / (1 + np.exp(-(parents @ parameters["squash"]["weights"] + parameters["squash"]["bias"])))
+    np.testing.assert_allclose(routing.activations, present, rtol=1e-3)
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 3])
+def test_two_layers_at_once_are_the_loop(iterations):
+    routings = jax.jit(partial(concurrent_routing, layers(), iterations=iterations))(in_float32(POSES))
+    for routing, expected in zip(routings, loop_concurrent(iterations), strict=True):
+        np.testing.assert_allclose(routing.capsules, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_at_once_differs_from_one_after_the_other_in_the_second_layer_only():
+    first, second = layers()
+    at_once = concurrent_routing([first, second], in_float32(POSES), iterations=2)
+    below = inverted_attention_routing(first.make_votes(in_float32(POSES)), parameters=in_float32(PARAMETERS[0]))
+    above = inverted_attention_routing(second.make_votes(below.capsules), parameters=in_float32(PARAMETERS[1]))
+    np.testing.assert_allclose(at_once[0].capsules, below.capsules, atol=1e-5)
+    assert float(jnp.abs(at_once[1].capsules - above.capsules).max()) > 1e-2
+
+
+def test_with_one_layer_both_schedules_are_the_same():
+    layer, parameters = layers()[0], in_float32(PARAMETERS[0])
+    votes = layer.make_votes(in_float32(POSES))
+    [alone] = concurrent_routing([layer], in_float32(POSES), iterations=3)
+    for schedule in ("sequential", "concurrent"):
+        routing = inverted_attention_routing(votes, iterations=3, schedule=schedule, parameters=parameters)
+        jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), routing, alone)
+
+
+def test_a_gain_and_a_bias_are_layer_normalisations_only():
+    def learned(squash):
+        settings = build({"routing.name": "inverted_attention", "routing.squash": squash}).routing.settings
+        start = ROUTERS["inverted_attention"].initial_parameters(
+            jax.random.key(0), 3, 2, DIM, primary_dim=4, settings=settings
+        )
+        return jax.tree.map(jnp.shape, start)
+
+    direction = {"weights": (DIM,), "bias": (1,)}
+    assert learned("layer_norm") == {"gain": (DIM,), "bias": (DIM,), "squash": direction}
+    assert learned("decoupled") == {"squash": direction}
+    assert learned("sabour") == {}
+    votes = in_float32(loop_votes(POSES, WEIGHTS[0]))
+    assert float(inverted_attention_routing(votes, squash="sabour").activations.max()) < 1
