@@ -112,9 +112,17 @@ class Data:
     validation_fraction: float = static(0.1, low=0, high=0.9, doc="share of each class of train that is held out")
     train_size: int = static(0, low=0, doc="train on that many images, balanced by class; 0: all of them")
     max_shift: int = static(2, low=0, high=64, doc="augmentation: random shift by at most that many pixels")
+    max_rotation: float = static(0.0, low=0, high=180, doc="augmentation: random turn by at most that many degrees")
     flip: bool = static(False, doc="augmentation: mirror half of the images left to right")
     transform: str = static(
         "none", choices=("none", "inverted", "rotated"), doc="every image of every split inverted, or turned by 90°"
+    )
+    image_size: int = static(
+        28,
+        low=1,
+        high=1024,
+        only_if=lambda data: data.dataset.startswith("folder:"),
+        doc="pixels of each side that a folder's pictures are brought to",
     )
 
 

@@ -151,7 +151,7 @@ def metrics_of(
 
 def total_loss(
     out: dict[str, Any],
-    images: Float[Array, "batch height width channels"],
+    images: Float[Array, "batch *shown height width channels"],
     targets: Float[Array, "batch classes"],
     config: Config,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, "batch"]]]:
@@ -162,7 +162,8 @@ def total_loss(
 
     Args:
         out: the model's outputs for the batch.
-        images: what is to be reconstructed, in [0, 1].
+        images: what is to be reconstructed, in [0, 1]: one image of an example, or one for each class that it shows,
+          [batch, shown, height, width, channels], which a decoder makes of that class alone.
         targets: 1 for each class that is present, else 0.
         config: which loss, and the weight of the reconstruction.
 
@@ -174,7 +175,8 @@ def total_loss(
     squared = jnp.zeros_like(classification)
     loss = classification
     if config.reconstruction is not None and "reconstruction" in out:
-        squared = jax.vmap(squared_error)(images, out["reconstruction"])
+        decoded = out["reconstruction"] if images.ndim == 4 else out["reconstructions"]
+        squared = jax.vmap(squared_error)(images, decoded)
         loss = classification + config.reconstruction.reconstruction_weight * squared
     for name, weight in AUXILIARY.items():
         if name in out:

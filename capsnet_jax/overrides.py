@@ -29,6 +29,7 @@ from capsnet_jax.config import (
     makes_difference,
     nearest,
 )
+from capsnet_jax.data import full_name, own_settings
 from capsnet_jax.losses import LOSSES
 from capsnet_jax.models import MODELS
 from capsnet_jax.routing import ROUTERS
@@ -85,6 +86,9 @@ def resolve(changes: Overrides) -> Resolved:
     for path, registry in REGISTRIES.items():
         if path in changes:
             check_word(path, changes[path], registry)
+    for path in ("data.dataset", "finetune.source"):
+        if isinstance(changes.get(path), str):
+            changes[path] = full_name(changes[path])
     used: set[str] = set()
 
     def apply_changes(group: str, settings: Any) -> Any:
@@ -101,11 +105,13 @@ def resolve(changes: Overrides) -> Resolved:
         used.add(f"{group}.name")
         return Choice(name, apply_changes(group, registry[name].settings))
 
+    own = own_settings(str(changes.get("data.dataset", Data().dataset)))
+    data = dataclasses.replace(Data(), **{path.removeprefix("data."): value for path, value in own.items()})
     model = choose("model", MODELS, DEFAULT_MODEL)
     entry = MODELS[model.name]
     config = Config(
         preset=changes.get("preset", "small"),
-        data=apply_changes("data", Data()),
+        data=apply_changes("data", data),
         model=model,
         routing=choose("routing", ROUTERS, entry.router) if entry.routes else None,
         loss=choose("loss", LOSSES, entry.loss),

@@ -398,8 +398,11 @@ def _command(name: str, config: Config, seed: int, asked: Asked) -> str:
     """Return what to type to train one run alone."""
     from capsnet_jax import overrides
 
-    preset = overrides.resolve(PRESETS[config.preset] | {"preset": config.preset}).config
+    dataset = {"data.dataset": config.data.dataset}  # which has defaults of its own
+    preset = overrides.resolve(PRESETS[config.preset] | {"preset": config.preset} | dataset).config
     defaults, settings = overrides.flatten(preset), overrides.flatten(config)
+    if config.data.dataset != Data().dataset:
+        del defaults["data.dataset"]
     words = ["python", "launch.py", f"--experiment={name}", f"--preset={config.preset}"]
     values = {p: v for p, v in settings.items() if p != "preset" and (v != defaults.get(p) or p in asked.swept)}
     values |= {f"eval.{n}": v for n, v in dataclasses.asdict(asked.observed).items() if v}

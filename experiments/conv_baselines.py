@@ -74,7 +74,9 @@ def count(record: Record) -> dict[str, float]:
     """
     try:
         config = build(record.settings)
-        shape, classes = data.dimensions(config.data.dataset, label_key=config.data.label or None)
+        settings = config.data
+        size = settings.image_size
+        shape, classes = data.dimensions(settings.dataset, label_key=settings.label or None, image_size=size)
     except (data.DataError, ConfigError):
         return {}
     # Runs of the same network share a count.

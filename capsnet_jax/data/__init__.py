@@ -3,10 +3,24 @@
 Importing this module is cheap: heavy packages are imported by `load`, when they are needed.
 """
 
+import inspect
 import os
+from typing import Any
 
-from capsnet_jax.data.arrays import DataError, Dataset, Description, Examples, RawDataset
-from capsnet_jax.data.registry import DATASETS, DatasetEntry, Frame
+from capsnet_jax.data.arrays import DataError, Dataset, Description, Examples, RawDataset, note
+from capsnet_jax.data.registry import (
+    DATASETS,
+    DatasetEntry,
+    Frame,
+    Loader,
+    entry_of,
+    full_name,
+    own_settings,
+    path_of,
+    short_name,
+    shows_pairs,
+    slug,
+)
 
 __all__ = [
     "DATASETS",
@@ -16,12 +30,22 @@ __all__ = [
     "Description",
     "Examples",
     "Frame",
+    "Loader",
     "RawDataset",
     "describe",
     "dimensions",
+    "entry_of",
+    "fingerprint",
     "frame_of",
+    "full_name",
     "load",
+    "own_settings",
+    "short_name",
+    "shows_pairs",
+    "slug",
 ]
+
+IMAGE_SIZE = 28  # pixels of each side of a folder's pictures, if nothing else is said
 
 
 def load(
@@ -31,6 +55,7 @@ def load(
     validation_fraction: float = 0.1,
     train_size: int = 0,
     transform: str = "none",
+    image_size: int = IMAGE_SIZE,
     data_dir: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Dataset:
@@ -41,8 +66,8 @@ def load(
     each class. A line on stderr says so, and which classes go without images.
 
     Args:
-        name: a name in `DATASETS`, or any tfds name, with its config and version if wanted
-            (`emnist/letters`).
+        name: a name in `DATASETS`, with its path if it has one (`folder:~/pictures`), or any tfds name, with its config
+            and version if wanted (`emnist/letters`).
         label_key: the tfds feature that is the label. The default is the entry's in `DATASETS`, else the only
             label of the set.
         validation_fraction: the share of each class, rounded to whole examples, that goes from train to
@@ -50,39 +75,55 @@ def load(
             train, whatever the share is. 0 is no validation, for every set.
         train_size: number of training examples to use, the same for each class as far as possible; 0 uses all.
         transform: a name in `TRANSFORMS`: what is done once to every image of every split.
+        image_size: pixels of each side of a folder's pictures; of no other set.
         data_dir: folder of prepared tfds sets. The default is the environment's `TFDS_DATA_DIR`, then tfds's
             default folder.
         cache_dir: folder of decoded arrays. The default is the environment's `CAPSNET_JAX_CACHE`, then
             `capsnet_jax` in `XDG_CACHE_HOME` or `~/.cache`.
 
     Returns:
-        The dataset, as NumPy arrays.
+        The dataset, as NumPy arrays. In a set that shows pairs, train holds single images, whose pairs are made in
+        training, and validation and test hold pairs.
 
     Raises:
         DataError: an argument is out of bounds, or the set is unknown, damaged, not a set of images with labels,
             or not available. The message is one line that says what to do.
     """
+    from capsnet_jax.data.pairs import fixed_pairs, shifted_once
     from capsnet_jax.data.split import check_bounds, split_raw
     from capsnet_jax.data.transform import check_transform, transform_images
 
     check_bounds(validation_fraction, train_size)
     check_transform(transform)
-    raw = _load_raw(name, label_key, data_dir, cache_dir)
+    entry = entry_of(name) or DatasetEntry("")
+    if entry.pairs and transform == "inverted":
+        raise DataError(f"{name} adds up light images on black, so transform=inverted makes no sense; leave it out")
+    raw = _load_raw(name, label_key, data_dir, cache_dir, image_size)
     splits = split_raw(raw, validation_fraction=validation_fraction, train_size=train_size, name=name)
     train, validation, test = (transform_images(split, transform) for split in splits)
+    if entry.pairs:
+        validation, test = (
+            fixed_pairs(split, classes=len(raw.label_names), max_shift=entry.max_shift, name=f"{name}: {which}")
+            for which, split in (("validation", validation), ("test", test))
+        )
+    elif entry.max_shift:
+        validation = shifted_once(validation, entry.max_shift)
     return Dataset(name, raw.label_names, train=train, validation=validation, test=test)
 
 
-def describe(name: str, *, label_key: str | None = None, transform: str = "none") -> Description:
+def describe(
+    name: str, *, label_key: str | None = None, transform: str = "none", image_size: int = IMAGE_SIZE
+) -> Description:
     """Return the size of a dataset's images and the names of its classes, as `load` would.
 
     Nothing is downloaded or prepared: tfds sets declare both. Of one that does not declare the size of its images, the
-    first image is read. A set that has a loader is loaded.
+    first image is read. A set that has a loader is loaded, unless it is made of another one.
 
     Args:
         name: as in `load`.
         label_key: as in `load`.
         transform: as in `load`; one that turns images can change their size.
+        image_size: as in `load`.
 
     Returns:
         The description. A few tfds sets, such as CIFAR-10, only know the names of their classes once they are prepared.
@@ -97,20 +138,24 @@ def describe(name: str, *, label_key: str | None = None, transform: str = "none"
     from capsnet_jax.data.transform import TRANSFORMS, check_transform
 
     check_transform(transform)
-    entry = _entry(name)
+    entry = entry_of(name)
     if entry is None or entry.load is None:
         from capsnet_jax.data.tfds import source
 
         shape, label_names = source.describe(name, label_key or (entry.label_key if entry else None))
+    elif entry.base is not None and entry.dimensions is not None and label_key is None:
+        shape, label_names = entry.dimensions[0], describe(entry.base).label_names
     else:
-        raw = _load_raw(name, label_key)
+        raw = _load_raw(name, label_key, image_size=image_size)
         (height, width, channels), label_names = raw.train.images.shape[1:], raw.label_names
         shape = (height, width, channels)
     height, width, channels = TRANSFORMS[transform](np.zeros((1, *shape), np.uint8)).shape[1:]
     return Description((height, width, channels), label_names)
 
 
-def dimensions(name: str, *, label_key: str | None = None) -> tuple[tuple[int, int, int], int]:
+def dimensions(
+    name: str, *, label_key: str | None = None, image_size: int = IMAGE_SIZE
+) -> tuple[tuple[int, int, int], int]:
     """Return the size of a dataset's images and its number of classes.
 
     As `describe`, but an entry of `DATASETS` that declares its dimensions is not loaded.
@@ -118,6 +163,7 @@ def dimensions(name: str, *, label_key: str | None = None) -> tuple[tuple[int, i
     Args:
         name: as in `load`.
         label_key: as in `load`.
+        image_size: as in `load`.
 
     Returns:
         (height, width, channels), and the number of classes.
@@ -125,17 +171,30 @@ def dimensions(name: str, *, label_key: str | None = None) -> tuple[tuple[int, i
     Raises:
         DataError: as for `describe`.
     """
-    entry = _entry(name)
+    entry = entry_of(name)
     if entry is not None and entry.dimensions is not None and label_key is None:
         return entry.dimensions
-    shape, label_names = describe(name, label_key=label_key)
+    shape, label_names = describe(name, label_key=label_key, image_size=image_size)
     return shape, len(label_names)
 
 
 def frame_of(name: str) -> Frame | None:
     """Return how a dataset frames its drawings; None for a set of other pictures. `name` is as in `load`."""
-    entry = _entry(name)
+    entry = entry_of(name)
     return entry.frame if entry else None
+
+
+def fingerprint(name: str) -> str:
+    """Return a digest of the user's own files that a set is read from; "" of a set that is always the same.
+
+    Raises:
+        DataError: they cannot be read.
+    """
+    entry = entry_of(name)
+    if entry is None or not isinstance(entry.load, Loader):
+        return ""
+    digest_files = getattr(entry.load.imported, "fingerprint", None)
+    return _call(digest_files, path=path_of(name)) if digest_files else ""
 
 
 def _load_raw(
@@ -143,9 +202,10 @@ def _load_raw(
     label_key: str | None,
     data_dir: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
+    image_size: int = IMAGE_SIZE,
 ) -> RawDataset:
     """Load a set by its entry's loader, or else through tfds."""
-    entry = _entry(name)
+    entry = entry_of(name)
     if entry is None or entry.load is None:
         from capsnet_jax.data.tfds import source
 
@@ -154,17 +214,23 @@ def _load_raw(
     elif label_key is not None:
         raise DataError(f"{name} has one label feature: leave out label_key={label_key!r}")
     else:
-        raw = entry.load()
+        folders: dict[str, Any] = {"data_dir": data_dir, "cache_dir": cache_dir}
+        arguments = folders | {"path": path_of(name), "image_size": image_size}
+        if entry.base is not None and _takes(entry.load, "base"):
+            arguments["base"] = _load_raw(entry.base, None, **folders)
+        raw = _call(entry.load, **arguments)
         if not isinstance(raw, RawDataset):
             raise DataError(f"{name}: its loader returned a {type(raw).__name__}; it must return a RawDataset")
     raw.check(name)
+    for line in raw.notes:
+        note(line)
     return raw
 
 
-def _entry(name: str) -> DatasetEntry | None:
-    """Return the entry of a set, which is the same for all configs and versions of a tfds set."""
-    base = name.split("/")[0].split(":")[0]
-    entry = DATASETS.get(base)
-    if entry is not None and entry.load is not None and name != base:
-        raise DataError(f"{base} has no configs and no versions: ask for {base}, not {name}")
-    return entry
+def _call(function: Any, **arguments: Any) -> Any:
+    """Call a function with those of the arguments that its signature names."""
+    return function(**{name: value for name, value in arguments.items() if _takes(function, name)})
+
+
+def _takes(function: Any, name: str) -> bool:
+    return name in inspect.signature(function.function if isinstance(function, Loader) else function).parameters

@@ -63,12 +63,14 @@ class RawDataset(NamedTuple):
         train: the publisher's complete training split.
         test: the publisher's test split.
         validation: the publisher's validation split; None if there is none. It is then taken from train.
+        notes: what a user may not expect of it, a line each; told at every load.
     """
 
     label_names: tuple[str, ...]
     train: Examples
     test: Examples
     validation: Examples | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def splits(self) -> dict[str, Examples]:

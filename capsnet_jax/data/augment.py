@@ -1,4 +1,4 @@
-"""What happens to examples on the device, inside jit: batches, conversion to floats, random shifts and flips."""
+"""What happens to examples on the device, inside jit: batches, conversion to floats, random shifts, turns and flips."""
 
 import jax
 import jax.numpy as jnp
@@ -69,6 +69,20 @@ def to_targets(
     return labels.astype(jnp.float32)
 
 
+def augment(
+    key: PRNGKeyArray,
+    images: UInt8[Array, "batch height width channels"],
+    *,
+    max_shift: int,
+    max_rotation: float,
+    flip: bool,
+) -> UInt8[Array, "batch height width channels"]:
+    """Turn, move and mirror each image at random, as far as that is asked for."""
+    images = random_rotation(jax.random.fold_in(key, 2), images, max_rotation)
+    images = random_shift(key, images, max_shift)
+    return random_flip(jax.random.fold_in(key, 1), images) if flip else images
+
+
 def random_flip(
     key: PRNGKeyArray, images: Shaped[Array, "batch height width channels"]
 ) -> Shaped[Array, "batch height width channels"]:
@@ -102,12 +116,54 @@ def random_shift(
         raise ValueError(f"max_shift must not be negative, but is {max_shift}")
     if max_shift == 0:
         return images
-    batch, *shape = images.shape
+    return shift(images, max_shift - jax.random.randint(key, (len(images), 2), 0, 2 * max_shift + 1), max_shift)
+
+
+def shift(
+    images: Shaped[Array, "batch height width channels"], shifts: Int[Array, "batch 2"], max_shift: int
+) -> Shaped[Array, "batch height width channels"]:
+    """Move each image by whole pixels (down, right), each of at most `max_shift`; zeros move in."""
     margin = (max_shift, max_shift)
     padded = jnp.pad(images, ((0, 0), margin, margin, (0, 0)))
-    corners = jax.random.randint(key, (batch, 2), 0, 2 * max_shift + 1)
 
-    def crop(image: Array, corner: Array) -> Array:
-        return jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), shape)
+    def crop(image: Array, move: Array) -> Array:
+        return jax.lax.dynamic_slice(image, (max_shift - move[0], max_shift - move[1], 0), images.shape[1:])
 
-    return jax.vmap(crop)(padded, corners)
+    return jax.vmap(crop)(padded, shifts)
+
+
+def random_rotation(
+    key: PRNGKeyArray, images: UInt8[Array, "batch height width channels"], max_rotation: float
+) -> UInt8[Array, "batch height width channels"]:
+    """Turn each image about its centre by a random angle, uniform in [-max_rotation, max_rotation] degrees.
+
+    Pixels are interpolated bilinearly and rounded; those from outside the image are zero. `max_rotation` is static: 0
+    returns the images as they are.
+    """
+    if max_rotation == 0:
+        return images
+    angles = jax.random.uniform(key, (len(images),), minval=-max_rotation, maxval=max_rotation)
+    return rotate(images, jnp.deg2rad(angles))
+
+
+def rotate(
+    images: UInt8[Array, "batch height width channels"], angles: Float32[Array, "batch"]
+) -> UInt8[Array, "batch height width channels"]:
+    """Turn each image about its centre by its angle in radians, counter-clockwise as seen."""
+    height, width = images.shape[1:3]
+    y = (jnp.arange(height) - (height - 1) / 2)[None, :, None]
+    x = (jnp.arange(width) - (width - 1) / 2)[None, None, :]
+    cos, sin = (f(angles)[:, None, None] for f in (jnp.cos, jnp.sin))
+    # The pixel at (y, x) was at (y cos + x sin, x cos − y sin) before, with y downwards; a border of zeros is around.
+    rows = jnp.clip(y * cos + x * sin + (height + 1) / 2, 0, height + 1)
+    columns = jnp.clip(x * cos - y * sin + (width + 1) / 2, 0, width + 1)
+    top, left = (jnp.minimum(jnp.floor(at).astype(jnp.int32), size) for at, size in ((rows, height), (columns, width)))
+    down, right = (rows - top)[..., None], (columns - left)[..., None]
+    padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+
+    def at(down: int, right: int) -> Array:
+        return jax.vmap(lambda image, i, j: image[i + down, j + right])(padded, top, left).astype(jnp.float32)
+
+    above = at(0, 0) * (1 - right) + at(0, 1) * right
+    below = at(1, 0) * (1 - right) + at(1, 1) * right
+    return jnp.round(above * (1 - down) + below * down).astype(jnp.uint8)

@@ -2,11 +2,12 @@
 
 import contextlib
 import glob
+import hashlib
 import json
 import os
 import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,6 +36,15 @@ def default_dir() -> Path:
     return expand_home(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "capsnet_jax"
 
 
+def prepared_dir(data_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Return the folder of prepared sets: `data_dir`, else `TFDS_DATA_DIR`, else tfds's default.
+
+    Raises:
+        FileNotFoundError: the folder is in the home directory, and there is none.
+    """
+    return expand_home(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+
+
 def expand_home(folder: str | os.PathLike[str]) -> Path:
     """Return a folder with its `~` replaced.
 
@@ -45,6 +55,18 @@ def expand_home(folder: str | os.PathLike[str]) -> Path:
         return Path(folder).expanduser()
     except RuntimeError as error:
         raise FileNotFoundError(f"{folder}: there is no such home directory") from error
+
+
+def cached_in(
+    cache_dir: str | os.PathLike[str] | None, name: str, identity: dict[str, str], build: Callable[[], RawDataset]
+) -> RawDataset:
+    """As `cached`, of the file `name` in the folder `cache_dir`, else the default one; without a home, only build."""
+    try:
+        folder = expand_home(cache_dir) if cache_dir else default_dir()
+    except FileNotFoundError as error:
+        warn_uncached(error)
+        return build()
+    return cached(folder / name, identity, build)
 
 
 def cached(path: Path, identity: dict[str, str], build: Callable[[], RawDataset]) -> RawDataset:
@@ -80,7 +102,8 @@ def _read(path: Path, stamp: str) -> RawDataset | None:
                 for split in ("train", "validation", "test")
                 if f"{split}_images" in arrays
             }
-            return RawDataset(tuple(arrays["label_names"].tolist()), **splits)
+            notes = tuple(arrays["notes"].tolist()) if "notes" in arrays else ()
+            return RawDataset(tuple(arrays["label_names"].tolist()), **splits, notes=notes)
     except Exception:  # a damaged file can raise anything, and the answer is always to build it again
         return None
 
@@ -88,6 +111,7 @@ def _read(path: Path, stamp: str) -> RawDataset | None:
 def _write(path: Path, stamp: str, raw: RawDataset) -> None:
     """Write the file in one step, so that nobody reads an incomplete one. Print a warning if that is impossible."""
     arrays: dict[str, Any] = {"stamp": np.array(stamp), "label_names": np.array(raw.label_names)}
+    arrays |= {"notes": np.array(raw.notes)} if raw.notes else {}
     for split, examples in raw.splits.items():
         arrays |= {f"{split}_{kind}": np.asarray(array) for kind, array in examples._asdict().items()}
     # Nobody else can have put a file or a link there: the name is random, and "x" creates a file or fails.
@@ -108,6 +132,17 @@ def _write(path: Path, stamp: str, raw: RawDataset) -> None:
             unfinished.unlink(missing_ok=True)
     except OSError as error:
         warn_uncached(error)
+
+
+def fingerprint(files: Iterable[Path], root: Path) -> str:
+    """Return a digest of files by their names below `root`, sizes and times; of links, those of what they lead to."""
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        status = file.stat()
+        digest.update(
+            f"{file.relative_to(root)} {status.st_size} {status.st_mtime_ns}\n".encode(errors="surrogateescape")
+        )
+    return digest.hexdigest()[:12]
 
 
 def warn_uncached(error: OSError) -> None:

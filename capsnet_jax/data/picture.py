@@ -20,6 +20,10 @@ LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R 601-2, as Pillow's
 _ORIENTATION, _BITS_PER_SAMPLE = 274, 258  # TIFF's tags
 
 
+class BlankError(DataError):
+    """Every pixel of a picture is the same."""
+
+
 class Picture(NamedTuple):
     """A picture in the shape of a data set's images.
 
@@ -64,7 +68,7 @@ def read(
     if not np.isfinite(values).all():
         raise DataError(f"{path} has values that are not finite")
     if not as_is and np.ptp(values) == 0:
-        raise DataError(f"{path} is blank: every pixel is the same; --as_is takes it as it is")
+        raise BlankError(f"{path} is blank: every pixel is the same; --as_is takes it as it is")
     if channels == 1 and values.shape[2] == 3:
         values = values @ np.array(LUMINANCE, np.float32)[:, None]
     if frame is not None and not as_is:

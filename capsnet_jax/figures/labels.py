@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+from capsnet_jax.data import short_name, slug
 from capsnet_jax.statistics import PERCENT
 
 MODEL, ITERATIONS, GRADIENT = "model.name", "routing.iterations", "routing.gradient"
@@ -46,7 +47,10 @@ _DATASETS = {
     "cifar100": "CIFAR-100",
     "svhn_cropped": "SVHN",
     "smallnorb": "smallNORB",
+    "smallnorb_azimuth": "smallNORB by azimuth",
+    "smallnorb_elevation": "smallNORB by elevation",
     "multi_mnist": "MultiMNIST",
+    "multi_fashion": "MultiFashion",
     "affnist": "affNIST",
 }
 
@@ -89,12 +93,12 @@ def label(path: str) -> str:
 
 def dataset_label(name: object) -> str:
     """Return a data set's name as it is printed: `fashion_mnist` → `Fashion-MNIST`."""
-    return _DATASETS.get(str(name), str(name))
+    return _DATASETS.get(str(name)) or short_name(str(name)).replace("$", r"\$")  # which matplotlib takes for formulas
 
 
 def dataset_slug(name: object) -> str:
     """Return a data set's name as part of a file's name: `a/b` → `a_b`."""
-    return str(name).replace("/", "_")
+    return slug(str(name))
 
 
 def possible_range(name: str) -> tuple[float, float]:

@@ -177,7 +177,12 @@ def restore_record(record: Record) -> Network:
     """
     config = _config(record)
     settings = config.data
-    described = data.describe(settings.dataset, label_key=settings.label or None, transform=settings.transform)
+    described = data.describe(
+        settings.dataset,
+        label_key=settings.label or None,
+        transform=settings.transform,
+        image_size=settings.image_size,
+    )
     dataset = LazyDataset(settings.dataset, described, functools.partial(load_data, settings))
     model = models.build(config, dataset.classes)
     like = jax.eval_shape(lambda: models.init(model, jax.random.key(0), dataset.image_shape))

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from capsnet_jax.config import Config, ConfigError, NoSettings
+from capsnet_jax.data import shows_pairs
 from capsnet_jax.models.capsnet import CapsNet, CapsNetSettings
 from capsnet_jax.models.convnets.alexnet import AlexNet
 from capsnet_jax.models.convnets.densenet import DenseNet
@@ -37,7 +38,8 @@ class Model:
 
     Attributes:
         module: the Flax module's class, or a partial of it with the sizes that make this entry. It takes `classes`, its
-          own settings by name, `routing` if it routes, and `reconstruction` if it decodes.
+          own settings by name, `routing` if it routes, `reconstruction` if it decodes, and then `shown` if it can
+          decode several classes of an image, each alone.
         settings: an instance of its own settings dataclass, with this entry's defaults.
         head_layers: layers that tell the classes; they start anew in fine-tuning.
         image_shape: [height, width, channels] of the images that its paper is about.
@@ -162,6 +164,8 @@ def build(config: Config, classes: int) -> nn.Module:
         parts["routing"] = config.routing
     if entry.decodes and config.reconstruction is not None:
         parts["reconstruction"] = config.reconstruction.reconstruction
+        if shows_pairs(config.data.dataset) and "shown" in inspect.signature(entry.module).parameters:
+            parts["shown"] = 2
     return entry.module(classes=classes, **vars(config.model.settings), **parts)
 
 

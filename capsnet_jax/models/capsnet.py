@@ -44,6 +44,7 @@ class CapsNet(nn.Module):
         class_dim: dimensions of a class capsule.
         decoder: hidden widths of the decoder.
         reconstruction: whether there is a decoder.
+        shown: how many classes each image shows; the decoder sees each of them alone.
         weight_scale: σ of the normal, cut at 2σ, that the transformation matrices start from.
         share_weights: whether W is the same at all positions.
         squash: a key of SQUASHES, of the primary capsules; the router squashes the class capsules.
@@ -59,6 +60,7 @@ class CapsNet(nn.Module):
     class_dim: int = 16
     decoder: tuple[int, ...] = (512, 1024)
     reconstruction: bool = True
+    shown: int = 1
     weight_scale: float | Array = 0.1
     share_weights: bool = False
     squash: str = "sabour"
@@ -73,13 +75,15 @@ class CapsNet(nn.Module):
 
         Args:
             images: pixels in [0, 1].
-            targets: 1 for each class whose capsule the decoder sees, else 0; without them it sees the longest's.
+            targets: 1 for each class whose capsule the decoder sees, else 0; without them it sees the longest's, as
+                many as are shown.
 
         Returns:
             "conv1" activations, "primary" capsules [batch, inputs, primary_dim], their "primary_activations" [batch,
             inputs], "capsules" [batch, classes, class_dim], their activations as "lengths" [batch, classes],
             "couplings" and "routing_logits" [batch, inputs, classes], and the "reconstruction" [batch, height, width,
-            channels] in (0, 1) where there is a decoder.
+            channels] in (0, 1) where there is a decoder. If several classes are shown, that is the sum, at most 1, of
+            "reconstructions" [batch, shown, height, width, channels] of each class, the lower class first.
         """
         batch = images.shape[0]
         out = {"conv1": nn.relu(Conv(self.channels, self.kernel, precision=self.precision, name="conv1")(images))}
@@ -118,9 +122,16 @@ def capsule_layers(
     out = route_primary(ClassCapsules(*sizes, positions=positions, name="class_capsules"), primary, squash)
     if net.reconstruction:
         if targets is None:
-            targets = jax.nn.one_hot(jnp.argmax(out["lengths"], axis=-1), net.classes)
+            targets = jnp.sum(_each_of_greatest(out["lengths"], net.shown), axis=1)
         decoder = Decoder(net.decoder, math.prod(images.shape[1:]), net.precision, name="decoder")
-        out["reconstruction"] = decoder(mask_other_classes(out["capsules"], targets)).reshape(images.shape)
+        if net.shown == 1:
+            out["reconstruction"] = decoder(mask_other_classes(out["capsules"], targets)).reshape(images.shape)
+        else:
+            masks = _each_of_greatest(targets, net.shown)
+            alone = jax.vmap(mask_other_classes, (None, 1), 1)(out["capsules"], masks)
+            pixels = decoder(alone.reshape(-1, *alone.shape[2:]))
+            out["reconstructions"] = pixels.reshape(len(images), net.shown, *images.shape[1:])
+            out["reconstruction"] = jnp.minimum(jnp.sum(out["reconstructions"], axis=1), 1)
     return out
 
 
@@ -240,6 +251,11 @@ def mask_other_classes(
 ) -> Float[Array, "batch classes dim"]:
     """Set all class capsules but those of the targets to 0."""
     return capsules * targets[:, :, None]
+
+
+def _each_of_greatest(scores: Float[Array, "batch classes"], count: int) -> Float[Array, "batch count classes"]:
+    """Return a row for each of the classes of greatest score: 1 for that class. Of equal ones the lower comes first."""
+    return jax.nn.one_hot(jax.lax.top_k(scores, count)[1], scores.shape[-1])
 
 
 class Decoder(nn.Module):

@@ -48,6 +48,7 @@ class EfficientCapsNet(nn.Module):
         class_dim: dimensions of a class capsule.
         decoder: hidden widths of the decoder.
         reconstruction: whether there is a decoder.
+        shown: how many classes each image shows; the decoder sees each of them alone.
         weight_scale: σ of the normal, cut at 2σ, that the transformation matrices start from. The default leaves a
           standard deviation of 0.0395 after the cut.
         squash: a key of SQUASHES, of the primary capsules.
@@ -63,6 +64,7 @@ class EfficientCapsNet(nn.Module):
     class_dim: int = 16
     decoder: tuple[int, ...] = (512, 1024)
     reconstruction: bool = True
+    shown: int = 1
     weight_scale: float | Array = 0.0449
     squash: str = "exponential"
     routing: Choice = Choice("self_attention", ROUTERS["self_attention"].settings)

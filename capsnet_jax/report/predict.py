@@ -81,8 +81,10 @@ def read_picture(path: Path, net: Network, *, invert: bool = False, as_is: bool 
     settings = net.config.data
     transform = "none" if as_is else settings.transform
     before = settings.transform if as_is else "none"
-    shape = data.describe(settings.dataset, label_key=settings.label or None, transform=before).image_shape
-    picture = read(path, shape, frame=data.frame_of(settings.dataset), invert=invert, as_is=as_is)
+    described = data.describe(
+        settings.dataset, label_key=settings.label or None, transform=before, image_size=settings.image_size
+    )
+    picture = read(path, described.image_shape, frame=data.frame_of(settings.dataset), invert=invert, as_is=as_is)
     if transform == "none":
         return picture
     pixels = np.ascontiguousarray(TRANSFORMS[transform](picture.pixels[None])[0])

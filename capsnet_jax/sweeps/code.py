@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from capsnet_jax.config import Config
+from capsnet_jax.data import Loader, entry_of, fingerprint, pairs
 from capsnet_jax.losses import LOSSES
 from capsnet_jax.models import MODELS
 from capsnet_jax.routing import ROUTERS
@@ -33,7 +34,10 @@ SHARED = (
 
 
 def code_of(config: Config) -> dict[str, str]:
-    """Return {source file: digest} of what decides a run's result: shared code, its model, its router, its loss."""
+    """Return {source file: digest} of what decides a run's result: shared code, its model, its router, its loss.
+
+    The user's own files that its images are read from count as one more, by the data set's name.
+    """
     files = set(_shared_files())
     parts: list[Any] = [MODELS[config.model.name].module, LOSSES[config.loss.name].function]
     parts += [OPTIMIZERS[config.train.optimizer], SCHEDULES[config.train.schedule]]
@@ -46,10 +50,13 @@ def code_of(config: Config) -> dict[str, str]:
         parts += [router.route, router.fixed, router.parameters]
         files |= {PACKAGE / "routing" / name for name in ("layer.py", "result.py", "router.py")}
         files.add(PACKAGE / "models/capsnet.py")  # whose layers all nets with capsules share
+    parts += _data_parts(config.data.dataset)
     files |= {Path(file) for part in parts if (file := _source_file(part))}
     code = {_name(path): digest(path) for path in sorted(files)}
     if sizes := _sizes(MODELS[config.model.name].module):  # its file serves other entries of MODELS too
         code[f"MODELS[{config.model.name}]"] = hashlib.sha256(repr(sorted(sizes.items())).encode()).hexdigest()[:12]
+    if own_files := fingerprint(config.data.dataset):
+        code[config.data.dataset] = own_files
     return code
 
 
@@ -71,6 +78,15 @@ def digest(path: Path) -> str:
 @functools.cache
 def _shared_files() -> tuple[Path, ...]:
     return tuple(path for pattern in SHARED for path in PACKAGE.glob(pattern))
+
+
+def _data_parts(dataset: str) -> list[Callable[..., Any]]:
+    """Return the functions of a data set's own that make its images: its loader, and what makes pairs of them."""
+    entry = entry_of(dataset)
+    if entry is None or entry.load is None:
+        return []
+    load = entry.load.function if isinstance(entry.load, Loader) else entry.load
+    return [load, *([pairs.draw_pairs] if entry.pairs else [])]
 
 
 def _sizes(module: Callable[..., Any]) -> dict[str, Any]:

@@ -56,6 +56,7 @@ def load_data(settings: Data) -> data.Dataset:
         validation_fraction=settings.validation_fraction,
         train_size=settings.train_size,
         transform=settings.transform,
+        image_size=settings.image_size,
     )
 
 

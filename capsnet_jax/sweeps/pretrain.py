@@ -22,10 +22,9 @@ def pretraining_run(run: Run) -> Run | None:
     config = run.config
     if config.finetune.source == "none":
         return None
-    recipe = from_preset(config.preset)
-    data = dataclasses.replace(recipe.data, dataset=config.finetune.source)
+    recipe = from_preset(config.preset, {"data.dataset": config.finetune.source})
     same = {name: getattr(config, name) for name in ("model", "routing", "loss", "reconstruction")}
-    return Run(dataclasses.replace(recipe, data=data, **same), run.seed)
+    return Run(dataclasses.replace(recipe, **same), run.seed)
 
 
 def pretraining_runs(runs: Iterable[Run]) -> list[Run]:

@@ -34,6 +34,7 @@ import numpy as np
 
 from capsnet_jax import __version__
 from capsnet_jax.config import Config
+from capsnet_jax.data import slug
 from capsnet_jax.overrides import all_paths, identity
 from capsnet_jax.sweeps.files import append_lines, read_lines, set_damaged_aside, warn_once
 
@@ -54,8 +55,7 @@ class Run:
         key = hashlib.sha256(json.dumps([settings, self.seed], sort_keys=True).encode()).hexdigest()[:10]
         routing = self.config.routing
         router = [] if routing is None else [f"{routing.name}{getattr(routing.settings, 'iterations', '')}"]
-        dataset = self.config.data.dataset.replace("/", "_").replace(":", "_")
-        return "-".join([dataset, self.config.model.name, *router, f"seed{self.seed}", key])
+        return "-".join([slug(self.config.data.dataset), self.config.model.name, *router, f"seed{self.seed}", key])
 
 
 @dataclasses.dataclass(frozen=True)

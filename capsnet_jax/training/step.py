@@ -4,7 +4,7 @@ A *run* is one config and one seed. Every random number is derived from the run'
 carries no key, and a run that is cut at any step and continued from its state is equal to the bit to one that was not.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,9 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from capsnet_jax import models
 from capsnet_jax.config import Config
-from capsnet_jax.data import Examples
-from capsnet_jax.data.augment import gather, random_flip, random_shift, to_float, to_targets
+from capsnet_jax.data import Examples, shows_pairs
+from capsnet_jax.data.augment import augment, gather, to_float, to_targets
+from capsnet_jax.data.pairs import Pairs, by_class, draw_pairs
 from capsnet_jax.losses import PARTS, total_loss
 from capsnet_jax.training.finetune import layer_names, scale_pretrained_updates, split_frozen
 from capsnet_jax.training.optimizer import add_weight_decay, gradient_transform
@@ -63,19 +64,20 @@ def train_step(
     config: Config,
     seed: Int[Array, ""],
     state: TrainState,
-    batch: Examples,
+    batch: Examples | Pairs,
     step: Int[Array, ""],
     *,
     classes: int,
     total: int,
 ) -> TrainState:
-    """Take one step on a batch of uint8 images, augmented here.
+    """Take one step on a batch of uint8 images, augmented here; pairs are augmented already.
 
     Args:
         config: settings; its leaves may be traced.
         seed: of the run.
         state: to be replaced.
-        batch: images uint8[batch, height, width, channels] and their labels.
+        batch: images uint8[batch, height, width, channels] and their labels; of pairs also both originals, each of
+          which the decoder then makes of its class.
         step: number of this step, from 0.
         classes: number of classes.
         total: steps that the schedule spans.
@@ -84,10 +86,10 @@ def train_step(
         The next state; the old one with `diverged` set where the loss or the next state is not finite.
     """
     shift_key, dropout_key = jax.random.split(jax.random.fold_in(run_key(seed, "steps"), step))
-    images = random_shift(shift_key, batch.images, config.data.max_shift)
-    if config.data.flip:
-        images = random_flip(jax.random.fold_in(shift_key, 1), images)
-    images = to_float(images)
+    if isinstance(batch, Pairs):
+        images, originals = to_float(batch.images), to_float(batch.originals)
+    else:
+        images = originals = to_float(augment(shift_key, batch.images, **augmentation(config)))
     targets = to_targets(batch.labels, classes)
     model, head_layers = models.build(config, classes), models.MODELS[config.model.name].head_layers
     trained, frozen = split_frozen(state.params, config.train.frozen)
@@ -102,7 +104,7 @@ def train_step(
             dropout=dropout_key,
             frozen=layer_names(config.train.frozen),
         )
-        loss, parts = total_loss(out, images, targets, config)
+        loss, parts = total_loss(out, originals if "reconstructions" in out else images, targets, config)
         return loss, (parts, stats)
 
     (loss, (parts, stats)), gradient = jax.value_and_grad(loss_of, has_aux=True)(trained)
@@ -150,15 +152,26 @@ def train_steps(
     knows where its chunk began, lead to the same state to the bit.
     """
     size = config.train.batch_size
+    where = by_class(examples.labels, classes) if shows_pairs(config.data.dataset) else None
     steps = steps_per_epoch(config, examples)
     begins = (start % steps == 0) & (state.diverged < 0)
     state = state._replace(sums={name: jnp.where(begins, 0, value) for name, value in state.sums.items()})
 
     def body(step: Array, state: TrainState) -> TrainState:
         indices = jax.lax.dynamic_slice(order, (step % steps * size,), (size,))
-        return train_step(config, seed, state, gather(examples, indices), step, classes=classes, total=total)
+        batch: Examples | Pairs = gather(examples, indices)
+        if where is not None:
+            base_key, key = jax.random.split(run_key(seed, "pairs"))
+            key = jax.random.fold_in(key, step)
+            batch = draw_pairs(key, base_key, examples, where, indices, **augmentation(config))
+        return train_step(config, seed, state, batch, step, classes=classes, total=total)
 
     return jax.lax.fori_loop(start, stop, body, state)
+
+
+def augmentation(config: Config) -> dict[str, Any]:
+    """Return the settings of `augment`."""
+    return {name: getattr(config.data, name) for name in ("max_shift", "max_rotation", "flip")}
 
 
 def steps_per_epoch(config: Config, examples: Examples) -> int:
@@ -168,4 +181,4 @@ def steps_per_epoch(config: Config, examples: Examples) -> int:
 
 def run_key(seed: Int[Array, ""], purpose: str) -> Array:
     """Return a run's key for one purpose, so that no two purposes share random numbers."""
-    return jax.random.fold_in(jax.random.key(seed), ("init", "order", "steps").index(purpose))
+    return jax.random.fold_in(jax.random.key(seed), ("init", "order", "steps", "pairs").index(purpose))

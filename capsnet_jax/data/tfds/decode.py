@@ -98,7 +98,7 @@ def decode(builder: Builder, image_key: str, label_key: str, splits: dict[str, s
     if "test" not in parts:
         RawDataset(label_names, train=parts["train"], test=parts["train"]).check(builder.name)
         parts["train"], parts["test"] = train_and_test(parts["train"], name=builder.name)
-    return RawDataset(label_names, **parts)
+    return RawDataset(label_names, parts["train"], parts["test"], parts.get("validation"))
 
 
 def decode_split(builder: Builder, split: str, image_key: str, label_key: str, *, limit: int = sys.maxsize) -> Examples:

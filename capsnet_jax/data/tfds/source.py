@@ -5,7 +5,7 @@ import difflib
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,7 +16,7 @@ from tensorflow_datasets.core.utils import gcs_utils
 import capsnet_jax.data.tfds.decode as decode
 import capsnet_jax.data.tfds.prepare as prepare
 from capsnet_jax.data.arrays import DataError, RawDataset
-from capsnet_jax.data.cache import cached, default_dir, expand_home, warn_uncached
+from capsnet_jax.data.cache import cached_in, prepared_dir
 from capsnet_jax.data.registry import DATASETS
 from capsnet_jax.data.tfds.stand_in import tensorflow_stand_in
 from capsnet_jax.data.tfds.trust import check_names, tfds_features_only
@@ -43,6 +43,8 @@ def load(
     *,
     data_dir: str | os.PathLike[str] | None,
     cache_dir: str | os.PathLike[str] | None,
+    variant: str = "",
+    decode_fn: Callable[..., RawDataset] | None = None,
 ) -> RawDataset:
     """Load the splits of a tfds set.
 
@@ -51,6 +53,8 @@ def load(
         label_key: the feature that is the label, or None for the only one.
         data_dir: as for `capsnet_jax.data.load`.
         cache_dir: as for `capsnet_jax.data.load`.
+        variant: a name of what `decode_fn` makes, for the cache.
+        decode_fn: (builder, image_key, label_key, splits) → what is made of the records, if not `decode.decode`.
 
     Raises:
         DataError: as for `capsnet_jax.data.load`.
@@ -68,17 +72,13 @@ def load(
             "image_key": image_key,
             "label_key": label_key,
             "files": _fingerprint(Path(builder.data_dir)),
-        }
+        } | ({"variant": variant} if variant else {})
 
         def build() -> RawDataset:
-            return decode.decode(builder, image_key, label_key, splits)
+            return (decode_fn or decode.decode)(builder, image_key, label_key, splits)
 
-        try:
-            cache = expand_home(cache_dir) if cache_dir else default_dir()
-        except FileNotFoundError as error:
-            warn_uncached(error)
-            return build()
-        return cached(cache / builder.info.full_name / f"{quote(label_key, safe='')}.npz", identity, build)
+        file = f"{builder.info.full_name}/{quote(variant or label_key, safe='')}.npz"
+        return cached_in(cache_dir, file, identity, build)
 
 
 def describe(name: str, label_key: str | None) -> tuple[tuple[int, int, int], tuple[str, ...]]:
@@ -107,7 +107,7 @@ def _root(data_dir: str | os.PathLike[str] | None) -> Path:
     Raises:
         OSError: it is no folder, or cannot be read.
     """
-    root = expand_home(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+    root = prepared_dir(data_dir)
     with contextlib.suppress(FileNotFoundError):
         next(os.scandir(root), None)
     return root
