@@ -220,7 +220,7 @@ def test_old_names_answer_with_the_new_one(old):
         ({"model.name": "resnet8", "loss.m_plus": 0.8}, "cross_entropy has no loss.m_plus; it has loss.name"),
         (
             {"model.name": "resnet8", "model.channels": 8},
-            "resnet8 has no model.channels; it has model.name, model.stem, model.precision",
+            "resnet8 has no model.channels; it has model.name, model.stem, model.precision, model.head",
         ),
         (
             {"routing.name": "uniform", "routing.gradient": "stop"},

@@ -101,9 +101,9 @@ def setting(**changes) -> Config:
 def test_every_net_that_torchvision_has_too_is_compared():
     """The nets whose weights can be read from there."""
     assert set(NETS) == set(families()) - {"squeezenet"}
-    assert [arm["model.name"] for arm in throughput_nets.SWEEP] == list(NETS)
-    for name in NETS:
-        given = setting(model__name=name)
+    assert [arm["model.name"] for arm in throughput_nets.SWEEP] == [*NETS, *throughput_nets.ALONE]
+    for name in (*NETS, *throughput_nets.ALONE):
+        given = overrides.from_preset("small", throughput_nets.CONFIG | {"model.name": name})
         throughput_nets.check("", given, throughput_nets.CONFIG, throughput_nets.FIXED, 256)
         assert throughput_nets.case(given, throughput_nets.CONFIG) == f"small model.name={name}"
 
@@ -119,6 +119,16 @@ def test_both_phases_of_every_subject_at_imagenets_sizes():
         assert {(w.batch, w.side, w.channels, w.classes, w.num_images) for w in group.workloads} == {
             (8, 224, 3, 1000, 256)
         }
+
+
+def test_a_net_without_a_peer_is_measured_alone_at_its_papers_images():
+    for group in throughput_nets.groups(setting(model__name="efficient_capsnet")):
+        [workload] = group.workloads
+        assert (workload.subject, workload.side, workload.channels, workload.classes) == ("capsnet_jax", 28, 1, 10)
+    alone = [row for row in rows.net("efficient_capsnet") if row["subject"] == "capsnet_jax"]
+    lines = throughput_nets.summary(frame(rows.net("resnet18") + alone)).splitlines()
+    assert [line.split()[0] for line in lines[2:4]] == ["resnet18", "efficient_capsnet"]
+    assert list(throughput_nets.figures(alone)) == []
 
 
 @pytest.mark.parametrize(

@@ -75,14 +75,12 @@ def test_a_routers_head_is_the_loop(shared):
 
 @pytest.mark.parametrize("head", ROUTERS)
 def test_every_router_is_a_head(head):
-    config = overrides.build(TINY | {"model.head": head})
-    model = models.build(config, CLASSES)
-    params, stats = jax.eval_shape(lambda: models.init(model, jax.random.key(0), (8, 8, 1)))
-    models.check_head("resnet8", params)
-    assert {"primary", "class_capsules"} <= set(params)
-    out = jax.eval_shape(lambda p, s: models.apply(model, p, s, jnp.zeros((2, 8, 8, 1))), params, stats)
+    out, variables = jax.eval_shape(lambda: net(head).init_with_output(jax.random.key(0), IMAGES))
+    models.check_head("resnet8", variables["params"])
+    assert {"primary", "class_capsules"} <= set(variables["params"])
     assert out["lengths"].shape == (2, CLASSES)
-    assert out["primary_capsules"].shape == (2, 2 * 2 * 2, SIZES["primary_dim"])
+    assert out["primary_capsules"].shape == (2, 7 * 5 * 2, SIZES["primary_dim"])
+    config = overrides.build(TINY | {"model.head": head})
     assert code.code_of(config).keys() >= {"models/heads.py", "models/capsnet.py", "routing/layer.py"}
     assert config.routing is None
 
@@ -92,30 +90,35 @@ def test_both_losses_reach_every_layer_of_a_net_with_capsules():
     params, stats = random_variables(model, IMAGE)
     configs = [overrides.build(TINY | {"loss.name": loss}) for loss in ("cross_entropy", "margin")]
 
-    def losses(params):
+    @jax.jit
+    def gradients(params):
         targets = jnp.eye(CLASSES)[:2]
-        out, _ = models.apply_in_training(model, params, stats, IMAGES, targets, dropout=jax.random.key(0))
-        return jnp.stack([total_loss(out, IMAGES, targets, config)[0] for config in configs])
+        arguments = stats, IMAGES, targets
+        out, back = jax.vjp(
+            lambda p: models.apply_in_training(model, p, *arguments, dropout=jax.random.key(0))[0]["lengths"], params
+        )
+        by_lengths = [jax.grad(lambda v, c=c: total_loss({"lengths": v}, IMAGES, targets, c)[0])(out) for c in configs]
+        return jax.vmap(back)(jnp.stack(by_lengths))[0]
 
-    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.jit(jax.jacrev(losses))(params)):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradients(params)):
         assert jnp.isfinite(leaf).all()
         assert all(jnp.abs(gradient).max() > 0 for gradient in leaf), jax.tree_util.keystr(path)
 
 
-def count(head: str, **changes) -> int:
-    model = models.build(overrides.build({"model.name": "resnet20", "model.head": head} | changes), 10)
+def count(head: str, **sizes) -> int:
+    model = models.build(overrides.build({"model.name": "resnet8", "model.head": head}), 10).clone(**sizes)
     params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), (32, 32, 3)))[0]
     head = {name: part for name, part in params.items() if name in ("classes", "primary", "class_capsules")}
     return models.count_parameters(head)
 
 
 def test_heads_are_counted_by_hand():
-    """ResNet-20 on 32×32 images: 8×8 positions of 64 channels."""
-    assert count("avg") == count("max") == 64 * 10 + 10
+    """32×32 images: 8×8 positions of 64 channels, as in ResNet-20."""
+    assert count("avg") == 64 * 10 + 10
     assert count("fc") == 64 * 64 * 10 + 10 == 40_970
     assert count("dynamic") == (64 * 64 + 64) + 4 * 10 * 16 * 16 == 14_400
     assert count("self_routing") == 14_400 + 256 * 10 * 16 + 256 * 10 == 57_920
-    assert count("dynamic", **{"model.shared_votes": False}) == 4_160 + 256 * 10 * 16 * 16
+    assert count("dynamic", shared_votes=False) == 4_160 + 256 * 10 * 16 * 16
 
 
 def test_a_head_is_asked_for_by_name_and_the_default_renames_nothing():
@@ -136,8 +139,8 @@ def test_a_head_is_asked_for_by_name_and_the_default_renames_nothing():
 
 def test_a_guest_among_the_routers_is_a_head(monkeypatch):
     monkeypatch.setitem(ROUTERS, "mine", dataclasses.replace(ROUTERS["uniform"]))
-    model = models.build(overrides.build(TINY | {"model.head": "mine"}), CLASSES)
-    assert "class_capsules" in jax.eval_shape(lambda: models.init(model, jax.random.key(0), (8, 8, 1)))[0]
+    model = models.build(overrides.build(TINY | {"model.head": "mine"}), CLASSES).clone(depths=(1,))
+    assert "class_capsules" in jax.eval_shape(lambda: models.init(model, jax.random.key(0), IMAGE))[0]
 
 
 def test_a_changed_router_concerns_the_nets_whose_head_it_is(monkeypatch):

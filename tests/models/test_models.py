@@ -113,6 +113,7 @@ def images() -> jax.Array:
     return jax.random.uniform(jax.random.key(2), (5, *IMAGE))
 
 
+SLOW_GRADIENTS = ("efficient_capsnet", "googlenet_bn", "squeezenet", "resnet50", "densenet121")
 LARGEST = ("densenet169", "densenet201", "densenet264")
 
 
@@ -145,11 +146,7 @@ def test_an_images_scores_do_not_depend_on_its_batch(name, images):
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(n, marks=pytest.mark.slow) if n in ("googlenet_bn", "squeezenet", "resnet50", "densenet121") else n
-        for n in TESTED
-    ],
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW_GRADIENTS else n for n in TESTED]
 )
 def test_black_images_have_finite_outputs_and_gradients(name):
     net = small(name)
@@ -161,7 +158,9 @@ def test_black_images_have_finite_outputs_and_gradients(name):
         assert jnp.isfinite(leaf).all()
 
 
-@pytest.mark.parametrize("name", TESTED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "efficient_capsnet" else n for n in TESTED]
+)
 def test_the_loss_reaches_every_parameter(name, images):
     net = small(name)
     _, (gradients, _) = net.gradient(net.params, images[:2], TARGETS)

@@ -42,7 +42,7 @@ def test_is_the_loop_with_the_whole_matrix():
 def test_two_votes_by_hand():
     """Orthogonal votes for one parent, of lengths 1 and √2: scores 1/√2 and √2."""
     votes = jnp.array([[[1.0, 0], [1, 1]], [[0, 1], [1, -1]]])  # [inputs, outputs, dim]
-    routing = self_attention_routing(votes, parameters={"bias": jnp.zeros((2, 2))})
+    routing = jax.jit(self_attention_routing)(votes, parameters={"bias": jnp.zeros((2, 2))})
     np.testing.assert_allclose(routing.logits, [[0.70711, 1.41421]] * 2, atol=1e-5)
     np.testing.assert_allclose(routing.couplings, [[0.330238, 0.669762]] * 2, atol=1e-6)
     np.testing.assert_allclose(routing.activations, [0.373137, 0.738029], atol=1e-6)
@@ -62,6 +62,7 @@ def test_the_bias_starts_at_0_and_gets_a_gradient():
     assert {name: leaf.shape for name, leaf in start.items()} == {"bias": (3, 2)}
     assert not start["bias"].any()
     votes = jax.random.normal(jax.random.key(1), (3, 2, 4))
-    gradient = jax.grad(lambda p: self_attention_routing(votes, parameters=p).activations[0])(start)["bias"]
+    value = jax.grad(lambda p: self_attention_routing(votes, parameters=p).activations[0])
+    gradient = jax.jit(value)(start)["bias"]
     assert jnp.abs(gradient[:, 0]).min() > 1e-4
     assert not gradient[:, 1].any()
