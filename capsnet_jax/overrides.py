@@ -37,7 +37,7 @@ from capsnet_jax.training.schedule import SCHEDULES
 
 Overrides = Mapping[str, Any]
 
-DEFAULTS = {"model.name": "capsnet_small", "routing.name": "dynamic"}
+DEFAULT_MODEL = "capsnet_small"
 REGISTRIES: dict[str, Mapping[str, Any]] = {
     "model.name": MODELS,
     "routing.name": ROUTERS,
@@ -101,13 +101,13 @@ def resolve(changes: Overrides) -> Resolved:
         used.add(f"{group}.name")
         return Choice(name, apply_changes(group, registry[name].settings))
 
-    model = choose("model", MODELS, DEFAULTS["model.name"])
+    model = choose("model", MODELS, DEFAULT_MODEL)
     entry = MODELS[model.name]
     config = Config(
         preset=changes.get("preset", "small"),
         data=apply_changes("data", Data()),
         model=model,
-        routing=choose("routing", ROUTERS, DEFAULTS["routing.name"]) if entry.routes else None,
+        routing=choose("routing", ROUTERS, entry.routing) if entry.routes else None,
         loss=choose("loss", LOSSES, entry.loss),
         reconstruction=apply_changes("loss", Reconstruction()) if entry.decodes else None,
         train=apply_changes("train", Train()),

@@ -25,6 +25,7 @@ from capsnet_jax.models.convnets.resnet import ResNet
 from capsnet_jax.models.convnets.squeezenet import SqueezeNet
 from capsnet_jax.models.convnets.vgg import VGG
 from capsnet_jax.models.layers import CNNSettings, ConvNetSettings
+from capsnet_jax.models.matrix_capsnet import MatrixCapsNet, MatrixCapsNetSettings
 from capsnet_jax.models.sabour_cnn import SabourCNN
 from capsnet_jax.models.small_cnn import SmallCNN
 
@@ -41,6 +42,7 @@ class Model:
         image_shape: [height, width, channels] of the images that its paper is about.
         classes: how many its paper tells apart.
         loss: a key of LOSSES, by which it is trained if nothing else is asked for.
+        routing: a key of ROUTERS, by which it routes if nothing else is asked for and it routes at all.
     """
 
     module: Callable[..., nn.Module]
@@ -49,6 +51,7 @@ class Model:
     image_shape: tuple[int, int, int] = (28, 28, 1)
     classes: int = 10
     loss: str = "cross_entropy"
+    routing: str = "dynamic"
 
     def __call__(self, *, classes: int | None = None, **sizes: Any) -> nn.Module:
         """Make the module, with `sizes` in place of its own settings."""
@@ -66,6 +69,7 @@ class Model:
 
 
 _capsnet = partial(Model, CapsNet, head_layers=("class_capsules",), loss="margin")
+_matrix_capsnet = partial(Model, MatrixCapsNet, image_shape=(32, 32, 2), classes=5, loss="spread", routing="em")
 
 
 def _imagenet(module: Callable[..., nn.Module], heads: tuple[str, ...] = ("classes",), **sizes: Any) -> Model:
@@ -85,6 +89,8 @@ _GOOGLENET_HEADS = ("classes", "aux1", "aux2")
 MODELS: dict[str, Model] = {
     "capsnet": _capsnet(CapsNetSettings()),
     "capsnet_small": _capsnet(CapsNetSettings(channels=32, capsule_types=4, primary_dim=16, decoder=(256, 512))),
+    "matrix_capsnet": _matrix_capsnet(MatrixCapsNetSettings()),
+    "matrix_capsnet_full": _matrix_capsnet(MatrixCapsNetSettings(channels=32, capsule_types=(32, 32, 32))),
     # What CapsNet is compared with, and the nets of ResNet's and DenseNet's papers for CIFAR.
     "sabour_cnn": Model(SabourCNN, CNNSettings()),
     "cnn_small": Model(SmallCNN, CNNSettings()),

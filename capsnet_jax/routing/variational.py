@@ -20,7 +20,9 @@ class Variational:
     prior_count: float = traced(1.0, low=1e-3, doc="α₀: inputs that each parent has before any vote (Dirichlet)")
     prior_mean_count: float = traced(1.0, low=1e-3, doc="κ₀: votes of 0 that each mean starts with (Gaussian)")
     prior_freedom: float = traced(1.0, low=1e-3, doc="ν₀ − dim: degrees of freedom above the dimensions (Wishart)")
-    prior_scatter: float = traced(1.0, low=1e-6, doc="Ψ₀⁻¹: squared deviations that each dimension starts with (Wishart)")
+    prior_scatter: float = traced(
+        1.0, low=1e-6, doc="Ψ₀⁻¹: squared deviations that each dimension starts with (Wishart)"
+    )
 
 
 def variational_routing(

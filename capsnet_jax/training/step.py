@@ -102,7 +102,7 @@ def train_step(
             dropout=dropout_key,
             frozen=layer_names(config.train.frozen),
         )
-        loss, parts = total_loss(out, images, targets, config)
+        loss, parts = total_loss(out, images, targets, config, step=step, total=total)
         return loss, (parts, stats)
 
     (loss, (parts, stats)), gradient = jax.value_and_grad(loss_of, has_aux=True)(trained)
