@@ -160,23 +160,40 @@ def make_votes(
 ) -> Float[Array, "batch positions inputs outputs pose"]:
     """Make the votes V_io = M_i W_io of the children at every position."""
     batch, positions, inputs, _ = children.shape
-    _, outputs, primary_dim, dim = weights.shape
-    # The products have so few terms that they are sums over k of u_k W_k, written parent by parent with the inputs last
-    # as in `layer`: [batch, positions, outputs, rows, dim, inputs].
-    rows = children.reshape(batch, positions, inputs, -1, primary_dim).transpose(4, 0, 1, 3, 2).astype(precision)
-    columns = weights.transpose(2, 1, 3, 0).astype(precision)
-    votes = sum(u[:, :, None, :, None] * w[None, None, :, None] for u, w in zip(rows, columns, strict=True))
-    votes = _written(votes)
+    _, outputs, primary_dim, _ = weights.shape
+    # Laid out as the products want them: u[k, batch, positions, rows, inputs] and W[k, outputs, dim, inputs].
+    factors = children.reshape(batch, positions, inputs, -1, primary_dim).transpose(4, 0, 1, 3, 2)
+    votes = _products(factors.astype(precision), weights.transpose(2, 1, 3, 0).astype(precision))
     return votes.astype(children.dtype).reshape(batch, positions, outputs, -1, inputs).transpose(0, 1, 4, 2, 3)
 
 
 @jax.custom_vjp
-def _written(votes: Array) -> Array:
-    """Return the votes, and their gradient, written to memory: what reads them would otherwise compute them anew."""
-    return materialize(votes)
+def _products(
+    u: Float[Array, "k batch positions rows inputs"], w: Float[Array, "k outputs dim inputs"]
+) -> Float[Array, "batch positions outputs rows dim inputs"]:
+    """Return Σ_k u_k w_k, parent by parent with the inputs last, as in `layer`.
+
+    With so few terms, a sum of products is faster than a small matrix product for each input. It and its gradient are
+    written to memory, as what reads them would compute them anew.
+    """
+    return materialize(sum(a[:, :, None, :, None] * b[None, None, :, None] for a, b in zip(u, w, strict=True)))
 
 
-_written.defvjp(lambda votes: (materialize(votes), None), lambda _, gradient: (materialize(gradient),))
+def _products_forward(u: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _products(u, w), (u, w)
+
+
+def _products_backward(residuals: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    u, w = residuals
+    gradient = materialize(gradient)
+    gradient = gradient.reshape(-1, *gradient.shape[2:])
+    merged = u.reshape(len(u), -1, *u.shape[3:])
+    to_u = [jnp.sum(gradient * b[None, :, None], axis=(1, 3)).reshape(u.shape[1:]) for b in w]
+    to_w = [jnp.sum(gradient * a[:, None, :, None], axis=(0, 2)) for a in merged]
+    return jnp.stack(to_u), jnp.stack(to_w)
+
+
+_products.defvjp(_products_forward, _products_backward)
 
 
 def route_positions(
