@@ -1,11 +1,12 @@
 """Loss functions and metrics: plain formulas of one example, and their sum over a batch for training."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from capsnet_jax.config import Choice, Config, NoSettings, pytree_dataclass, static, traced
 
@@ -68,11 +69,51 @@ def cross_entropy(logits: Float[Array, "classes"], targets: Float[Array, "classe
     return -jnp.sum(targets * jax.nn.log_softmax(logits)) / jnp.maximum(jnp.sum(targets), 1)
 
 
+@pytree_dataclass
+class Spread:
+    """Settings of the spread loss."""
+
+    margin_steps: float = traced(
+        50_000.0, low=1e-3, doc="steps; the margin is halfway from 0.2 to 0.99 after four times as many"
+    )
+
+
+def spread_margin(step: Any, margin_steps: Any) -> Float[Array, ""]:
+    """Compute m = 0.2 + 0.79 sigmoid(min(10, step / margin_steps − 4)): the margin grows as a net learns.
+
+    Source: the released code of Hinton, Sabour and Frosst 2018; in their paper it grows linearly from 0.2 to 0.9.
+    """
+    return 0.2 + 0.79 * jax.nn.sigmoid(jnp.minimum(10.0, step / margin_steps - 4))
+
+
+def spread(
+    lengths: Float[Array, "classes"],
+    targets: Float[Array, "classes"],
+    *,
+    margin_steps: float | Float[Array, ""] = 50_000.0,
+    step: Any = None,
+) -> Float[Array, ""]:
+    """Compute Σ_t Σ_i max(0, m − (a_t − a_i))² over each class t that is present and each class i that is not.
+
+    Args:
+        lengths: a, the activations of the class capsules, in [0, 1).
+        targets: 1 for each class that is present, else 0.
+        margin_steps: how fast the margin m grows (`spread_margin`).
+        step: of training, from 0; None in evaluation, where the margin is the final one.
+
+    Source: Hinton, Sabour and Frosst 2018, "Matrix capsules with EM routing", equation 3.
+    """
+    margin = spread_margin(jnp.inf if step is None else step, margin_steps)
+    short = jnp.maximum(0, margin - (lengths[:, None] - lengths[None, :]))
+    return jnp.einsum("t,i,ti->", targets, 1 - targets, short**2)
+
+
 class Loss(NamedTuple):
     """An entry of LOSSES.
 
     Attributes:
-        function: of one example, (scores[classes], targets[classes], **settings) → scalar.
+        function: of one example, (scores[classes], targets[classes], **settings) → scalar. If its signature names them,
+          it also gets `step` and `total`: which step of training this is, of how many; None in evaluation.
         scores: what it wants of a model, "lengths" in [0, 1) or "logits". A model that gives the other is converted:
           lengths are the sigmoid of logits.
         settings: its own settings, with their defaults.
@@ -86,6 +127,7 @@ class Loss(NamedTuple):
 LOSSES: dict[str, Loss] = {
     "margin": Loss(margin, "lengths", Margin()),
     "cross_entropy": Loss(cross_entropy, "logits"),
+    "spread": Loss(spread, "lengths", Spread()),
 }
 
 
@@ -131,11 +173,18 @@ def scores_of(out: dict[str, Any]) -> Float[Array, "batch classes"]:
 
 
 def classification_loss(
-    out: dict[str, Any], targets: Float[Array, "batch classes"], choice: Choice
+    out: dict[str, Any],
+    targets: Float[Array, "batch classes"],
+    choice: Choice,
+    *,
+    step: Int[Array, ""] | None = None,
+    total: int | None = None,
 ) -> Float[Array, "batch"]:
     """Compute the chosen loss of every example."""
     loss = LOSSES[choice.name]
-    return jax.vmap(lambda s, t: loss.function(s, t, **vars(choice.settings)))(_as(loss.scores, out), targets)
+    named, offered = inspect.signature(loss.function).parameters, {"step": step, "total": total}
+    options = vars(choice.settings) | {name: value for name, value in offered.items() if name in named}
+    return jax.vmap(lambda s, t: loss.function(s, t, **options))(_as(loss.scores, out), targets)
 
 
 def metrics_of(
@@ -154,6 +203,9 @@ def total_loss(
     images: Float[Array, "batch *shown height width channels"],
     targets: Float[Array, "batch classes"],
     config: Config,
+    *,
+    step: Int[Array, ""] | None = None,
+    total: int | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, "batch"]]]:
     """Compute what training minimises, averaged over the batch, with its parts for each example.
 
@@ -166,12 +218,14 @@ def total_loss(
           [batch, shown, height, width, channels], which a decoder makes of that class alone.
         targets: 1 for each class that is present, else 0.
         config: which loss, and the weight of the reconstruction.
+        step: of training, from 0; None in evaluation.
+        total: steps of training; None in evaluation.
 
     Returns:
         The mean loss, and {"loss", "classification_loss", "reconstruction_mse" (mean over pixels, 0 without a decoder)}
         and every metric of every example.
     """
-    classification = classification_loss(out, targets, config.loss)
+    classification = classification_loss(out, targets, config.loss, step=step, total=total)
     squared = jnp.zeros_like(classification)
     loss = classification
     if config.reconstruction is not None and "reconstruction" in out:

@@ -28,6 +28,7 @@ from capsnet_jax.models.convnets.vgg import VGG
 from capsnet_jax.models.efficient_capsnet import EfficientCapsNet, EfficientCapsNetSettings
 from capsnet_jax.models.heads import HEAD_LAYERS, HeadSettings
 from capsnet_jax.models.layers import CNNSettings, ConvNetSettings
+from capsnet_jax.models.matrix_capsnet import MatrixCapsNet, MatrixCapsNetSettings
 from capsnet_jax.models.sabour_cnn import SabourCNN
 from capsnet_jax.models.small_cnn import SmallCNN
 
@@ -72,6 +73,7 @@ class Model:
 
 
 _capsnet = partial(Model, CapsNet, head_layers=("class_capsules",), loss="margin")
+_matrix_capsnet = partial(Model, MatrixCapsNet, image_shape=(32, 32, 2), classes=5, loss="spread", router="em")
 
 
 def _imagenet(
@@ -111,6 +113,8 @@ MODELS: dict[str, Model] = {
         loss="margin",
         router="self_attention",
     ),
+    "matrix_capsnet": _matrix_capsnet(MatrixCapsNetSettings()),
+    "matrix_capsnet_full": _matrix_capsnet(MatrixCapsNetSettings(channels=32, capsule_types=(32, 32, 32))),
     # What CapsNet is compared with, and the nets of ResNet's and DenseNet's papers for CIFAR.
     "sabour_cnn": Model(SabourCNN, CNNSettings()),
     "cnn_small": Model(SmallCNN, CNNSettings()),

@@ -67,12 +67,12 @@ def em_routing(
     """
     logits = jnp.zeros(votes.shape[:2], votes.dtype)
     even_share = jnp.sum(softmax(logits), axis=0)
+    clusters = Clusters.around(votes, softmax(logits) * activations[:, None])
     steps = []
     for iteration in range(iterations):
         couplings = softmax(logits)
-        cluster = fit_cluster(votes, couplings * activations[:, None])
-        count, mean = cluster.count, cluster.mean
-        variance = cluster.scatter / (count + EMPTY)[:, None] + variance_floor
+        count, mean, scatter = clusters.fit(couplings * activations[:, None])
+        variance = scatter / (count + EMPTY)[:, None] + variance_floor
         warmth = inverse_temperature * (1 - 0.95 ** (iteration + 1))
         if normalize:
             count, warmth = count / even_share, EVEN_INPUTS * warmth
@@ -83,26 +83,45 @@ def em_routing(
         if iteration < iterations - 1:
             # ln a_o + ln p_io,  ln p_io = −½ Σ_h (ln 2π σ²_oh + (V_ioh − μ_oh)² / σ²_oh)
             constants = jax.nn.log_sigmoid(presence) - 0.5 * jnp.sum(jnp.log(2 * jnp.pi * variance), axis=-1)
-            logits = constants[None] - 0.5 * jnp.einsum("iod,od->io", cluster.squares, 1 / variance)
+            logits = constants[None] - 0.5 * clusters.distances(mean, 1 / variance)
     stacked = Trace(*map(jnp.stack, zip(*steps, strict=True))) if trace else None
     return Routing(*steps[-1], stacked)
 
 
-class Cluster(NamedTuple):
-    """What the votes for each parent say of its Gaussian."""
+class Clusters(NamedTuple):
+    """The votes for each parent, and their squares, as deviations from a centre.
 
-    count: Float[Array, "outputs"]
-    mean: Float[Array, "outputs dim"]
-    squares: Float[Array, "inputs outputs dim"]
-    scatter: Float[Array, "outputs dim"]
-
-
-def fit_cluster(votes: Float[Array, "inputs outputs dim"], weights: Float[Array, "inputs outputs"]) -> Cluster:
-    """Return S = Σ_i R̂_i, the means Σ_i R̂_i V_i / S, the squares (V_i − μ)² and their weighted sums Σ_i R̂_i (V_i − μ)².
-
-    A parent without votes has mean 0.
+    Sums over them are matrix products then, which read each vote once; inputs are last, as the layers lay votes out.
+    The centre changes no result. Without it the rounding of large squares would be all that is left of small variances.
     """
-    count = jnp.sum(weights, axis=0)
-    mean = jnp.einsum("io,iod->od", weights, votes) / (count + EMPTY)[:, None]
-    squares = (votes - mean[None]) ** 2
-    return Cluster(count, mean, squares, jnp.einsum("io,iod->od", weights, squares))
+
+    centre: Float[Array, "outputs dim"]
+    deviations: Float[Array, "outputs dim inputs"]
+    squares: Float[Array, "outputs dim inputs"]
+
+    @staticmethod
+    def around(votes: Float[Array, "inputs outputs dim"], weights: Float[Array, "inputs outputs"]) -> "Clusters":
+        """Take weighted means as centres."""
+        votes = votes.transpose(1, 2, 0)
+        centre = jnp.einsum("oi,odi->od", weights.T, votes) / (jnp.sum(weights, axis=0) + EMPTY)[:, None]
+        centre = jax.lax.stop_gradient(centre)
+        deviations = votes - centre[:, :, None]
+        return Clusters(centre, deviations, deviations**2)
+
+    def fit(
+        self, weights: Float[Array, "inputs outputs"]
+    ) -> tuple[Float[Array, "outputs"], Float[Array, "outputs dim"], Float[Array, "outputs dim"]]:
+        """Return S = Σ_i R̂_i, the means V̄ = Σ_i R̂_i V_i / S, and the scatter Σ_i R̂_i (V_i − V̄)²."""
+        count = jnp.sum(weights, axis=0)
+        shift = jnp.einsum("oi,odi->od", weights.T, self.deviations) / (count + EMPTY)[:, None]
+        scatter = jnp.einsum("oi,odi->od", weights.T, self.squares) - count[:, None] * shift**2
+        return count, self.centre + shift, jnp.maximum(scatter, 0)
+
+    def distances(
+        self, mean: Float[Array, "outputs dim"], precision: Float[Array, "outputs dim"]
+    ) -> Float[Array, "inputs outputs"]:
+        """Return Σ_h precision_oh (V_ioh − mean_oh)²."""
+        shift = mean - self.centre
+        linear = jnp.einsum("od,odi->oi", precision * shift, self.deviations)
+        squared = jnp.einsum("od,odi->oi", precision, self.squares)
+        return (squared - 2 * linear + jnp.sum(precision * shift**2, axis=-1)[:, None]).T

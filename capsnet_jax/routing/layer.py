@@ -89,11 +89,12 @@ def in_bounded_memory(
 
 
 def _in_chunks(route: Callable[[Any, Array], Routing], images: int, arrays: Any, weights: Array) -> Routing:
-    """Route so many images at a time; the last chunk is filled up with zeros."""
+    """Route at most so many images at a time, in chunks of equal size; the last one is filled up with zeros."""
     batch, route_chunk = len(jax.tree.leaves(arrays)[0]), jax.checkpoint(lambda chunk: route(chunk, weights))
     if images >= batch:
         return route_chunk(arrays)
     chunks = -(-batch // images)
+    images = -(-batch // chunks)
 
     def in_chunks(x: Array) -> Array:
         padding = [(0, chunks * images - batch)] + [(0, 0)] * (x.ndim - 1)

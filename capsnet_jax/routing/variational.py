@@ -8,7 +8,7 @@ from jax.scipy.special import digamma
 from jaxtyping import Array, Float
 
 from capsnet_jax.config import pytree_dataclass, static, traced
-from capsnet_jax.routing.em import fit_cluster
+from capsnet_jax.routing.em import Clusters
 from capsnet_jax.routing.result import Routing, Softmax, Trace, softmax_over_parents
 
 
@@ -62,17 +62,16 @@ def variational_routing(
     """
     dim = votes.shape[-1]
     logits = jnp.zeros(votes.shape[:2], votes.dtype)
+    clusters = Clusters.around(votes, softmax(logits) * activations[:, None])
     steps = []
     for iteration in range(iterations):
         couplings = softmax(logits)
-        cluster = fit_cluster(votes, couplings * activations[:, None])
+        count, centre, spread = clusters.fit(couplings * activations[:, None])
         # α = α₀ + S,  κ = κ₀ + S,  ν = ν₀ + S,  m = S V̄ / κ
         # Ψ⁻¹ = Ψ₀⁻¹ + Σ_i R̂_i (V_i − V̄)² + κ₀ S V̄² / κ
-        alpha, kappa = prior_count + cluster.count, prior_mean_count + cluster.count
-        freedom = dim + prior_freedom + cluster.count
-        mean = cluster.mean * (cluster.count / kappa)[:, None]
-        shrunk = prior_mean_count * (cluster.count / kappa)[:, None] * cluster.mean**2
-        scatter = prior_scatter + cluster.scatter + shrunk
+        alpha, kappa, freedom = prior_count + count, prior_mean_count + count, dim + prior_freedom + count
+        mean = centre * (count / kappa)[:, None]
+        scatter = prior_scatter + spread + prior_mean_count * mean * centre
         # E ln|Λ| = Σ_{d<dim} ψ((ν − d) / 2) + dim ln 2 − Σ_h ln Ψ⁻¹_h,  E ln π = ψ(α) − ψ(Σ_o α_o)
         halves = (freedom[:, None] - jnp.arange(dim, dtype=votes.dtype)[None]) / 2
         log_precision = jnp.sum(digamma(halves) - jnp.log(scatter / 2), axis=-1)
@@ -85,6 +84,6 @@ def variational_routing(
             # ln ρ_io = E ln π_o + ½ E ln|Λ_o| − ½ dim ln 2π − ½ (dim/κ_o + ν_o Σ_h (V_ioh − m_oh)² / Ψ⁻¹_oh)
             constants = log_weight + 0.5 * (log_precision - dim * jnp.log(2 * jnp.pi) - dim / kappa)
             precision = freedom[:, None] / scatter
-            logits = constants[None] - 0.5 * jnp.einsum("iod,od->io", (votes - mean[None]) ** 2, precision)
+            logits = constants[None] - 0.5 * clusters.distances(mean, precision)
     stacked = Trace(*map(jnp.stack, zip(*steps, strict=True))) if trace else None
     return Routing(*steps[-1], stacked)

@@ -104,7 +104,8 @@ def train_step(
             dropout=dropout_key,
             frozen=layer_names(config.train.frozen),
         )
-        loss, parts = total_loss(out, originals if "reconstructions" in out else images, targets, config)
+        decoded = originals if "reconstructions" in out else images
+        loss, parts = total_loss(out, decoded, targets, config, step=step, total=total)
         return loss, (parts, stats)
 
     (loss, (parts, stats)), gradient = jax.value_and_grad(loss_of, has_aux=True)(trained)
