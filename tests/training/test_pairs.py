@@ -1,6 +1,6 @@
 """Training and evaluation on overlapping pairs, from a batch's indices to its losses."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +24,13 @@ EXAMPLES = Examples(np.random.default_rng(0).integers(0, 200, (12, *SHAPE), np.u
 ORDER = jnp.array([7, 2, 9, 4, 0, 1, 3, 5, 6, 8, 10, 11])
 
 
+@cache
+def start(config):
+    return jax.jit(partial(init_state, image_shape=SHAPE, classes=CLASSES))(config, SEED)
+
+
 def after_a_step(config):
-    state = init_state(config, SEED, SHAPE, CLASSES)
+    state = start(config)
     steps = jax.jit(partial(train_steps, classes=CLASSES, total=3))
     examples = jax.tree.map(jnp.asarray, EXAMPLES)
     return state, steps(config, SEED, state, examples, ORDER, jnp.int32(0), jnp.int32(1))
@@ -42,9 +47,10 @@ def test_each_of_the_two_is_decoded_by_its_own_capsule_against_its_own_image():
     base_key, key = jax.random.split(run_key(SEED, "pairs"))
     where = by_class(jnp.asarray(LABELS), CLASSES)
     examples = jax.tree.map(jnp.asarray, EXAMPLES)
-    pairs = draw_pairs(jax.random.fold_in(key, 0), base_key, examples, where, ORDER[:4], max_shift=1)
+    draw = jax.jit(partial(draw_pairs, max_shift=1))
+    pairs = draw(jax.random.fold_in(key, 0), base_key, examples, where, ORDER[:4])
     model = models.build(PAIRS, CLASSES)
-    out = models.apply(model, before.params, {}, pairs.images / jnp.float32(255))
+    out = jax.jit(partial(models.apply, model))(before.params, {}, pairs.images / jnp.float32(255))
     by_number = [alone(model, before.params, out["capsules"], k) for k in range(CLASSES)]
     squared = margins = wrong = 0.0
     for example, present in enumerate(np.asarray(pairs.labels)):
@@ -64,10 +70,10 @@ def test_each_of_the_two_is_decoded_by_its_own_capsule_against_its_own_image():
 def test_in_evaluation_the_sum_of_the_two_longest_is_compared_with_the_image():
     test = fixed_pairs(EXAMPLES, classes=CLASSES, max_shift=1, name="test")
     model = models.build(PAIRS, CLASSES)
-    params = init_state(PAIRS, SEED, SHAPE, CLASSES).params
+    params = start(PAIRS).params
     got = jax.jit(partial(evaluate, classes=CLASSES))(PAIRS, params, jax.tree.map(jnp.asarray, test))
     images = test.images / np.float32(255)
-    out = models.apply(model, params, {}, jnp.asarray(images))
+    out = jax.jit(partial(models.apply, model))(params, {}, jnp.asarray(images))
     by_number = [alone(model, params, out["capsules"], k) for k in range(CLASSES)]
     squared, wrong = [], []
     for example, image in enumerate(images):
@@ -80,6 +86,7 @@ def test_in_evaluation_the_sum_of_the_two_longest_is_compared_with_the_image():
     assert float(got["error"]) == pytest.approx(100 * np.mean(wrong), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_cnn_learns_pairs_by_cross_entropy():
     _, after = after_a_step(CNN)
     assert 4 * 0.5 < float(after.sums["classification_loss"]) < 4 * 3  # ln 3 = 1.1 of ignorance
