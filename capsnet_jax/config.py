@@ -107,7 +107,7 @@ class Choice:
 class Data:
     """Which images, and how they are split and augmented."""
 
-    dataset: str = static("mnist_5k", doc="a name of capsnet_jax.data.DATASETS, or any tfds image-classification set")
+    dataset: str = static("mnist_5k", doc="a name in --list, or any tfds image-classification set")
     label: str = static("", doc="the label's key where the set has several; empty: its only one")
     validation_fraction: float = static(0.1, low=0, high=0.9, doc="share of each class of train that is held out")
     train_size: int = static(0, low=0, doc="train on that many images, balanced by class; 0: all of them")

@@ -3,24 +3,12 @@
 Importing this module is cheap: heavy packages are imported by `load`, when they are needed.
 """
 
-import inspect
 import os
-from typing import Any
 
-from capsnet_jax.data.arrays import DataError, Dataset, Description, Examples, RawDataset, note
-from capsnet_jax.data.registry import (
-    DATASETS,
-    DatasetEntry,
-    Frame,
-    Loader,
-    entry_of,
-    full_name,
-    own_settings,
-    path_of,
-    short_name,
-    shows_pairs,
-    slug,
-)
+from capsnet_jax.data.arrays import DataError, Dataset, Description, Examples, RawDataset
+from capsnet_jax.data.names import entry_of, full_name, own_settings, short_name, shows_pairs, slug
+from capsnet_jax.data.read import IMAGE_SIZE, fingerprint, load_raw
+from capsnet_jax.data.registry import DATASETS, DatasetEntry, Frame, Loader
 
 __all__ = [
     "DATASETS",
@@ -44,8 +32,6 @@ __all__ = [
     "shows_pairs",
     "slug",
 ]
-
-IMAGE_SIZE = 28  # pixels of each side of a folder's pictures, if nothing else is said
 
 
 def load(
@@ -98,7 +84,7 @@ def load(
     entry = entry_of(name) or DatasetEntry("")
     if entry.pairs and transform == "inverted":
         raise DataError(f"{name} adds up light images on black, so transform=inverted makes no sense; leave it out")
-    raw = _load_raw(name, label_key, data_dir, cache_dir, image_size)
+    raw = load_raw(name, label_key, data_dir, cache_dir, image_size)
     splits = split_raw(raw, validation_fraction=validation_fraction, train_size=train_size, name=name)
     train, validation, test = (transform_images(split, transform) for split in splits)
     if entry.pairs:
@@ -146,7 +132,7 @@ def describe(
     elif entry.base is not None and entry.dimensions is not None and label_key is None:
         shape, label_names = entry.dimensions[0], describe(entry.base).label_names
     else:
-        raw = _load_raw(name, label_key, image_size=image_size)
+        raw = load_raw(name, label_key, image_size=image_size)
         (height, width, channels), label_names = raw.train.images.shape[1:], raw.label_names
         shape = (height, width, channels)
     height, width, channels = TRANSFORMS[transform](np.zeros((1, *shape), np.uint8)).shape[1:]
@@ -182,55 +168,3 @@ def frame_of(name: str) -> Frame | None:
     """Return how a dataset frames its drawings; None for a set of other pictures. `name` is as in `load`."""
     entry = entry_of(name)
     return entry.frame if entry else None
-
-
-def fingerprint(name: str) -> str:
-    """Return a digest of the user's own files that a set is read from; "" of a set that is always the same.
-
-    Raises:
-        DataError: they cannot be read.
-    """
-    entry = entry_of(name)
-    if entry is None or not isinstance(entry.load, Loader):
-        return ""
-    digest_files = getattr(entry.load.imported, "fingerprint", None)
-    return _call(digest_files, path=path_of(name)) if digest_files else ""
-
-
-def _load_raw(
-    name: str,
-    label_key: str | None,
-    data_dir: str | os.PathLike[str] | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    image_size: int = IMAGE_SIZE,
-) -> RawDataset:
-    """Load a set by its entry's loader, or else through tfds."""
-    entry = entry_of(name)
-    if entry is None or entry.load is None:
-        from capsnet_jax.data.tfds import source
-
-        label_key = label_key or (entry.label_key if entry else None)
-        raw = source.load(name, label_key, data_dir=data_dir, cache_dir=cache_dir)
-    elif label_key is not None:
-        raise DataError(f"{name} has one label feature: leave out label_key={label_key!r}")
-    else:
-        folders: dict[str, Any] = {"data_dir": data_dir, "cache_dir": cache_dir}
-        arguments = folders | {"path": path_of(name), "image_size": image_size}
-        if entry.base is not None and _takes(entry.load, "base"):
-            arguments["base"] = _load_raw(entry.base, None, **folders)
-        raw = _call(entry.load, **arguments)
-        if not isinstance(raw, RawDataset):
-            raise DataError(f"{name}: its loader returned a {type(raw).__name__}; it must return a RawDataset")
-    raw.check(name)
-    for line in raw.notes:
-        note(line)
-    return raw
-
-
-def _call(function: Any, **arguments: Any) -> Any:
-    """Call a function with those of the arguments that its signature names."""
-    return function(**{name: value for name, value in arguments.items() if _takes(function, name)})
-
-
-def _takes(function: Any, name: str) -> bool:
-    return name in inspect.signature(function.function if isinstance(function, Loader) else function).parameters

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import scipy.io
-from jaxtyping import Int, UInt8
+from jaxtyping import UInt8
 from scipy import ndimage
 
 from capsnet_jax.data import cache
@@ -43,7 +43,7 @@ def load(
 
     def build() -> RawDataset:
         if file.exists():
-            test, said = _read(file, base.test), f"affnist: test is {file}"
+            test, said = _read(file), f"affnist: test is {file}"
         else:
             test = distorted(base.test)
             said = f"affnist: there is no {file}: test is made of MNIST's test digits by its rules, at a fixed seed"
@@ -93,7 +93,7 @@ def _distort(image: UInt8[np.ndarray, "height width"], random: np.random.RandomS
     return canvas[corner[0] : corner[0] + SIDE, corner[1] : corner[1] + SIDE]
 
 
-def _read(file: Path, mnist: Examples) -> Examples:
+def _read(file: Path) -> Examples:
     """Read the published file: a struct of MATLAB with an image a column, and its digit."""
     try:
         content: Any = scipy.io.loadmat(file)["affNISTdata"][0, 0]
@@ -104,21 +104,13 @@ def _read(file: Path, mnist: Examples) -> Examples:
         raise DataError(
             f"{file} cannot be read as affNIST's transformed test.mat ({reason}); replace it, or delete it"
         ) from error
-    return Examples(_upright(images, labels, mnist)[..., None], labels)  # type: ignore[arg-type]  # NumPy for now
+    return Examples(_upright(images)[..., None], labels)  # type: ignore[arg-type]  # NumPy for now
 
 
-def _upright(
-    images: UInt8[np.ndarray, "n 40 40"], labels: Int[np.ndarray, "n"], mnist: Examples
-) -> UInt8[np.ndarray, "n 40 40"]:
-    """Return the images with rows and columns as MNIST has them.
+def _upright(images: UInt8[np.ndarray, "n 40 40"]) -> UInt8[np.ndarray, "n 40 40"]:
+    """Return the images with rows and columns exchanged if they are wider than high on average, which digits are not.
 
-    The file does not say whether a column holds an image row by row or column by column. So each digit's mean image is
-    compared with MNIST's.
+    The file does not say whether a column holds an image row by row or column by column.
     """
-    references, known = np.pad(np.asarray(mnist.images)[..., 0], ((0, 0), (6, 6), (6, 6))), np.asarray(mnist.labels)
-    match = 0.0
-    for digit in np.intersect1d(labels, known):
-        mean = images[labels == digit].mean(axis=0)
-        reference = references[known == digit].mean(axis=0)
-        match += np.sum((mean - mean.T) * reference)
-    return images if match >= 0 else np.ascontiguousarray(images.transpose(0, 2, 1))
+    rows, columns = (np.count_nonzero(images.any(axis=axis)) for axis in (2, 1))
+    return images if rows >= columns else np.ascontiguousarray(images.transpose(0, 2, 1))

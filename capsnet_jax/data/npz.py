@@ -1,5 +1,6 @@
 """Arrays of the user's own in an .npz file: `images` and `labels`, or `x_train` and `y_train` as Keras names them."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,8 @@ def _read(path: str) -> dict[str, np.ndarray]:
     """Return all arrays of a file that have a known name."""
     _check_file(path)
     try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is no .npz file")
         with np.load(path, allow_pickle=False) as file:
             known = {name for pairs in NAMES.values() for pair in pairs for name in pair}
             return {name: file[name] if name in known else np.empty(0) for name in file.files}

@@ -2,9 +2,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import ndimage, stats
 
 from capsnet_jax.data import Examples
-from capsnet_jax.data.augment import batch_of, gather, random_flip, random_shift, to_float, to_targets
+from capsnet_jax.data.augment import (
+    batch_of,
+    gather,
+    random_flip,
+    random_rotation,
+    random_shift,
+    rotate,
+    to_float,
+    to_targets,
+)
 
 
 def shifted(image, dy, dx):
@@ -125,3 +135,28 @@ def test_targets_of_multi_hot_labels_are_their_values():
     np.testing.assert_array_equal(targets, MULTI_HOT.astype(np.float32))
     with pytest.raises(ValueError, match="3 classes, where there are 4"):
         to_targets(jnp.asarray(MULTI_HOT), 4)
+
+
+@pytest.mark.parametrize("shape", [(7, 7, 1), (6, 9, 3)])
+def test_turned_images_are_scipys(shape):
+    """By bilinear interpolation with zeros around; positive angles are counter-clockwise, as scipy has them."""
+    images = np.random.default_rng(0).integers(0, 256, (12, *shape), np.uint8)
+    degrees = np.linspace(-180, 180, 12).astype(np.float32)
+    turned = np.asarray(jax.jit(rotate)(jnp.asarray(images), jnp.deg2rad(degrees)))
+    for image, angle, got in zip(images.astype(np.float64), degrees, turned, strict=True):
+        expected = ndimage.rotate(image, angle, reshape=False, order=1, mode="grid-constant")
+        assert np.abs(got - expected).max() < 0.51
+
+
+def test_angles_are_uniform_and_none_turns_nothing():
+    bar = np.zeros((400, 33, 33, 1), np.uint8)
+    bar[:, 16, 16:] = 255  # from the centre to the right
+    images = jnp.asarray(bar)
+    assert random_rotation(jax.random.key(0), images, 0.0) is images
+    turned = np.asarray(random_rotation(jax.random.key(0), images, 40.0)).astype(float)[..., 0]
+    mass = turned.sum(axis=(1, 2))
+    up = -np.einsum("nhw,h->n", turned, np.arange(33) - 16) / mass
+    right = np.einsum("nhw,w->n", turned, np.arange(33) - 16) / mass
+    angles = np.rad2deg(np.arctan2(up, right))
+    assert np.abs(angles).max() < 41
+    assert stats.kstest(angles, stats.uniform(-40, 80).cdf).pvalue > 1e-3

@@ -1,6 +1,7 @@
 import ast
 import importlib
 import inspect
+import itertools
 import shlex
 from pathlib import Path
 from types import SimpleNamespace
@@ -59,6 +60,19 @@ def test_dataset_and_set_say_the_same():
     by_flag = asked(routing_iterations, dataset="kmnist").configs[0]
     assert by_flag == asked(routing_iterations, set=["data.dataset=kmnist"]).configs[0]
     assert by_flag.data.dataset == "kmnist"
+
+
+def test_a_data_set_has_defaults_of_its_own():
+    """They come before what the flags say, and what makes a run alone asks for that run."""
+    own, changed = (
+        asked(routing_iterations, dataset="affnist", set=given) for given in ([], ["max_shift=2", "max_rotation=5"])
+    )
+    assert [each.configs[0].data.max_shift for each in (asked(routing_iterations), own, changed)] == [2, 6, 2]
+    assert asked(routing_iterations, dataset="multi_mnist").configs[0].data.max_shift == 4
+    for each in (own, changed):
+        words = shlex.split(cli._command("routing_iterations", each.configs[0], 3, each))
+        given = [value for flag, value in itertools.pairwise(words) if flag == "--set"]
+        assert asked(routing_iterations, set=given).configs == [each.configs[0]]
 
 
 def test_a_setting_by_its_short_name():

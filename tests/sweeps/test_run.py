@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 import shlex
 import subprocess
 import time
@@ -183,6 +184,20 @@ def test_a_changed_router_does_not_concern_a_net_that_does_not_route(monkeypatch
     after = [code.code_of(config) for config in (cnn, capsnet, uniform)]
     assert [a == b for a, b in zip(before, after, strict=True)] == [True, False, True]
     assert code.differing_files(before[1], after[1]) == ["routing/dynamic.py"]
+
+
+def test_a_changed_folder_of_pictures_is_other_code(tmp_path, monkeypatch):
+    for name in ("cats", "dogs"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.png").write_bytes(b"a picture")
+    folder = overrides.build({"data.dataset": f"folder:{tmp_path}"})
+    before = code.code_of(folder)
+    assert "data/folder.py" in before
+    (tmp_path / "cats" / "1.png").write_bytes(b"another")
+    assert code.differing_files(before, code.code_of(folder)) == [f"folder:{tmp_path}"]
+    assert re.fullmatch(r"folder_\w+-capsnet_small-dynamic3-seed0-\w+", records.Run(folder, 0).name)
+    pairs, digits = (code.code_of(overrides.build({"data.dataset": name})) for name in ("multi_mnist", "mnist"))
+    assert {"data/pairs.py"} == pairs.keys() - digits.keys()
 
 
 def test_comments_docstrings_and_layout_are_no_other_code(tmp_path):
