@@ -37,7 +37,7 @@ class HeadSettings(ConvNetSettings):
     capsule_types: int = static(4, low=1, only_if=has_capsules, doc="types of primary capsules")
     primary_dim: int = static(16, low=1, only_if=has_capsules, doc="dimensions of a primary capsule")
     class_dim: int = static(16, low=1, only_if=has_capsules, doc="dimensions of a class capsule")
-    shared_votes: bool = static(True, only_if=has_capsules, doc="whether all positions share the matrices of votes")
+    share_weights: bool = static(True, only_if=has_capsules, doc="whether all positions share the matrices of votes")
 
 
 def apply_head(
@@ -48,7 +48,7 @@ def apply_head(
     capsule_types: int,
     primary_dim: int,
     class_dim: int,
-    shared_votes: bool,
+    share_weights: bool,
     precision: str,
 ) -> dict[str, Array]:
     """Tell the classes from the last feature map. Call it in a compact module.
@@ -68,7 +68,7 @@ def apply_head(
         capsule_types: primary capsules at a position.
         primary_dim: dimensions of each.
         class_dim: dimensions of a class capsule.
-        shared_votes: whether all positions share W.
+        share_weights: whether all positions share W.
         precision: type of the factors in the convolution and in votes.
 
     Returns:
@@ -82,7 +82,7 @@ def apply_head(
         name, features = PLAIN[head](x)
         return {name: features, "logits": nn.Dense(classes, name="classes")(features)}
     primary = Conv(capsule_types * primary_dim, 1, precision=precision, name="primary")(x)
-    positions = x.shape[1] * x.shape[2] if shared_votes else 1
+    positions = x.shape[1] * x.shape[2] if share_weights else 1
     routing = Choice(head, ROUTERS[head].settings)
     layer = ClassCapsules(classes, class_dim, 0.1, routing, precision, positions, name="class_capsules")
     routed = route_primary(layer, primary.reshape(len(x), -1, primary_dim), SQUASHES["sabour"])

@@ -56,7 +56,7 @@ def test_plain_heads_are_a_linear_layer_on_what_is_pooled(head, name, pool):
 @pytest.mark.parametrize("shared", [True, False])
 def test_a_routers_head_is_the_loop(shared):
     """A 1×1 convolution, the squash, votes by a W for each type or for each capsule, and three iterations."""
-    params, out = applied("dynamic", shared_votes=shared)
+    params, out = applied("dynamic", share_weights=shared)
     x = out["stage1.block1"]
     capsules = (x @ params["primary"]["kernel"][0, 0] + params["primary"]["bias"]).reshape(2, -1, 4)
     norms = np.linalg.norm(capsules, axis=-1, keepdims=True)
@@ -118,7 +118,7 @@ def test_heads_are_counted_by_hand():
     assert count("fc") == 64 * 64 * 10 + 10 == 40_970
     assert count("dynamic") == (64 * 64 + 64) + 4 * 10 * 16 * 16 == 14_400
     assert count("self_routing") == 14_400 + 256 * 10 * 16 + 256 * 10 == 57_920
-    assert count("dynamic", shared_votes=False) == 4_160 + 256 * 10 * 16 * 16
+    assert count("dynamic", share_weights=False) == 4_160 + 256 * 10 * 16 * 16
 
 
 def test_a_head_is_asked_for_by_name_and_the_default_renames_nothing():

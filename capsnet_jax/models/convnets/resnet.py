@@ -37,7 +37,7 @@ class ResNet(nn.Module):
         capsule_types: primary capsules at a position.
         primary_dim: dimensions of each.
         class_dim: dimensions of a class capsule.
-        shared_votes: whether all positions share the matrices of votes.
+        share_weights: whether all positions share the matrices of votes.
     """
 
     classes: int = 1000
@@ -52,7 +52,7 @@ class ResNet(nn.Module):
     capsule_types: int = 4
     primary_dim: int = 16
     class_dim: int = 16
-    shared_votes: bool = True
+    share_weights: bool = True
 
     @nn.compact
     def __call__(
@@ -85,7 +85,7 @@ class ResNet(nn.Module):
             )
             x, blocks = stage(x, train=train)
             out |= {f"stage{index}.{name}": value for name, value in blocks.items()}
-        sizes = {name: getattr(self, name) for name in ("capsule_types", "primary_dim", "class_dim", "shared_votes")}
+        sizes = {name: getattr(self, name) for name in ("capsule_types", "primary_dim", "class_dim", "share_weights")}
         return out | apply_head(x, self.classes, self.head, precision=self.precision, **sizes)
 
 
