@@ -23,7 +23,7 @@ def observe_made_images(net: Network) -> Observation:
         "layer", "units" [10], and how strongly each is activated by the strongest test image, "found" [10], and by the
         image made for it, "made" [10].
     """
-    routes = net.config.routing is not None
+    routes = net.is_capsnet
     layer = "capsules" if routes else net.layers_with_positions()[-1]
     found = top_images(net, net.data.test.images, layer, 1).values[:, 0]
     units = np.unique(np.linspace(0, len(found) - 1, UNITS).round().astype(int))
@@ -35,4 +35,4 @@ def observe_made_images(net: Network) -> Observation:
 
 def starts_for(net: Network) -> int:
     """Return how many first images race: squashing hides from a capsule's gradient where a better one would be."""
-    return 8 if net.config.routing is not None else 1
+    return 8 if net.is_capsnet else 1

@@ -18,6 +18,7 @@ from capsnet_jax.config import Config, ConfigError
 from capsnet_jax.data import Dataset, Description, Examples
 from capsnet_jax.interpret.examples import to_pixels
 from capsnet_jax.models import pretrained
+from capsnet_jax.models.capsnet import CapsNet
 from capsnet_jax.models.forward import Forward, Normalize
 from capsnet_jax.models.summary import Outline, outline
 from capsnet_jax.overrides import build
@@ -96,6 +97,11 @@ class Network:
     def name(self) -> str:
         """The run's name, or the model's."""
         return self.config.model.name if self.record is None else self.record.name
+
+    @property
+    def is_capsnet(self) -> bool:
+        """Whether it is a CapsNet: capsules at positions, and class capsules that are as long as they are present."""
+        return isinstance(self.model, CapsNet)
 
     @property
     def forward(self) -> Forward:

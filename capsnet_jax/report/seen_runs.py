@@ -39,7 +39,7 @@ def strongest_channels(net: Network, shown: Shown) -> Figure:
         for row, image, channel in zip(rows, np.asarray(array), channels, strict=True):
             row.append((f"{layer}: {channel}", grey(image[..., channel])))
     note = f"{_note(net, shown)}; of each layer the channel with the greatest activation"
-    if net.config.routing is not None:
+    if net.is_capsnet:
         primary = length(interpret.activations(net, shown.images, "primary"))
         by_type = np.asarray(primary.reshape(len(primary), *primary_grid(net)))[..., :TYPES]
         for row, image in zip(rows, by_type, strict=True):

@@ -128,7 +128,7 @@ def _dead_channels(subject: Subject) -> Figure:
     layers = [subject.layer] if subject.layer else net.layers_with_positions()
     counted = {layer: interpret.channel_activity(net, images, layer) for layer in layers}
     note = f"{net.name}; {len(images):,} test images"
-    if net.config.routing is not None:
+    if net.is_capsnet:
         of_capsules = interpret.capsule_activity(net, images)
         told = {"primary": "primary", "capsules": "class"}
         note += "".join(
@@ -140,7 +140,7 @@ def _dead_channels(subject: Subject) -> Figure:
 
 def _top_images(subject: Subject) -> Figure:
     net, images = subject.net, subject.net.data.test.images[:SEARCHED]
-    layer = subject.layer or ("capsules" if net.config.routing is not None else "logits")
+    layer = subject.layer or ("capsules" if net.is_capsnet else "logits" if "logits" in net.layers() else "lengths")
     by_length, shape = subject.unit is None or len(subject.unit) == 1, net.layers()[layer]
     if subject.unit is not None:
         check_unit(subject.unit, layer, shape)
@@ -335,7 +335,7 @@ def unit_kinds(shape: tuple[int, ...]) -> list[dict[str, int]]:
 
 def _class_goal(net: Network, classes: Any) -> AnyTarget:
     """Return a class's score; of capsules, how much longer than all others the class's is."""
-    return targets.capsule_contrast(classes) if net.config.routing is not None else targets.class_score(classes)
+    return targets.capsule_contrast(classes) if net.is_capsnet else targets.class_score(classes)
 
 
 def _class_of(subject: Subject) -> int:
@@ -346,7 +346,7 @@ def _class_of(subject: Subject) -> int:
 
 
 def _last_with_positions(subject: Subject) -> str:
-    return "primary" if subject.net.config.routing is not None else subject.net.layers_with_positions()[-1]
+    return "primary" if subject.net.is_capsnet else subject.net.layers_with_positions()[-1]
 
 
 def convolutions(net: Network) -> list[str]:
