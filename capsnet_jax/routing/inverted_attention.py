@@ -1,7 +1,7 @@
 """Inverted dot-product attention: parents compete for each input, and are normalised instead of squashed."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -39,6 +39,7 @@ def inverted_attention_routing(
     iterations: int = 2,
     schedule: str = "sequential",
     squash: str = "layer_norm",
+    parents: Float[Array, "outputs dim"] | None = None,
     parameters: dict[str, Any] | None = None,
     softmax: Softmax = softmax_over_parents,
     trace: bool = False,
@@ -50,6 +51,7 @@ def inverted_attention_routing(
         iterations: how often parents are made; in the first one all couplings are equal.
         schedule: how several layers take turns, see `concurrent_routing`; it makes no difference to a single one.
         squash: a key of SQUASHES; the paper's is "layer_norm".
+        parents: as an earlier pass has left them; None: the first couplings are all equal.
         parameters: {"gain", "bias"} [dim] of layer normalisation, and what the squash learns.
         softmax: how logits become shares among the parents of an input.
         trace: whether to return every iteration.
@@ -60,8 +62,8 @@ def inverted_attention_routing(
     del schedule
     steps: list[Routing] = []
     for _ in range(iterations):
-        parents = steps[-1].capsules if steps else None
-        steps.append(attention_step(votes, parents, squash=squash, parameters=parameters, softmax=softmax))
+        before = steps[-1].capsules if steps else parents
+        steps.append(attention_step(votes, before, squash=squash, parameters=parameters, softmax=softmax))
     stacked = Trace(*map(jnp.stack, zip(*(step[:4] for step in steps), strict=True))) if trace else None
     return steps[-1]._replace(trace=stacked)
 
@@ -95,26 +97,17 @@ def attention_step(
     return Routing(capsules, normalize.activation(capsules), couplings, logits)
 
 
-class RoutedLayer(NamedTuple):
-    """A layer of capsules among several that are routed together.
-
-    Attributes:
-        make_votes: from the capsules below, of one example or of a batch, to their votes.
-        update: (votes, parents or None) → `Routing`, as `attention_step` with the layer's parameters.
-    """
-
-    make_votes: Callable[[Array], Array]
-    update: Callable[[Array, Array | None], Routing]
-
-
-def concurrent_routing(layers: Sequence[RoutedLayer], poses: Array, *, iterations: int) -> list[Routing]:
+def concurrent_routing(
+    layers: Sequence[Callable[[Array, Array | None], Routing]], poses: Array, *, iterations: int
+) -> list[Routing]:
     """Route several layers of capsules, all at once from the second iteration on.
 
     The first iteration goes from layer to layer, with equal couplings. In each of the others every layer looks at what
     the one below it, and it itself, were in the iteration before. With one layer this is sequential routing.
 
     Args:
-        layers: from the lowest to the class capsules.
+        layers: from the lowest to the class capsules, each (capsules below, its own capsules or None) → `Routing`: one
+          `attention_step` of the layer's votes.
         poses: the capsules below the lowest layer, which stay as they are.
         iterations: how often every layer is made.
 
@@ -125,11 +118,8 @@ def concurrent_routing(layers: Sequence[RoutedLayer], poses: Array, *, iteration
     """
     routings: list[Routing] = []
     for layer in layers:
-        below = routings[-1].capsules if routings else poses
-        routings.append(layer.update(layer.make_votes(below), None))
+        routings.append(layer(routings[-1].capsules if routings else poses, None))
     for _ in range(iterations - 1):
         before = [poses, *(routing.capsules for routing in routings)]  # one more than layers
-        routings = [
-            layer.update(layer.make_votes(before[index]), before[index + 1]) for index, layer in enumerate(layers)
-        ]
+        routings = [layer(before[index], before[index + 1]) for index, layer in enumerate(layers)]
     return routings

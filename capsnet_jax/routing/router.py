@@ -26,9 +26,9 @@ class Router:
 
     Attributes:
         route: `route(votes[inputs, outputs, dim], *, **settings) → Routing` of one example. If its signature names
-          them, it also gets `poses` [inputs, primary_dim] and `activations` [inputs] of the input capsules, its
-          `parameters`, `softmax`: how an input is shared among its parents, and `trace`: whether to return every
-          iteration.
+          them, it also gets `poses` [inputs, primary_dim] and `activations` [inputs] of the input capsules, `parents`
+          [outputs, dim] as an earlier pass has left them, its `parameters`, `softmax`: how an input is shared among its
+          parents, and `trace`: whether to return every iteration.
         settings: an instance of its own settings dataclass.
         parameters: `parameters(key, inputs, outputs, dim) → dict`, where it learns something. If its signature names
           them, it also gets `primary_dim` and `settings`.
@@ -48,6 +48,7 @@ class Router:
         *,
         poses: Float[Array, "inputs primary_dim"] | None = None,
         activations: Float[Array, "inputs"] | None = None,
+        parents: Float[Array, "outputs dim"] | None = None,
         parameters: dict[str, Any] | None = None,
         softmax: Softmax = softmax_over_parents,
         trace: bool = False,
@@ -56,7 +57,7 @@ class Router:
         """Route one example's votes, with `settings` in place of the defaults."""
         chosen = dataclasses.replace(self.settings, **settings)
         offered: dict[str, Any] = {"poses": poses, "activations": activations, "parameters": parameters}
-        offered |= {"softmax": softmax, "trace": trace}
+        offered |= {"parents": parents, "softmax": softmax, "trace": trace}
         inputs, outputs, _ = votes.shape
         fixed = self.fixed_couplings(inputs, outputs, chosen, parameters)
         shared = softmax is not softmax_over_parents  # with parents elsewhere, of which `fixed` does not know

@@ -8,7 +8,6 @@ import pytest
 from capsnet_jax.overrides import build
 from capsnet_jax.routing import ROUTERS
 from capsnet_jax.routing.inverted_attention import (
-    RoutedLayer,
     attention_step,
     concurrent_routing,
     inverted_attention_routing,
@@ -74,13 +73,14 @@ def loop_concurrent(iterations):
 
 
 def layers():
-    return [
-        RoutedLayer(
-            partial(lambda poses, w: jnp.einsum("ik,iokd->iod", poses, w), w=in_float32(weights)),
-            partial(attention_step, parameters=in_float32(parameters)),
-        )
-        for weights, parameters in zip(WEIGHTS, PARAMETERS, strict=True)
-    ]
+    def make(weights, parameters):
+        def layer(poses, parents):
+            votes = jnp.einsum("ik,iokd->iod", poses, weights)
+            return attention_step(votes, parents, parameters=parameters)
+
+        return layer
+
+    return [make(in_float32(w), in_float32(parameters)) for w, parameters in zip(WEIGHTS, PARAMETERS, strict=True)]
 
 
 @pytest.mark.parametrize("iterations", [1, 3])
@@ -113,11 +113,18 @@ def test_at_once_differs_from_one_after_the_other_in_the_second_layer_only():
 
 def test_with_one_layer_both_schedules_are_the_same():
     layer, parameters = layers()[0], in_float32(PARAMETERS[0])
-    votes = layer.make_votes(in_float32(POSES))
+    votes = in_float32(loop_votes(POSES, WEIGHTS[0]))
     [alone] = jax.jit(partial(concurrent_routing, [layer], iterations=3))(in_float32(POSES))
     for schedule in ("sequential", "concurrent"):
         route = jax.jit(partial(inverted_attention_routing, iterations=3, schedule=schedule))
         jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), route(votes, parameters=parameters), alone)
+
+
+def test_iterations_go_on_from_the_parents_that_are_given():
+    votes, parameters = in_float32(loop_votes(POSES, WEIGHTS[0])), in_float32(PARAMETERS[0])
+    route = partial(inverted_attention_routing, votes, parameters=parameters)
+    twice = route(iterations=1, parents=route(iterations=2).capsules)
+    np.testing.assert_allclose(twice.capsules, route(iterations=3).capsules, rtol=1e-5, atol=1e-6)
 
 
 def test_a_gain_and_a_bias_are_layer_normalisations_only():
