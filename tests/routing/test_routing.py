@@ -69,7 +69,7 @@ def test_couplings_are_shares_among_the_parents(name, scale):
         np.testing.assert_allclose(routing.couplings, jax.nn.softmax(routing.logits, axis=1), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", SQUASHING)
+@pytest.mark.parametrize("name", sorted(SQUASHING))
 @pytest.mark.parametrize("scale", [0.0, 1.0, 100.0])
 def test_parents_are_squashed_and_their_activations_are_their_lengths(name, scale):
     routing = route(name, scale * make_votes(), parameters_of(name), activations_of())
@@ -138,7 +138,7 @@ def test_the_layer_is_the_router_mapped_over_its_votes_whatever_the_batch(name):
         )
 
 
-@pytest.mark.parametrize("name", [name for name in BY_SOFTMAX if hasattr(ROUTERS[name].settings, "iterations")])
+@pytest.mark.parametrize("name", [name for name in sorted(BY_SOFTMAX) if hasattr(ROUTERS[name].settings, "iterations")])
 def test_one_iteration_is_no_routing(name):
     votes = make_votes()
     once = route(name, votes, parameters_of(name), activations_of(), iterations=1, squash="sabour")
