@@ -162,8 +162,11 @@ class CapsuleLayer(nn.Module):
 
 
 def _coordinates(kernel: tuple[int, int], types: int, pose: int) -> Float[Array, "inputs pose"]:
-    """Return the centre of each input's receptive field, rows and columns in (0, 1), in the elements they belong to."""
-    centres = [(jnp.arange(size) + 0.5) / size for size in kernel]
+    """Return the centre of each input's receptive field, rows and columns in (−½, ½), in the elements they belong to.
+
+    From 0 to 1 would lead to the same net with EM routing. Routers that add votes up would have parents of one length.
+    """
+    centres = [(jnp.arange(size) + 0.5) / size - 0.5 for size in kernel]
     grid = jnp.stack(jnp.meshgrid(*centres, indexing="ij"), axis=-1).reshape(-1, 2)
     offsets = jnp.zeros((len(grid), pose)).at[:, jnp.array(COORDINATES)].set(grid)
     return jnp.repeat(offsets, types, axis=0)

@@ -4,6 +4,7 @@ A router routes the votes for the parents at one position. It is mapped over the
 shares each child among all parents that see it: those of all types, at all positions.
 """
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -21,13 +22,13 @@ from capsnet_jax.routing.layer import in_bounded_memory
 POSITIONS = "positions"  # the axis over which a router is mapped
 
 
-@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
 class Windows:
     """The windows of children that the parents at each position see, without padding.
 
     A window's inputs are flattened in the order [row, column, type], and so are positions [row, column].
 
-    Args:
+    Attributes:
         grid: height and width of the layer of children, positions.
         kernel: height and width of a window, positions.
         stride: positions that the window moves.
@@ -36,12 +37,20 @@ class Windows:
         ValueError: the kernel is larger than the grid.
     """
 
-    def __init__(self, grid: tuple[int, int], kernel: tuple[int, int], stride: int = 1):
-        if kernel[0] > grid[0] or kernel[1] > grid[1]:
-            sizes = ["×".join(map(str, size)) for size in (grid, kernel)]
-            raise ValueError(f"images are too small: {sizes[0]} capsules are fewer than a {sizes[1]} kernel")
-        self.grid, self.kernel, self.stride = grid, kernel, stride
-        self.positions = ((grid[0] - kernel[0]) // stride + 1, (grid[1] - kernel[1]) // stride + 1)
+    grid: tuple[int, int]
+    kernel: tuple[int, int]
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.positions) < 1:
+            grid, kernel = ("×".join(map(str, sizes)) for sizes in (self.grid, self.kernel))
+            raise ValueError(f"images are too small: {grid} capsules are fewer than a {kernel} kernel")
+
+    @property
+    def positions(self) -> tuple[int, int]:
+        """Rows and columns of parents."""
+        rows, columns = ((size - k) // self.stride + 1 for size, k in zip(self.grid, self.kernel, strict=True))
+        return rows, columns
 
     def gather(self, x: Float[Array, "batch height width channels"]) -> Float[Array, "batch positions patch"]:
         """Copy what is in the window at each position, in the order [row, column, channel]."""
@@ -80,7 +89,7 @@ class Windows:
         greatest = jax.lax.stop_gradient(self.over_parents(jnp.max(logits, axis=-1), jnp.maximum, -jnp.inf))
         greatest = jnp.maximum(greatest, 0) if orphan else greatest
         powers = jnp.exp(logits - greatest[:, None])
-        total = self.over_parents(jnp.sum(powers, axis=-1), jnp.add, 0)
+        total = self.over_parents(jnp.sum(powers, axis=-1), jnp.add, 0.0)
         return powers / (total + jnp.exp(-greatest) if orphan else total)[:, None]
 
 

@@ -10,7 +10,7 @@ from capsnet_jax.config import pytree_dataclass, static, traced
 from capsnet_jax.routing.result import Routing, Softmax, Trace, softmax_over_parents
 
 EVEN_INPUTS = 100  # the inputs that a normalised cost counts for a parent with its even share of them
-EMPTY = 1e-6  # added to the inputs of a parent before they are divided by, so that one without inputs has a mean
+EMPTY = 1e-6  # the least inputs of a parent that sums are divided by, so that one without inputs has a mean
 
 
 @pytree_dataclass
@@ -72,7 +72,7 @@ def em_routing(
     for iteration in range(iterations):
         couplings = softmax(logits)
         count, mean, scatter = clusters.fit(couplings * activations[:, None])
-        variance = scatter / (count + EMPTY)[:, None] + variance_floor
+        variance = scatter / jnp.maximum(count, EMPTY)[:, None] + variance_floor
         warmth = inverse_temperature * (1 - 0.95 ** (iteration + 1))
         if normalize:
             count, warmth = count / even_share, EVEN_INPUTS * warmth
@@ -103,7 +103,7 @@ class Clusters(NamedTuple):
     def around(votes: Float[Array, "inputs outputs dim"], weights: Float[Array, "inputs outputs"]) -> "Clusters":
         """Take weighted means as centres."""
         votes = votes.transpose(1, 2, 0)
-        centre = jnp.einsum("oi,odi->od", weights.T, votes) / (jnp.sum(weights, axis=0) + EMPTY)[:, None]
+        centre = jnp.einsum("oi,odi->od", weights.T, votes) / jnp.maximum(jnp.sum(weights, axis=0), EMPTY)[:, None]
         centre = jax.lax.stop_gradient(centre)
         deviations = votes - centre[:, :, None]
         return Clusters(centre, deviations, deviations**2)
@@ -113,7 +113,7 @@ class Clusters(NamedTuple):
     ) -> tuple[Float[Array, "outputs"], Float[Array, "outputs dim"], Float[Array, "outputs dim"]]:
         """Return S = Σ_i R̂_i, the means V̄ = Σ_i R̂_i V_i / S, and the scatter Σ_i R̂_i (V_i − V̄)²."""
         count = jnp.sum(weights, axis=0)
-        shift = jnp.einsum("oi,odi->od", weights.T, self.deviations) / (count + EMPTY)[:, None]
+        shift = jnp.einsum("oi,odi->od", weights.T, self.deviations) / jnp.maximum(count, EMPTY)[:, None]
         scatter = jnp.einsum("oi,odi->od", weights.T, self.squares) - count[:, None] * shift**2
         return count, self.centre + shift, jnp.maximum(scatter, 0)
 

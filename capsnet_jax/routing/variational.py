@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import digamma
 from jaxtyping import Array, Float
 
 from capsnet_jax.config import pytree_dataclass, static, traced
@@ -57,8 +56,8 @@ def variational_routing(
     Returns:
         `Routing` with the posterior means as capsules, the parents' activations, and the last couplings.
 
-    Source: Ribeiro, Leontidis and Kollias 2020, "Capsule Routing via Variational Bayes" (arXiv:1905.11455), algorithm 1.
-    In a convolutional layer the mixture's weights π are those of the parents at one position.
+    Source: Ribeiro, Leontidis and Kollias 2020, "Capsule Routing via Variational Bayes" (arXiv:1905.11455), algorithm
+    1, with its diagonal precisions. In a convolutional layer π are the weights of the parents at one position.
     """
     dim = votes.shape[-1]
     logits = jnp.zeros(votes.shape[:2], votes.dtype)
@@ -87,3 +86,15 @@ def variational_routing(
             logits = constants[None] - 0.5 * clusters.distances(mean, precision)
     stacked = Trace(*map(jnp.stack, zip(*steps, strict=True))) if trace else None
     return Routing(*steps[-1], stacked)
+
+
+def digamma(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Compute ψ(x), the slope of ln Γ, of positive numbers to float32's precision.
+
+    JAX's own compiles and differentiates slowly, as it takes any x. This is ψ(x) = ψ(x + 6) − Σ_{k<6} 1 / (x + k), and
+    for numbers of at least 6 the asymptotic series (Abramowitz and Stegun 1964, 6.3.5 and 6.3.18).
+    """
+    y = x + 6
+    square = 1 / (y * y)
+    series = jnp.log(y) - 0.5 / y - square * (1 / 12 - square * (1 / 120 - square / 252))
+    return series - sum(1 / (x + k) for k in range(6))
