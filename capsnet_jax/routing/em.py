@@ -20,6 +20,7 @@ class EM:
     iterations: int = static(3, low=1, high=100, doc="M-steps; between two of them is an E-step")
     inverse_temperature: float = traced(0.01, low=0, doc="final λ; iteration t has λ (1 − 0.95^(t+1))")
     variance_floor: float = traced(1e-4, low=1e-9, doc="added to every variance; a parent with one input has none")
+    deviation: float = traced(0.05, low=1e-6, doc="σ₀ of votes whose cost is β_u; in the paper 1")
     normalize: bool = static(
         True, doc="costs as if each layer's parents had 100 inputs to share, whatever its size; false: as in the paper"
     )
@@ -37,6 +38,7 @@ def em_routing(
     iterations: int = 3,
     inverse_temperature: float | Float[Array, ""] = 0.01,
     variance_floor: float | Float[Array, ""] = 1e-4,
+    deviation: float | Float[Array, ""] = 1.0,
     normalize: bool = True,
     activations: Float[Array, "inputs"],
     parameters: dict[str, Any],
@@ -52,6 +54,8 @@ def em_routing(
         iterations: M-steps; the E-step after the last one is left out, as nothing would read it.
         inverse_temperature: λ, which the activations' logits are multiplied by.
         variance_floor: added to variances.
+        deviation: σ₀ in costs β_u + ln σ/σ₀, which the paper has as 1. With votes that spread by far less, every parent
+          would start as present, with a gradient near 0, and nothing would be learned.
         normalize: whether costs are in units of what a parent gets from uniform couplings. Otherwise λ has to be chosen
           for each size of layer, as costs grow with the inputs that a parent has.
         activations: a, how present each input is.
@@ -76,8 +80,8 @@ def em_routing(
         warmth = inverse_temperature * (1 - 0.95 ** (iteration + 1))
         if normalize:
             count, warmth = count / even_share, EVEN_INPUTS * warmth
-        # cost_oh = (β_u,o + ln σ_oh) S_o,  a_o = sigmoid(λ (β_a,o − Σ_h cost_oh))
-        costs = (parameters["beta_u"][:, None] + 0.5 * jnp.log(variance)) * count[:, None]
+        # cost_oh = (β_u,o + ln σ_oh/σ₀) S_o,  a_o = sigmoid(λ (β_a,o − Σ_h cost_oh))
+        costs = (parameters["beta_u"][:, None] + 0.5 * jnp.log(variance / deviation**2)) * count[:, None]
         presence = warmth * (parameters["beta_a"] - jnp.sum(costs, axis=-1))
         steps.append((mean, jax.nn.sigmoid(presence), couplings, logits))
         if iteration < iterations - 1:

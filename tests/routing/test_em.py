@@ -10,7 +10,7 @@ VOTES = np.array([[[1, 0], [0, 1]], [[1, 0.2], [2, -1]], [[0.9, -0.2], [-1, 3]]]
 ACTIVE = np.array([1, 0.5, 1])
 
 
-def loop_em(votes, activations, beta_u, beta_a, iterations, *, final=0.01, floor=1e-4, normalize=False):
+def loop_em(votes, activations, beta_u, beta_a, iterations, *, final=0.01, floor=1e-4, deviation=1.0, normalize=False):
     """Procedure 1 of Hinton 2018, one number after the other in float64: (means, activations, R, logits) by step."""
     votes = np.float64(votes)
     inputs, outputs, dim = votes.shape
@@ -26,7 +26,9 @@ def loop_em(votes, activations, beta_u, beta_a, iterations, *, final=0.01, floor
                 means[o, h] = sum(w * votes[i, o, h] for i, w in enumerate(weights)) / count
                 squares = [(votes[i, o, h] - means[o, h]) ** 2 for i in range(inputs)]
                 variance = sum(w * square for w, square in zip(weights, squares, strict=True)) / count + floor
-                cost += (beta_u[o] + np.log(np.sqrt(variance))) * count * (outputs / inputs if normalize else 1)
+                cost += (
+                    (beta_u[o] + np.log(np.sqrt(variance) / deviation)) * count * (outputs / inputs if normalize else 1)
+                )
                 density -= 0.5 * (np.log(2 * np.pi * variance) + np.array(squares) / variance)
             active[o] = 1 / (1 + np.exp(-scale * final * (1 - 0.95 ** (t + 1)) * (beta_a[o] - cost)))
             logits_after[:, o] = np.log(active[o]) + density
@@ -58,9 +60,9 @@ def test_is_the_loop(normalize):
     keys = jax.random.split(jax.random.key(0), 4)
     votes, active = jax.random.normal(keys[0], (6, 4, 3)), jax.random.uniform(keys[1], (6,), minval=0.1)
     betas = {name: jax.random.normal(key, (4,)) for name, key in zip(("beta_u", "beta_a"), keys[2:], strict=True)}
-    settings = {"inverse_temperature": 0.5, "variance_floor": 0.01, "normalize": normalize}
+    settings = {"inverse_temperature": 0.5, "variance_floor": 0.01, "deviation": 0.3, "normalize": normalize}
     got = em_routing(votes, activations=active, parameters=betas, iterations=4, trace=True, **settings).trace
-    expected = loop_em(votes, active, **betas, iterations=4, final=0.5, floor=0.01, normalize=normalize)
+    expected = loop_em(votes, active, **betas, iterations=4, final=0.5, floor=0.01, deviation=0.3, normalize=normalize)
     for t, step in enumerate(expected):
         for found, wanted in zip(got, step, strict=True):
             np.testing.assert_allclose(found[t], wanted, rtol=3e-4, atol=3e-5)
