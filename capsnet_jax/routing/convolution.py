@@ -62,14 +62,14 @@ class Windows:
     ) -> Float[Array, "height width types"]:
         """Combine all that windows say of each child; `start` where no window sees it."""
         (rows, columns), (height, width) = self.positions, self.kernel
-        windows, folded = x.reshape(rows, columns, height, width, -1), None
+        windows = x.reshape(rows, columns, height, width, -1)
+        folded = jnp.full((*self.grid, windows.shape[-1]), start, x.dtype)
         for i in range(height):
             for j in range(width):
                 reach = [(size - 1) * self.stride + 1 for size in self.positions]
                 ends = [full - first - r for full, first, r in zip(self.grid, (i, j), reach, strict=True)]
                 pads = [(i, ends[0], self.stride - 1), (j, ends[1], self.stride - 1), (0, 0, 0)]
-                spread = jax.lax.pad(windows[:, :, i, j], jnp.asarray(start, x.dtype), pads)
-                folded = spread if folded is None else combine(folded, spread)
+                folded = combine(folded, jax.lax.pad(windows[:, :, i, j], jnp.asarray(start, x.dtype), pads))
         return folded
 
     def over_parents(
@@ -130,7 +130,7 @@ def route_convolution(
 
     Source: Hinton, Sabour and Frosst 2018, "Matrix capsules with EM routing", sections 4 and 5.
     """
-    router, windows = ROUTERS[choice.name], Windows(poses.shape[1:3], kernel, stride)
+    router, windows = ROUTERS[choice.name], Windows((poses.shape[1], poses.shape[2]), kernel, stride)
     route = partial(router, parameters=parameters, trace=trace and router.traces, **vars(choice.settings))
     given = activations if router.takes("activations") else None
 

@@ -114,8 +114,14 @@ LOOPS = {
 
 @pytest.mark.parametrize(
     ("name", "stride", "pose", "images"),
-    [("dynamic", 1, "vector", 9), ("dynamic", 2, "matrix", 2), ("leaky", 1, "matrix", 9), ("uniform", 2, "vector", 1)]
-    + [("em", 1, "matrix", 2), ("em", 2, "vector", 9)],
+    [
+        ("dynamic", 1, "vector", 9),
+        ("dynamic", 2, "matrix", 2),
+        ("leaky", 1, "matrix", 9),
+        ("uniform", 2, "vector", 1),
+        ("em", 1, "matrix", 2),
+        ("em", 2, "vector", 9),
+    ],
 )
 def test_is_the_masked_fully_connected_layer(name, stride, pose, images, monkeypatch):
     choice, loop = LOOPS[name]

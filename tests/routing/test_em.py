@@ -60,9 +60,9 @@ def test_is_the_loop(normalize):
     keys = jax.random.split(jax.random.key(0), 4)
     votes, active = jax.random.normal(keys[0], (6, 4, 3)), jax.random.uniform(keys[1], (6,), minval=0.1)
     betas = {name: jax.random.normal(key, (4,)) for name, key in zip(("beta_u", "beta_a"), keys[2:], strict=True)}
-    settings = {"inverse_temperature": 0.5, "variance_floor": 0.01, "deviation": 0.3, "normalize": normalize}
+    settings = {"inverse_temperature": 0.05, "variance_floor": 0.01, "deviation": 0.3, "normalize": normalize}
     got = em_routing(votes, activations=active, parameters=betas, iterations=4, trace=True, **settings).trace
-    expected = loop_em(votes, active, **betas, iterations=4, final=0.5, floor=0.01, deviation=0.3, normalize=normalize)
+    expected = loop_em(votes, active, **betas, iterations=4, final=0.05, floor=0.01, deviation=0.3, normalize=normalize)
     for t, step in enumerate(expected):
         for found, wanted in zip(got, step, strict=True):
             np.testing.assert_allclose(found[t], wanted, rtol=3e-4, atol=3e-5)
