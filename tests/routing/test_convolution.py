@@ -108,7 +108,7 @@ LOOPS = {
     "dynamic": (choose("dynamic"), loop_dynamic),
     "leaky": (choose("dynamic", leaky=True, iterations=2), loop_dynamic),
     "uniform": (choose("dynamic", iterations=1), loop_dynamic),
-    "em": (choose("em"), loop_em),
+    "em": (choose("em", deviation=1.0), loop_em),
 }
 
 
