@@ -1,5 +1,6 @@
 """Matrix capsules: Hinton, Sabour and Frosst 2018, "Matrix capsules with EM routing" (ICLR), figure 1."""
 
+import dataclasses
 import math
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from capsnet_jax.config import Choice, pytree_dataclass, static, traced
 from capsnet_jax.models.layers import PRECISIONS, Conv
 from capsnet_jax.routing import ROUTERS, Routing
 from capsnet_jax.routing.convolution import route_convolution
+from capsnet_jax.routing.inverted_attention import concurrent_routing
 
 SIDE = 4  # of a pose matrix
 POSE = SIDE * SIDE
@@ -89,12 +91,20 @@ class MatrixCapsNet(nn.Module):
             routing=self.routing,
             precision=self.precision,
         )
-        for index, outputs in enumerate(types):
-            name = f"capsules{index + 1}"
-            routed = layer(outputs, stride=1 if index else 2, name=name)(poses, activations)
-            poses, activations = routed.capsules, routed.activations
-            out |= _looked_at(name, poses, activations)
-        routed = layer(self.classes, everywhere=True, coordinates=self.coordinates, name="classes")(poses, activations)
+        layers = [layer(n, stride=1 if index else 2, name=f"capsules{index + 1}") for index, n in enumerate(types)]
+        layers.append(layer(self.classes, everywhere=True, coordinates=self.coordinates, name="classes"))
+        if getattr(self.routing.settings, "schedule", "sequential") == "concurrent":
+            routings = concurrent_routing(
+                [each.route_once for each in layers], poses, iterations=self.routing.settings.iterations
+            )
+        else:
+            routings = []
+            for each in layers:
+                routings.append(each(poses, activations))
+                poses, activations = routings[-1].capsules, routings[-1].activations
+        for each, routed in zip(layers[:-1], routings[:-1], strict=True):
+            out |= _looked_at(each.name, routed.capsules, routed.activations)
+        routed = routings[-1]
         out |= {"capsules": routed.capsules[:, 0, 0], "lengths": routed.activations[:, 0, 0]}
         return out | {"couplings": routed.couplings[:, 0], "routing_logits": routed.logits[:, 0]}
 
@@ -125,13 +135,25 @@ class CapsuleLayer(nn.Module):
     routing: Choice = Choice("em", ROUTERS["em"].settings)
     precision: str = "float32"
 
+    def route_once(
+        self,
+        poses: Float[Array, "batch height width types primary"],
+        parents: Float[Array, "batch out_height out_width types pose"] | None,
+    ) -> Routing:
+        """Make the parents anew, by one iteration from what they were."""
+        once = dataclasses.replace(self.routing.settings, iterations=1)
+        return self(poses, None, parents=parents, routing=Choice(self.routing.name, once))
+
     @nn.compact
     def __call__(
         self,
         poses: Float[Array, "batch height width types primary"],
-        activations: Float[Array, "batch height width types"],
+        activations: Float[Array, "batch height width types"] | None,
+        *,
+        parents: Float[Array, "batch out_height out_width types pose"] | None = None,
+        routing: Choice | None = None,
     ) -> Routing:
-        """Route the capsules of a batch."""
+        """Route the capsules of a batch; `routing` in place of the layer's own."""
         _, *grid, below, pose = poses.shape
         kernel = (grid[0], grid[1]) if self.everywhere else (WINDOW, WINDOW)
         window, side = math.prod(kernel), SIDE if self.matrices else pose
@@ -152,11 +174,12 @@ class CapsuleLayer(nn.Module):
             poses,
             activations,
             weights,
-            self.routing,
+            routing or self.routing,
             self.param("routing", start) if learns else None,
             kernel=kernel,
             stride=self.stride,
             offsets=_coordinates(kernel, below, pose) if self.coordinates else None,
+            parents=parents,
             precision=self.precision,
         )
 

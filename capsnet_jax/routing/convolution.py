@@ -103,6 +103,7 @@ def route_convolution(
     kernel: tuple[int, int],
     stride: int = 1,
     offsets: Float[Array, "inputs pose"] | None = None,
+    parents: Float[Array, "batch out_height out_width outputs pose"] | None = None,
     precision: str = "float32",
     trace: bool = False,
 ) -> Routing:
@@ -118,6 +119,7 @@ def route_convolution(
         kernel: height and width of a window, positions; inputs = height · width · types.
         stride: positions that the window moves.
         offsets: added to the votes of each child of a window.
+        parents: as an earlier pass has left them, for routers that go on from there.
         precision: type of the factors in the products with W.
         trace: whether every iteration is returned, where the router can.
 
@@ -134,16 +136,18 @@ def route_convolution(
     route = partial(router, parameters=parameters, trace=trace and router.traces, **vars(choice.settings))
     given = activations if router.takes("activations") else None
 
-    def route_images(arrays: tuple[Array, Array | None], weights: Array) -> Routing:
-        poses, activations = arrays
+    def route_images(arrays: tuple[Array, Array | None, Array | None], weights: Array) -> Routing:
+        poses, activations, parents = arrays
         children, activations = gather_children(poses, activations, windows)
         votes = make_votes(children, weights, precision=precision)
         votes = votes if offsets is None else votes + offsets[None, None, :, None]
-        return route_positions(votes, children, activations, windows, route)
+        return route_positions(votes, children, activations, parents, windows, route)
 
+    if parents is not None:
+        parents = parents.reshape(len(parents), -1, *parents.shape[3:])
     pose = poses.shape[-1] // weights.shape[2] * weights.shape[3]
     votes = weights.shape[0] * weights.shape[1] * pose * windows.positions[0] * windows.positions[1]
-    routing = in_bounded_memory(route_images, (poses, given), weights, votes=votes * poses.dtype.itemsize)
+    routing = in_bounded_memory(route_images, (poses, given, parents), weights, votes=votes * poses.dtype.itemsize)
     place = (len(poses), *windows.positions, weights.shape[1])
     return routing._replace(
         capsules=routing.capsules.reshape(*place, pose), activations=routing.activations.reshape(place)
@@ -209,12 +213,13 @@ def route_positions(
     votes: Float[Array, "batch positions inputs outputs pose"],
     children: Float[Array, "batch positions inputs primary"],
     activations: Float[Array, "batch positions inputs"] | None,
+    parents: Float[Array, "batch positions outputs pose"] | None,
     windows: Windows,
     route: Callable[..., Routing],
 ) -> Routing:
     """Map a router over positions, whose parents compete, and images."""
 
-    def route_one(votes: Array, poses: Array, activations: Array | None) -> Routing:
-        return route(votes, poses=poses, activations=activations, softmax=windows.softmax)
+    def route_one(votes: Array, poses: Array, activations: Array | None, parents: Array | None) -> Routing:
+        return route(votes, poses=poses, activations=activations, parents=parents, softmax=windows.softmax)
 
-    return jax.vmap(jax.vmap(route_one, axis_name=POSITIONS))(votes, children, activations)
+    return jax.vmap(jax.vmap(route_one, axis_name=POSITIONS))(votes, children, activations, parents)
