@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import math
 import os
 import re
@@ -11,6 +12,7 @@ import sys
 import pytest
 
 from capsnet_jax import overrides
+from capsnet_jax.config import Eval
 from capsnet_jax.data import DATASETS
 from capsnet_jax.models import MODELS
 from capsnet_jax.routing import ROUTERS
@@ -83,7 +85,7 @@ def test_settings_are_all_told(capsys):
     assert code == 0
     first = overrides.from_preset("small", {"routing.iterations": 1})
     listed = [line.split("=")[0] for line in out.splitlines() if re.match(r"[a-z_.]+=", line)]
-    assert set(listed) == {*overrides.flatten(first), "eval.max_routing_iterations", "eval.dead"}
+    assert set(listed) == {*overrides.flatten(first), *(f"eval.{field.name}" for field in dataclasses.fields(Eval))}
     assert re.search(r"^train\.learning_rate=0\.003 .*\(a number of at least 0\)$", out, re.MULTILINE)
     assert re.search(r"^train\.schedule=cosine .*\(one of exponential, cosine\)$", out, re.MULTILINE)
     assert re.search(r"^model\.decoder=256x512 .*as 512x1024\)?", out, re.MULTILINE)

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from capsnet_jax import config, overrides
-from capsnet_jax.config import PRESETS, ConfigError, check_value
+from capsnet_jax.config import PRESETS, ConfigError, Eval, check_value
 from capsnet_jax.losses import LOSSES
 from capsnet_jax.models import MODELS
 from capsnet_jax.ops.squash import SQUASHES
@@ -229,7 +229,8 @@ def test_old_names_answer_with_the_new_one(old):
         (
             {"routing.iterations": 1, "routing.gradient": "stop"},
             "routing.gradient (through all iterations, or the last only) makes no difference with routing.name,"
-            " routing.iterations, routing.softmax_over, routing.squash as they are; leave it out",
+            " routing.iterations, routing.softmax_over, routing.leaky, routing.bias, routing.squash as they are;"
+            " leave it out",
         ),
     ],
 )
@@ -285,7 +286,7 @@ def test_settings_are_described_with_the_values_in_force():
     lines = overrides.describe_settings(resolved.config, resolved.observed).splitlines()
     paths = [line.split("=")[0] for line in lines]
     assert paths == list(dict.fromkeys(paths))
-    assert set(paths) == set(flatten(resolved.config)) | {"eval.max_routing_iterations", "eval.dead"}
+    assert set(paths) == set(flatten(resolved.config)) | {f"eval.{field.name}" for field in dataclasses.fields(Eval)}
     told = dict(zip(paths, lines, strict=True))
     assert told["train.learning_rate"].startswith("train.learning_rate=0.003 ")
     assert told["eval.max_routing_iterations"].startswith("eval.max_routing_iterations=4 ")

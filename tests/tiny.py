@@ -37,6 +37,7 @@ SETTINGS = {
     "train.learning_rate": 0.01,
 }
 STEPS = 24
+OF_THE_MACHINE = ("images_per_second", "memory_mb")  # results that two equal runs need not share
 SIZES = [f"--set={path}={format_value(value)}" for path, value in SETTINGS.items()]
 STUDY = [*SIZES, "--sweep=routing.iterations=1,2", "--seeds=2"]
 FIRST = [*SIZES, "--set=routing.iterations=1", "--seeds=2"]  # the study's first program
@@ -157,7 +158,7 @@ def runs(workdir: Path) -> dict[str, RunFiles]:
 
 def _run_files(workdir: Path, line: dict) -> RunFiles:
     def without_speed(row: dict) -> dict:
-        return {name: value for name, value in row.items() if name != "images_per_second"}
+        return {name: value for name, value in row.items() if name not in OF_THE_MACHINE}
 
     folder = workdir / "runs" / line["name"]
     tree = params(workdir, line["name"]) if (folder / "params.safetensors").exists() else {}

@@ -93,7 +93,7 @@ def label(path: str) -> str:
 
 def dataset_label(name: object) -> str:
     """Return a data set's name as it is printed: `fashion_mnist` → `Fashion-MNIST`."""
-    return _DATASETS.get(str(name)) or short_name(str(name)).replace("$", r"\$")  # which matplotlib takes for formulas
+    return _DATASETS.get(str(name)) or short_name(str(name))
 
 
 def dataset_slug(name: object) -> str:

@@ -216,7 +216,15 @@ def test_imports_stand_at_the_top(experiment):
     assert all(node in tree.body for node in inside)
 
 
-@pytest.mark.parametrize("experiment", [name for name, module in MODULES.items() if hasattr(module, "CAPTIONS")])
+@pytest.mark.parametrize(
+    "experiment",
+    [
+        name
+        for name, module in MODULES.items()
+        if hasattr(module, "CAPTIONS")
+        and (FIGURES.parent / f"{name}.md").exists()  # what has no results has no figures
+    ],
+)
 def test_every_caption_is_of_a_figure(experiment):
     titles = [path.stem.removeprefix(f"{experiment}-") for path in FIGURES.glob(f"{experiment}-*.png")]
     assert [key for key in MODULES[experiment].CAPTIONS if not any(f"{t}-".startswith(f"{key}-") for t in titles)] == []

@@ -114,7 +114,10 @@ def test_every_router_has_the_parameters_it_asks_for(name):
     own = params["class_capsules"]
     inputs, outputs, primary_dim, dim = own["W"].shape
     direction = {"weights": (dim,), "bias": (1,)}
+    betas = {"beta_u": (outputs,), "beta_a": (outputs,)}
     expected = {
+        "em": betas,
+        "variational": betas,
         "learned": {"prior": (inputs, outputs)},
         "random": {"prior": (inputs, outputs)},
         "self_attention": {"bias": (inputs, outputs)},

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from capsnet_jax import overrides
-from capsnet_jax.config import Config
+from capsnet_jax.config import Config, Eval
 from capsnet_jax.sweeps import files, records
 from capsnet_jax.sweeps.finished import changes_since
 from capsnet_jax.sweeps.records import Record, Run
@@ -149,7 +149,7 @@ def test_the_study_keeps_its_environment():
         assert one.environment["packages"] == records.environment()["packages"]
         assert (one.environment["backend"], one.environment["cores"]) == ("cpu", os.cpu_count())
         assert one.code
-        assert one.observed == {"max_routing_iterations": 2, "dead": False}
+        assert one.observed == dataclasses.asdict(Eval(max_routing_iterations=2))
 
 
 def finished(run: Run, workdir: Path, **result) -> Record:

@@ -272,7 +272,7 @@ def test_metrics_of_steps_that_were_not_made_are_no_numbers(diverged):
     _, (_, bad) = split(folder)
     assert [row["epoch"] for row in bad.rows] == [1, 2, 3]
     for row in (*bad.rows, bad.result):
-        others = ("epoch", "parameters", "diverged_step")
+        others = ("epoch", "parameters", "memory_mb", "diverged_step")
         assert {value for name, value in row.items() if name not in others} == {None}
     assert scalars(bad) == []
 
