@@ -7,7 +7,17 @@ import pytest
 
 from capsnet_jax import overrides
 from capsnet_jax.data.augment import to_targets
-from capsnet_jax.losses import LOSSES, cross_entropy, error, margin_loss, squared_error, top5_error, total_loss
+from capsnet_jax.losses import (
+    LOSSES,
+    cross_entropy,
+    error,
+    margin_loss,
+    spread,
+    spread_margin,
+    squared_error,
+    top5_error,
+    total_loss,
+)
 
 MARGIN = overrides.build({})
 CROSS_ENTROPY = overrides.build({"loss.name": "cross_entropy"})
@@ -259,3 +269,21 @@ def test_settings_may_be_traced(batch):
     weights = jnp.array([0.0, 0.001, 0.1])
     together = jax.jit(jax.vmap(loss))(weights)
     np.testing.assert_allclose(together, [loss(float(weight)) for weight in weights], rtol=1e-6)
+
+
+def test_the_spread_loss_by_hand():
+    lengths, target = jnp.array([0.9, 0.5, 0.1]), jnp.array([1.0, 0, 0])
+    # At step 200,000 the margin is halfway: 0.2 + 0.79 / 2 = 0.595, and 0.9 − 0.5 falls short of it by 0.195.
+    assert float(spread(lengths, target, step=200_000)) == pytest.approx(0.195**2, rel=1e-5)
+    # In evaluation it is 0.2 + 0.79 sigmoid(10).
+    final = 0.2 + 0.79 / (1 + np.exp(-10))
+    assert float(spread(lengths, target)) == pytest.approx((final - 0.4) ** 2 + (final - 0.8) ** 2, rel=1e-5)
+    # Each class that is present against each that is not.
+    both = spread(lengths, jnp.array([1.0, 0, 1]), step=0)
+    margin = 0.2 + 0.79 / (1 + np.exp(4))
+    assert float(both) == pytest.approx(max(0, margin - 0.4) ** 2 + (margin + 0.4) ** 2, rel=1e-5)
+
+
+@pytest.mark.parametrize(("step", "margin"), [(0, 0.2 + 0.79 * 0.01798621), (200_000, 0.595), (10**7, 0.99)])
+def test_the_margin_grows_with_the_steps(step, margin):
+    assert float(spread_margin(step, 50_000.0)) == pytest.approx(margin, abs=5e-5)

@@ -138,7 +138,7 @@ class CapsuleLayer(nn.Module):
     def route_once(
         self,
         poses: Float[Array, "batch height width types primary"],
-        parents: Float[Array, "batch out_height out_width types pose"] | None,
+        parents: Float[Array, "batch out_height out_width outputs pose"] | None,
     ) -> Routing:
         """Make the parents anew, by one iteration from what they were."""
         once = dataclasses.replace(self.routing.settings, iterations=1)
@@ -150,7 +150,7 @@ class CapsuleLayer(nn.Module):
         poses: Float[Array, "batch height width types primary"],
         activations: Float[Array, "batch height width types"] | None,
         *,
-        parents: Float[Array, "batch out_height out_width types pose"] | None = None,
+        parents: Float[Array, "batch out_height out_width outputs pose"] | None = None,
         routing: Choice | None = None,
     ) -> Routing:
         """Route the capsules of a batch; `routing` in place of the layer's own."""
