@@ -97,7 +97,7 @@ def loop_em(votes, mask, active, iterations, betas, **_):
         count = weights.sum(axis=0)
         means = np.einsum("io,iod->od", weights, votes) / count[:, None]
         squares = (votes - means) ** 2
-        variance = np.einsum("io,iod->od", weights, squares) / count[:, None] + 1e-4
+        variance = np.einsum("io,iod->od", weights, squares) / count[:, None] + 1e-3
         costs = np.sum(beta_u[:, None] + 0.5 * np.log(variance), axis=1) * count / even
         presence = 1 / (1 + np.exp(-100 * 0.01 * (1 - 0.95 ** (t + 1)) * (beta_a - costs)))
         logits = np.log(presence) - 0.5 * np.sum(np.log(2 * np.pi * variance) + squares / variance, axis=2)
