@@ -1,7 +1,8 @@
 """How fast are the classic conv nets beside torchvision's?
 
 A training step (forward, backward, Adam) and inference, images of 224×224×3, 1000 classes, batch 8, float32, of every
-net that torchvision has too. Goal: none to be slower than the faster of torchvision's two layouts.
+net that torchvision has too. Goal: none to be slower than the faster of torchvision's two layouts. Nets of capsules,
+which torchvision lacks, are measured alone, with the images and classes of their papers.
 
     python launch.py --experiment=throughput_nets
     python launch.py --experiment=throughput_nets --set model.name=resnet50
@@ -34,6 +35,7 @@ from capsnet_jax.bench import records
 from capsnet_jax.bench.measure import Group
 from capsnet_jax.bench.workload import NETS, OURS, Workload
 from capsnet_jax.config import Config, check_word
+from capsnet_jax.models import MODELS
 from experiments.throughput import case, check, slug, spread, to_csv
 
 # Images are not shifted, as torchvision's are not; the rate is small, so that weights stay near where they start.
@@ -41,7 +43,8 @@ __all__ = ["CONFIG", "SWEEP", "figures", "measure", "report", "requires", "to_cs
 
 CONFIG: dict[str, object] = {"train.batch_size": 8, "train.learning_rate": 1e-4, "data.max_shift": 0}
 
-SWEEP: list[dict[str, object]] = [{"model.name": name} for name in NETS]
+ALONE = ("matrix_capsnet", "matrix_capsnet_full")  # torchvision has none of them
+SWEEP: list[dict[str, object]] = [{"model.name": name} for name in (*NETS, *ALONE)]
 
 SUBJECTS = (OURS, "torchvision", "torchvision_channels_last")
 FIXED = ("model.", "train.frozen", "finetune.", "data.dataset")
@@ -52,7 +55,7 @@ SECONDS = {"inference": 2.0, "training": 10.0}  # that a block takes: several st
 
 def requires(setting: Config, data: None) -> None:
     """Raise a ConfigError where a setting cannot be measured; it says the remedy."""
-    check_word("throughput_nets: model.name", setting.model.name, NETS)
+    check_word("throughput_nets: model.name", setting.model.name, (*NETS, *ALONE))
     check("throughput_nets", setting, CONFIG, FIXED, IMAGES)
 
 
@@ -83,10 +86,13 @@ def figures(measured: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
 
 def groups(setting: Config) -> list[Group]:
     """Return the two comparisons of a setting. Inference comes first: it is compiled in less memory."""
-    ours = Workload(OURS, "training", overrides.flatten(setting), 1000, 224, 3, IMAGES)
+    name, entry = setting.model.name, MODELS[setting.model.name]
+    side, _, channels = entry.image_shape
+    ours = Workload(OURS, "training", overrides.flatten(setting), entry.classes, side, channels, IMAGES)
+    subjects = (OURS,) if name in ALONE else SUBJECTS
     return [
         Group(
-            *(phase, "blocks", tuple(dataclasses.replace(ours, subject=s, phase=phase) for s in SUBJECTS)),
+            *(phase, "blocks", tuple(dataclasses.replace(ours, subject=s, phase=phase) for s in subjects)),
             *(ROUNDS, seconds, STARTS),
         )
         for phase, seconds in SECONDS.items()

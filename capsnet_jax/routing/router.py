@@ -55,8 +55,8 @@ class Router:
     ) -> Routing:
         """Route one example's votes, with `settings` in place of the defaults."""
         chosen = dataclasses.replace(self.settings, **settings)
-        offered = {"poses": poses, "activations": activations, "parameters": parameters, "trace": trace}
-        offered["softmax"] = softmax
+        offered: dict[str, Any] = {"poses": poses, "activations": activations, "parameters": parameters}
+        offered |= {"softmax": softmax, "trace": trace}
         inputs, outputs, _ = votes.shape
         fixed = self.fixed_couplings(inputs, outputs, chosen, parameters)
         shared = softmax is not softmax_over_parents  # with parents elsewhere, of which `fixed` does not know

@@ -101,7 +101,7 @@ def setting(**changes) -> Config:
 def test_every_net_that_torchvision_has_too_is_compared():
     """The nets whose weights can be read from there."""
     assert set(NETS) == set(families()) - {"squeezenet"}
-    assert [arm["model.name"] for arm in throughput_nets.SWEEP] == list(NETS)
+    assert [arm["model.name"] for arm in throughput_nets.SWEEP] == [*NETS, *throughput_nets.ALONE]
     for name in NETS:
         given = setting(model__name=name)
         throughput_nets.check("", given, throughput_nets.CONFIG, throughput_nets.FIXED, 256)
@@ -119,6 +119,12 @@ def test_both_phases_of_every_subject_at_imagenets_sizes():
         assert {(w.batch, w.side, w.channels, w.classes, w.num_images) for w in group.workloads} == {
             (8, 224, 3, 1000, 256)
         }
+
+
+def test_nets_that_torchvision_lacks_are_measured_alone_at_their_papers_sizes():
+    for group in throughput_nets.groups(setting(model__name="matrix_capsnet")):
+        [workload] = group.workloads
+        assert (workload.subject, workload.side, workload.channels, workload.classes) == ("capsnet_jax", 32, 2, 5)
 
 
 @pytest.mark.parametrize(

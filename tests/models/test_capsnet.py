@@ -114,6 +114,7 @@ def test_every_router_has_the_parameters_it_asks_for(name):
     own = params["class_capsules"]
     inputs, outputs = own["W"].shape[:2]
     expected = {"learned": {"prior": (inputs, outputs)}, "random": {"prior": (inputs, outputs)}}
+    expected |= {key: {"beta_u": (outputs,), "beta_a": (outputs,)} for key in ("em", "variational")}
     learned = {key: leaf.shape for key, leaf in own.get("routing", {}).items()}
     assert learned == expected.get(name, {})
     assert set(own) == ({"W", "routing"} if learned else {"W"})

@@ -114,8 +114,14 @@ LOOPS = {
 
 @pytest.mark.parametrize(
     ("name", "stride", "pose", "images"),
-    [("dynamic", 1, "vector", 9), ("dynamic", 2, "matrix", 2), ("leaky", 1, "matrix", 9), ("uniform", 2, "vector", 1)]
-    + [("em", 1, "matrix", 2), ("em", 2, "vector", 9)],
+    [
+        ("dynamic", 1, "vector", 9),
+        ("dynamic", 2, "matrix", 2),
+        ("leaky", 1, "matrix", 9),
+        ("uniform", 2, "vector", 1),
+        ("em", 1, "matrix", 2),
+        ("em", 2, "vector", 9),
+    ],
 )
 def test_is_the_masked_fully_connected_layer(name, stride, pose, images, monkeypatch):
     choice, loop = LOOPS[name]
@@ -174,7 +180,8 @@ def test_so_is_its_gradient():
     def value(route, *arguments):
         return jnp.sum(jnp.sin(route(*arguments).capsules))
 
-    for got, expected in zip(*(jax.jit(jax.grad(lambda *a, r=r: value(r, *a), (0, 1)))(*arguments) for r in (convolutional, connected)), strict=True):  # fmt: skip # noqa: E501
+    slopes = [jax.jit(jax.grad(lambda *a, r=r: value(r, *a), (0, 1)))(*arguments) for r in (convolutional, connected)]
+    for got, expected in zip(*slopes, strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3 * float(jnp.abs(expected).max()))
 
 
