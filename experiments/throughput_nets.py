@@ -1,8 +1,8 @@
 """How fast are the classic conv nets beside torchvision's?
 
 A training step (forward, backward, Adam) and inference, images of 224×224×3, 1000 classes, batch 8, float32, of every
-net that torchvision has too. Goal: none to be slower than the faster of torchvision's two layouts. Efficient-CapsNet,
-which torchvision has not, is measured alone, at 28×28×1 and ten classes.
+net that torchvision has too. Goal: none to be slower than the faster of torchvision's two layouts. Nets of capsules,
+which torchvision lacks, are measured alone, with the images and classes of their papers.
 
     python launch.py --experiment=throughput_nets
     python launch.py --experiment=throughput_nets --set model.name=resnet50
@@ -43,7 +43,7 @@ __all__ = ["CONFIG", "SWEEP", "figures", "measure", "report", "requires", "to_cs
 
 CONFIG: dict[str, object] = {"train.batch_size": 8, "train.learning_rate": 1e-4, "data.max_shift": 0}
 
-ALONE = ("efficient_capsnet",)  # no peer has them
+ALONE = ("efficient_capsnet", "matrix_capsnet", "matrix_capsnet_full")  # torchvision has none of them
 SWEEP: list[dict[str, object]] = [{"model.name": name} for name in (*NETS, *ALONE)]
 
 SUBJECTS = (OURS, "torchvision", "torchvision_channels_last")
@@ -87,9 +87,10 @@ def figures(measured: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
 
 def groups(setting: Config) -> list[Group]:
     """Return the two comparisons of a setting. Inference comes first: it is compiled in less memory."""
-    entry, subjects = MODELS[setting.model.name], (OURS,) if setting.model.name in ALONE else SUBJECTS
+    name, entry = setting.model.name, MODELS[setting.model.name]
     side, _, channels = entry.image_shape
     ours = Workload(OURS, "training", overrides.flatten(setting), entry.classes, side, channels, IMAGES)
+    subjects = (OURS,) if name in ALONE else SUBJECTS
     return [
         Group(
             *(phase, "blocks", tuple(dataclasses.replace(ours, subject=s, phase=phase) for s in subjects)),

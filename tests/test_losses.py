@@ -9,6 +9,7 @@ from capsnet_jax import overrides
 from capsnet_jax.data.augment import to_targets
 from capsnet_jax.losses import (
     LOSSES,
+    Loss,
     cross_entropy,
     error,
     margin_loss,
@@ -59,6 +60,45 @@ def test_margin_loss_pulls_present_up_and_absent_down():
     slope = jax.jit(jax.grad(margin_loss))(jnp.array([0.4, 0.4, 0.0, 0.95]), jnp.array([1.0, 0, 0, 1]))
     # −2 (0.9 − 0.4) and 2 · 0.5 (0.4 − 0.1); nothing where the margins hold.
     np.testing.assert_allclose(slope, [-1.0, 0.3, 0, 0], rtol=1e-6)
+
+
+def test_spread_loss_hand_worked():
+    # In the first step m = 0.2 + 0.79 / (1 + e⁴). Class 0 is present: 0.5 − 0.45 is too little, 0.5 − 0.1 is not.
+    margin = 0.2 + 0.79 / (1 + np.exp(4))
+    loss = spread(jnp.array([0.5, 0.45, 0.1]), jnp.array([1.0, 0, 0]), step=0)
+    assert float(loss) == pytest.approx((margin - 0.05) ** 2, rel=1e-5)
+    final = 0.2 + 0.79 / (1 + np.exp(-10))  # in evaluation
+    loss = spread(jnp.array([0.5, 0.45, 0.1]), jnp.array([1.0, 0, 0]))
+    assert float(loss) == pytest.approx((final - 0.05) ** 2 + (final - 0.4) ** 2, rel=1e-5)
+
+
+def test_spread_loss_sets_every_present_class_against_every_absent_one():
+    lengths, present = np.array([0.6, 0.5, 0.4, 0.7]), np.array([1, 1, 0, 0])
+    pairs = [(t, i) for t in (0, 1) for i in (2, 3)]
+    margin = 0.2 + 0.79 / (1 + np.exp(-10))
+    expected = sum(max(0, margin - (lengths[t] - lengths[i])) ** 2 for t, i in pairs)
+    assert float(spread(jnp.asarray(lengths, jnp.float32), jnp.asarray(present, jnp.float32))) == pytest.approx(
+        expected, rel=1e-5
+    )
+    assert float(spread(jnp.asarray(lengths, jnp.float32), jnp.zeros(4))) == 0
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"), [(0, 0.214209), (200_000, 0.595), (400_000, 0.975791), (700_000, 0.989964), (1e9, 0.989964)]
+)
+def test_the_margin_of_the_spread_loss_grows(step, expected):
+    assert float(spread_margin(jnp.float32(step), 50_000.0)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_loss_that_names_them_gets_the_step_and_the_total(batch, monkeypatch):
+    def progress(lengths, targets, *, step, total):
+        return jnp.float32(-1 if step is None else step / total) + 0 * jnp.sum(lengths * targets)
+
+    monkeypatch.setitem(LOSSES, "progress", Loss(progress, "lengths"))
+    settings = overrides.build({"loss.name": "progress", "loss.reconstruction": False})
+    out, images, targets = batch
+    for more, expected in (({}, -1), ({"step": jnp.int32(3), "total": 12}, 0.25)):
+        assert float(total_loss({"lengths": out["lengths"]}, images, targets, settings, **more)[0]) == expected
 
 
 @pytest.mark.parametrize("scale", [1.0, 100.0, 1e4])
@@ -269,21 +309,3 @@ def test_settings_may_be_traced(batch):
     weights = jnp.array([0.0, 0.001, 0.1])
     together = jax.jit(jax.vmap(loss))(weights)
     np.testing.assert_allclose(together, [loss(float(weight)) for weight in weights], rtol=1e-6)
-
-
-def test_the_spread_loss_by_hand():
-    lengths, target = jnp.array([0.9, 0.5, 0.1]), jnp.array([1.0, 0, 0])
-    # At step 200,000 the margin is halfway: 0.2 + 0.79 / 2 = 0.595, and 0.9 − 0.5 falls short of it by 0.195.
-    assert float(spread(lengths, target, step=200_000)) == pytest.approx(0.195**2, rel=1e-5)
-    # In evaluation it is 0.2 + 0.79 sigmoid(10).
-    final = 0.2 + 0.79 / (1 + np.exp(-10))
-    assert float(spread(lengths, target)) == pytest.approx((final - 0.4) ** 2 + (final - 0.8) ** 2, rel=1e-5)
-    # Each class that is present against each that is not.
-    both = spread(lengths, jnp.array([1.0, 0, 1]), step=0)
-    margin = 0.2 + 0.79 / (1 + np.exp(4))
-    assert float(both) == pytest.approx(max(0, margin - 0.4) ** 2 + (margin + 0.4) ** 2, rel=1e-5)
-
-
-@pytest.mark.parametrize(("step", "margin"), [(0, 0.2 + 0.79 * 0.01798621), (200_000, 0.595), (10**7, 0.99)])
-def test_the_margin_grows_with_the_steps(step, margin):
-    assert float(spread_margin(step, 50_000.0)) == pytest.approx(margin, abs=5e-5)

@@ -33,7 +33,9 @@ class MatrixCapsNetSettings:
     )
     pose: str = static("matrix", choices=("matrix", "vector"), doc="4×4 matrices times 4×4 matrices, or 16-vectors")
     coordinates: bool = static(True, doc="where a capsule is, is added to its votes for the classes")
-    weight_scale: float = traced(0.5, low=0, doc="σ of the normal, cut at 2σ, that W starts from")
+    weight_scale: float = traced(
+        0.1, low=0, doc="σ of the normal, cut at 2σ, that is added to the identity at the start of W"
+    )
     precision: str = static("float32", choices=PRECISIONS, doc="of the factors in products; routing stays float32")
 
 
@@ -48,7 +50,7 @@ class MatrixCapsNet(nn.Module):
           and those of the first such layer move two positions at a time.
         pose: "matrix", or "vector": what W multiplies.
         coordinates: whether the scaled centre of a capsule's receptive field is added to its votes for the classes.
-        weight_scale: σ of the normal, cut at 2σ, that the transformation matrices start from.
+        weight_scale: σ of the normal, cut at 2σ, that is added to the identity at the start of transformation matrices.
         routing: a key of ROUTERS with its settings: how capsules choose their parents, in every layer.
         precision: type of the factors in convolutions and votes; routing is float32.
     """
@@ -59,7 +61,7 @@ class MatrixCapsNet(nn.Module):
     capsule_types: tuple[int, ...] = (8, 16, 16)
     pose: str = "matrix"
     coordinates: bool = True
-    weight_scale: float | Array = 0.5
+    weight_scale: float | Array = 0.1
     routing: Choice = Choice("em", ROUTERS["em"].settings)
     precision: str = "float32"
 
@@ -121,7 +123,7 @@ class CapsuleLayer(nn.Module):
         everywhere: whether the only window is all of the layer below, where W is the same for a type at each position.
         coordinates: whether the place of each capsule in the window is added to its votes.
         matrices: whether poses are 4×4 matrices.
-        weight_scale: σ of the normal, cut at 2σ, that W starts from.
+        weight_scale: σ of the normal, cut at 2σ, that is added to the identity at the start of W.
         routing: a key of ROUTERS with its settings.
         precision: type of the factors in the products with W.
     """
@@ -131,7 +133,7 @@ class CapsuleLayer(nn.Module):
     everywhere: bool = False
     coordinates: bool = False
     matrices: bool = True
-    weight_scale: float | Array = 0.5
+    weight_scale: float | Array = 0.1
     routing: Choice = Choice("em", ROUTERS["em"].settings)
     precision: str = "float32"
 
@@ -158,8 +160,13 @@ class CapsuleLayer(nn.Module):
         kernel = (grid[0], grid[1]) if self.everywhere else (WINDOW, WINDOW)
         window, side = math.prod(kernel), SIDE if self.matrices else pose
         shape = (below if self.everywhere else window * below, self.types, side, side)
-        # Scaled here and not by the initialiser's argument: the scale may be a traced number.
-        weights = self.param("W", lambda key: self.weight_scale * jax.random.truncated_normal(key, -2, 2, shape))
+
+        def start_weights(key: Array) -> Array:
+            # From the identity, votes do not cancel in a mean, and no parent has a head start. W around 0 learns too,
+            # in more steps, if σ is near 1.
+            return jnp.eye(side)[None, None] + self.weight_scale * jax.random.truncated_normal(key, -2, 2, shape)
+
+        weights = self.param("W", start_weights)
         weights = jnp.tile(weights, (window, 1, 1, 1)) if self.everywhere else weights
         start = partial(
             ROUTERS[self.routing.name].initial_parameters,

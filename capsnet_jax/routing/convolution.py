@@ -5,8 +5,8 @@ shares each child among all parents that see it: those of all types, at all posi
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -63,14 +63,14 @@ class Windows:
         """Combine all that windows say of each child; `start` where no window sees it."""
         (rows, columns), (height, width) = self.positions, self.kernel
         windows = x.reshape(rows, columns, height, width, -1)
-        folded = jnp.full((*self.grid, windows.shape[-1]), start, x.dtype)
-        for i in range(height):
-            for j in range(width):
-                reach = [(size - 1) * self.stride + 1 for size in self.positions]
-                ends = [full - first - r for full, first, r in zip(self.grid, (i, j), reach, strict=True)]
-                pads = [(i, ends[0], self.stride - 1), (j, ends[1], self.stride - 1), (0, 0, 0)]
-                folded = combine(folded, jax.lax.pad(windows[:, :, i, j], jnp.asarray(start, x.dtype), pads))
-        return folded
+        reach = [(size - 1) * self.stride + 1 for size in self.positions]
+
+        def spread(i: int, j: int) -> Array:
+            ends = [full - first - r for full, first, r in zip(self.grid, (i, j), reach, strict=True)]
+            pads = [(i, ends[0], self.stride - 1), (j, ends[1], self.stride - 1), (0, 0, 0)]
+            return jax.lax.pad(windows[:, :, i, j], jnp.asarray(start, x.dtype), pads)
+
+        return functools.reduce(combine, [spread(i, j) for i in range(height) for j in range(width)])
 
     def over_parents(
         self, x: Float[Array, "inputs"], combine: Callable[[Array, Array], Array], start: float
@@ -133,7 +133,7 @@ def route_convolution(
     Source: Hinton, Sabour and Frosst 2018, "Matrix capsules with EM routing", sections 4 and 5.
     """
     router, windows = ROUTERS[choice.name], Windows((poses.shape[1], poses.shape[2]), kernel, stride)
-    route = partial(router, parameters=parameters, trace=trace and router.traces, **vars(choice.settings))
+    route = functools.partial(router, parameters=parameters, trace=trace and router.traces, **vars(choice.settings))
     given = activations if router.takes("activations") else None
 
     def route_images(arrays: tuple[Array, Array | None, Array | None], weights: Array) -> Routing:

@@ -17,9 +17,9 @@ EMPTY = 1e-6  # the least inputs of a parent that sums are divided by, so that o
 class EM:
     """Settings of EM routing."""
 
-    iterations: int = static(3, low=1, high=100, doc="M-steps; between two of them is an E-step")
+    iterations: int = static(2, low=1, high=100, doc="M-steps; more of them learn in more steps")
     inverse_temperature: float = traced(0.01, low=0, doc="final λ; iteration t has λ (1 − 0.95^(t+1))")
-    variance_floor: float = traced(1e-4, low=1e-9, doc="added to every variance; a parent with one input has none")
+    variance_floor: float = traced(1e-3, low=1e-9, doc="added to every variance; a parent with one input has none")
     deviation: float = traced(0.05, low=1e-6, doc="σ₀ of votes whose cost is β_u; in the paper 1")
     normalize: bool = static(
         True, doc="costs as if each layer's parents had 100 inputs to share, whatever its size; false: as in the paper"
@@ -35,9 +35,9 @@ def em_parameters(key: PRNGKeyArray, inputs: int, outputs: int, dim: int) -> dic
 def em_routing(
     votes: Float[Array, "inputs outputs dim"],
     *,
-    iterations: int = 3,
+    iterations: int = 2,
     inverse_temperature: float | Float[Array, ""] = 0.01,
-    variance_floor: float | Float[Array, ""] = 1e-4,
+    variance_floor: float | Float[Array, ""] = 1e-3,
     deviation: float | Float[Array, ""] = 1.0,
     normalize: bool = True,
     activations: Float[Array, "inputs"],

@@ -1,92 +1,116 @@
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from capsnet_jax import models, overrides
-from capsnet_jax.models.matrix_capsnet import COORDINATES
+from capsnet_jax.config import ConfigError
+from capsnet_jax.models.matrix_capsnet import CapsuleLayer
+from capsnet_jax.routing import ROUTERS
 
-SMALL = {"model.name": "matrix_capsnet", "model.channels": 4, "model.capsule_types": (2, 3, 3)}
-IMAGES = jax.random.uniform(jax.random.key(1), (3, 24, 24, 1))
-
-
-def build(**changes):
-    settings = {name.replace("__", "."): value for name, value in changes.items()}
-    return models.build(overrides.build(SMALL | settings), 4)
+TINY = {"model.name": "matrix_capsnet", "model.channels": 4, "model.kernel": 3, "model.capsule_types": (2, 3, 4)}
+IMAGE = (17, 19, 1)  # grids of 8×9, 3×4 and 1×2 capsules
 
 
-def apply(model, params):
-    return jax.jit(lambda params: models.apply(model, params, {}, IMAGES))(params)
+def build(changes=None, classes=3):
+    return models.build(overrides.build(TINY | (changes or {})), classes)
 
 
-def parameters(model):
-    return jax.jit(lambda: models.init(model, jax.random.key(0), IMAGES.shape[1:])[0])()
+def shapes(name="matrix_capsnet", image=(32, 32, 2), classes=5, **changes):
+    model = models.build(overrides.build({"model.name": name} | changes), classes)
+    return jax.eval_shape(lambda: models.init(model, jax.random.key(0), image))[0]
 
 
 @pytest.mark.parametrize(
-    ("name", "classes", "shape", "weights", "betas"),
+    ("name", "image", "classes", "kernels", "betas"),
     [
-        ("matrix_capsnet", 5, (32, 32, 2), 68_544, 74),
-        ("matrix_capsnet", 10, (28, 28, 1), 68_224, 84),
-        ("matrix_capsnet_full", 5, (32, 32, 2), 316_512, 138),
+        ("matrix_capsnet_full", (32, 32, 2), 5, 316_512, 138),
+        ("matrix_capsnet", (32, 32, 2), 5, 68_544, 74),
+        ("matrix_capsnet", (28, 28, 1), 10, 68_224, 84),
     ],
 )
-def test_parameters_are_as_many_as_published(name, classes, shape, weights, betas):
-    """The published counts have one bias a channel of the first convolution, and none of the primary capsules."""
-    model = models.build(overrides.build({"model.name": name}), classes)
-    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), shape))[0]
-    of_routing = sum(models.count_parameters(layer.get("routing", {})) for layer in params.values())
-    primary_biases = sum(params[layer]["bias"].size for layer in ("primary_poses", "primary_activations"))
-    assert of_routing == betas
-    assert models.count_parameters(params) - of_routing - primary_biases == weights
+def test_parameters_are_counted_as_published(name, image, classes, kernels, betas):
+    """Published counts leave the primary capsules' biases out, and have the first convolution's in."""
+    params = shapes(name, image, classes)
+    learned = sum(models.count_parameters(layer.get("routing", {})) for layer in params.values())
+    biases = sum(params[f"primary_{part}"]["bias"].size for part in ("poses", "activations"))
+    assert learned == betas
+    assert models.count_parameters(params) - learned - biases == kernels
 
 
-def test_layers_are_as_large_as_published():
+def test_every_kernel_is_as_figure_1_says():
+    params = shapes()
+    assert params["conv1"]["kernel"].shape == (5, 5, 2, 64)
+    assert params["primary_poses"]["kernel"].shape == (1, 1, 64, 8 * 16)
+    assert params["primary_activations"]["kernel"].shape == (1, 1, 64, 8)
+    weights = {name: params[name]["W"].shape for name in ("capsules1", "capsules2", "classes")}
+    assert weights == {"capsules1": (72, 16, 4, 4), "capsules2": (144, 16, 4, 4), "classes": (16, 5, 4, 4)}
+    vectors = shapes(**{"model.pose": "vector"})
+    assert vectors["capsules1"]["W"].shape == (72, 16, 16, 16)
+
+
+def test_grids_of_capsules_are_those_of_the_paper():
     model = models.build(overrides.build({"model.name": "matrix_capsnet"}), 5)
-    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), (32, 32, 2)))[0]
-    out = jax.eval_shape(lambda p: models.apply(model, p, {}, jnp.zeros((1, 32, 32, 2))), params)
-    sides = [out[f"{name}_activations"].shape[1:] for name in ("primary", "capsules1", "capsules2")]
-    assert sides == [(14, 14, 8), (6, 6, 16), (4, 4, 16)]
-    assert out["capsules"].shape == (1, 5, 16)
+    out = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), jnp.zeros((2, 32, 32, 2)))[0])
+    assert [out[f"{name}_activations"].shape[1:3] for name in ("primary", "capsules1", "capsules2")] == [
+        (14, 14), (6, 6), (4, 4)
+    ]  # fmt: skip
+    assert out["capsules"].shape == (2, 5, 16)
+    assert out["couplings"].shape == (2, 4 * 4 * 16, 5)
 
 
-def test_places_are_added_to_the_votes_for_the_classes_alone():
-    """With W of the last layer 0 every vote is its place, so a class's pose is a mean of places."""
-    model = build()
-    params = parameters(model)
-    params["classes"]["W"] = jnp.zeros_like(params["classes"]["W"])
-    out = apply(model, params)
-    # 2×2 positions of three types; places are (k + 0.5) / 2 − 0.5.
-    places = np.array([[row, column] for row in (-0.25, 0.25) for column in (-0.25, 0.25) for _ in range(3)])
-    expected = np.zeros((3, 4, 16))
-    for image, (couplings, active) in enumerate(zip(out["couplings"], out["capsules2_activations"], strict=True)):
-        weights = np.float64(couplings) * np.float64(active).reshape(-1, 1)
-        for parent in range(4):
-            mean = sum(w * place for w, place in zip(weights[:, parent], places, strict=True)) / sum(weights[:, parent])
-            expected[image, parent, list(COORDINATES)] = mean
-    np.testing.assert_allclose(out["capsules"], expected, atol=1e-5)
-    assert np.abs(expected).max() > 0.01
-    without = apply(build(model__coordinates=False), params)["capsules"]
-    np.testing.assert_allclose(without, np.zeros((3, 4, 16)), atol=1e-6)
+@pytest.mark.parametrize("name", ROUTERS)
+def test_routes_by_every_router(name):
+    model = build({"routing.name": name})
+    out = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), jnp.zeros((2, *IMAGE)))[0])
+    assert (out["lengths"].shape, out["capsules2_activations"].shape) == ((2, 3), (2, 1, 2, 4))
+
+
+def test_coordinates_are_where_a_capsule_is():
+    """One iteration of EM has mean votes as capsules; of equal capsules with W = 1, only their places differ."""
+    routing = overrides.build(TINY | {"routing.iterations": 1}).routing
+    layer = CapsuleLayer(2, everywhere=True, coordinates=True, weight_scale=0.0, routing=routing)
+    poses, active = jnp.ones((1, 3, 4, 1, 16)), np.zeros((12, 3, 4, 1), np.float32)
+    places = list(itertools.product(range(3), range(4)))
+    for index, (row, column) in enumerate(places):
+        active[index, row, column] = 1
+    params = layer.init(jax.random.key(0), poses, jnp.asarray(active[:1]))
+    got = jax.jit(layer.apply)(params, jnp.tile(poses, (12, 1, 1, 1, 1)), jnp.asarray(active)).capsules[:, 0, 0, 0]
+    expected = np.ones((12, 16))
+    expected[:, [3, 7]] += [((row + 0.5) / 3 - 0.5, (column + 0.5) / 4 - 0.5) for row, column in places]
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_w_starts_as_the_identity_and_noise_of_the_given_scale():
+    layer = CapsuleLayer(8, weight_scale=0.3)
+    weights = layer.init(jax.random.key(0), jnp.ones((1, 3, 3, 4, 16)), jnp.ones((1, 3, 3, 4)))["params"]["W"]
+    noise = np.asarray(weights) - np.eye(4)
+    assert 0.5 < np.abs(noise).max() <= 0.6 + 1e-6  # cut at 2σ
+    assert abs(noise.mean()) < 0.02
+
+
+def test_too_few_capsules_for_a_window_are_told():
+    with pytest.raises(ConfigError, match="images are too small: 2×2 capsules are fewer than a 3×3 kernel"):
+        models.shapes(overrides.build({"model.name": "matrix_capsnet"}), (16, 16, 1), 10)
+
+
+def test_it_routes_by_em_unless_asked_otherwise():
+    assert overrides.build({"model.name": "matrix_capsnet"}).routing.name == "em"
+    assert overrides.build({"model.name": "matrix_capsnet", "routing.name": "dynamic"}).routing.name == "dynamic"
+    assert overrides.build({"model.name": "capsnet"}).routing.name == "dynamic"
+    assert overrides.build({"model.name": "matrix_capsnet"}).loss.name == "spread"
 
 
 def test_all_layers_at_once_differ_above_the_first_only():
     """The lowest layer's children stand still, so that its second iteration is the same under both schedules."""
-    outs = {}
+    images, outs = jax.random.uniform(jax.random.key(1), (3, *IMAGE)), {}
     for schedule in ("sequential", "concurrent"):
-        model = build(routing__name="inverted_attention", routing__schedule=schedule)
-        outs[schedule] = apply(model, parameters(model))
-    change = {
-        name: float(jnp.abs(outs["sequential"][name] - outs["concurrent"][name]).max()) for name in outs["concurrent"]
-    }
+        model = build({"routing.name": "inverted_attention", "routing.schedule": schedule})
+        outs[schedule] = jax.jit(lambda model=model: model.init_with_output(jax.random.key(0), images)[0])()
+    at_once, in_turn = outs["concurrent"], outs["sequential"]
+    change = {name: float(jnp.abs(in_turn[name] - at_once[name]).max()) for name in at_once}
     assert change["capsules1_poses"] < 1e-5
     assert change["capsules2_poses"] > 1e-2
     assert change["capsules"] > 1e-2
-
-
-@pytest.mark.slow
-def test_the_gradient_is_finite_for_empty_images():
-    model = build()
-    params = parameters(model)
-    loss = jax.jit(jax.grad(lambda p: jnp.sum(models.apply(model, p, {}, jnp.zeros_like(IMAGES))["lengths"])))
-    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(loss(params)))
