@@ -39,6 +39,7 @@ CONFIG: dict[str, object] = {
     "model.capsule_types": 2,
     "model.primary_dim": 8,
     "train.epochs": 8,
+    "train.batch_size": 64,
     "eval.test_each_epoch": True,
 }
 

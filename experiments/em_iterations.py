@@ -26,6 +26,7 @@ CONFIG: dict[str, object] = {
     MODEL: "matrix_capsnet",
     "routing.name": "em",
     "train.epochs": 5,
+    "train.batch_size": 32,
     "eval.couplings": True,
     "eval.test_each_epoch": True,
 }

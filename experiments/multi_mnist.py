@@ -26,6 +26,7 @@ from capsnet_jax.figures.labels import ITERATIONS, MODEL
 CONFIG: dict[str, object] = {
     "data.dataset": "multi_mnist",
     "train.epochs": 10,
+    "train.batch_size": 64,
     "eval.couplings": True,
     "eval.test_each_epoch": True,
 }

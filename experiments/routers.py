@@ -31,7 +31,12 @@ from capsnet_jax.figures.forest import error_by_setting, has_pairs, paired_diffe
 from capsnet_jax.figures.grouping import Arms, Record, compared_paths, missing_arms
 from capsnet_jax.figures.labels import MODEL
 
-CONFIG: dict[str, object] = {"train.epochs": 6, "eval.couplings": True, "eval.test_each_epoch": True}
+CONFIG: dict[str, object] = {
+    "train.epochs": 6,
+    "train.batch_size": 32,
+    "eval.couplings": True,
+    "eval.test_each_epoch": True,
+}
 
 RATE = "train.learning_rate"
 

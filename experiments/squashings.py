@@ -21,7 +21,12 @@ from capsnet_jax.figures.forest import error_by_setting
 from capsnet_jax.figures.grouping import Arms, Record, compared_paths, missing_arms
 from capsnet_jax.ops.squash import SQUASHES
 
-CONFIG: dict[str, object] = {"train.epochs": 6, "eval.couplings": True, "eval.test_each_epoch": True}
+CONFIG: dict[str, object] = {
+    "train.epochs": 6,
+    "train.batch_size": 32,
+    "eval.couplings": True,
+    "eval.test_each_epoch": True,
+}
 
 ROUTER, PRIMARY, PARENTS = "routing.name", "model.squash", "routing.squash"
 ROUTERS = ("dynamic", "uniform", "max_min", "self_attention")
