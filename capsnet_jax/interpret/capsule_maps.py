@@ -108,7 +108,7 @@ def reconstruct_from_one(
 
     out = net.outputs(images)
     one = jax.nn.one_hot(inputs, numbered.size)
-    alone, activations = (one[..., None] * out["primary"][:, None]), one * out["primary_activations"][:, None]
+    alone, activations = one[..., None] * out["primary"][:, None], one * out["primary_activations"][:, None]
     capsules = route_again(
         net.params, alone.reshape(-1, *alone.shape[2:]), routing, activations=activations.reshape(-1, numbered.size)
     ).capsules
@@ -197,9 +197,8 @@ def _strengths(
         primary, trace = out["primary"], _trace(params, out, routing)
         couplings = jnp.take_along_axis(trace.couplings, of_class[:, None, None, None], axis=-1)[..., 0]
         if kind == "coupled_votes":
-            weights = weights_of_inputs(params["class_capsules"]["W"], primary.shape[1])[
-                :, of_class
-            ]  # [inputs, chunk, primary_dim, dim]
+            weights = weights_of_inputs(params["class_capsules"]["W"], primary.shape[1])
+            weights = weights[:, of_class]  # [inputs, chunk, primary_dim, dim]
             capsules = jnp.take_along_axis(trace.capsules, of_class[:, None, None, None], axis=2)[:, :, 0]
             return couplings * jnp.einsum("bik,ibkd,btd->bti", primary, weights, capsules)
         if kind == "difference":

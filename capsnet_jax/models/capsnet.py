@@ -190,19 +190,34 @@ class ClassCapsules(nn.Module):
         # Scaled here and not by the initialiser's argument: the scale may be a traced number.
         rows = self.param("W", lambda key: self.weight_scale * jax.random.truncated_normal(key, -2, 2, shape))
         weights = weights_of_inputs(rows, inputs)
-        start = partial(
-            ROUTERS[self.routing.name].initial_parameters,
-            inputs=inputs,
-            outputs=self.classes,
-            dim=self.dim,
-            primary_dim=primary_dim,
-            settings=self.routing.settings,
-        )
-        learns = jax.eval_shape(start, jax.random.key(0))
-        parameters = self.param("routing", start) if learns else None
+        parameters = router_parameters(self, self.routing, inputs, self.classes, self.dim, primary_dim)
         return route_batch(
             primary, weights, self.routing, parameters, activations=activations, precision=self.precision
         )
+
+
+def router_parameters(
+    layer: nn.Module, routing: Choice, inputs: int, outputs: int, dim: int, primary_dim: int
+) -> dict[str, Any] | None:
+    """Return the parameter `routing` of a compact layer: what its router and its squash learn; None if that is nothing.
+
+    Args:
+        layer: calls this.
+        routing: a key of ROUTERS with its settings.
+        inputs: capsules below, of one parent's window.
+        outputs: types of parents.
+        dim: of a parent.
+        primary_dim: of a capsule below.
+    """
+    start = partial(
+        ROUTERS[routing.name].initial_parameters,
+        inputs=inputs,
+        outputs=outputs,
+        dim=dim,
+        primary_dim=primary_dim,
+        settings=routing.settings,
+    )
+    return layer.param("routing", start) if jax.eval_shape(start, jax.random.key(0)) else None
 
 
 def weights_of_inputs(

@@ -11,6 +11,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from capsnet_jax.config import Choice, pytree_dataclass, static, traced
+from capsnet_jax.models.capsnet import router_parameters
 from capsnet_jax.models.layers import PRECISIONS, Conv
 from capsnet_jax.routing import ROUTERS, Routing
 from capsnet_jax.routing.convolution import route_convolution
@@ -168,21 +169,12 @@ class CapsuleLayer(nn.Module):
 
         weights = self.param("W", start_weights)
         weights = jnp.tile(weights, (window, 1, 1, 1)) if self.everywhere else weights
-        start = partial(
-            ROUTERS[self.routing.name].initial_parameters,
-            inputs=window * below,
-            outputs=self.types,
-            dim=pose,
-            primary_dim=pose,
-            settings=self.routing.settings,
-        )
-        learns = jax.eval_shape(start, jax.random.key(0))
         return route_convolution(
             poses,
             activations,
             weights,
             routing or self.routing,
-            self.param("routing", start) if learns else None,
+            router_parameters(self, self.routing, window * below, self.types, pose, pose),
             kernel=kernel,
             stride=self.stride,
             offsets=_coordinates(kernel, below, pose) if self.coordinates else None,

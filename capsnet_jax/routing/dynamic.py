@@ -13,8 +13,8 @@ from capsnet_jax.routing.result import Couplings, Routing, Softmax, Trace, bound
 
 
 @pytree_dataclass
-class Dynamic:
-    """Settings of routing by agreement."""
+class Agreement:
+    """Settings of every routing by agreement."""
 
     iterations: int = static(3, low=1, high=100, doc="routing iterations r")
     gradient: str = static(
@@ -23,6 +23,12 @@ class Dynamic:
         only_if=lambda routing: routing.iterations > 1,
         doc="through all iterations, or the last only",
     )
+
+
+@pytree_dataclass
+class Dynamic(Agreement):
+    """Settings of routing by agreement with a softmax."""
+
     temperature: float = traced(
         1.0,
         low=1e-3,

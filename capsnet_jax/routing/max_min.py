@@ -7,21 +7,14 @@ from jaxtyping import Array, Float
 
 from capsnet_jax.config import pytree_dataclass, static
 from capsnet_jax.ops.squash import SQUASHES
-from capsnet_jax.routing.dynamic import route_by_agreement
+from capsnet_jax.routing.dynamic import Agreement, route_by_agreement
 from capsnet_jax.routing.result import Routing, bound_squash
 
 
 @pytree_dataclass
-class MaxMin:
+class MaxMin(Agreement):
     """Settings of routing by agreement with max-min couplings."""
 
-    iterations: int = static(3, low=1, high=100, doc="routing iterations r")
-    gradient: str = static(
-        "full",
-        choices=("full", "stop"),
-        only_if=lambda routing: routing.iterations > 1,
-        doc="through all iterations, or the last only",
-    )
     squash: str = static("sabour", choices=SQUASHES, doc="how parents are squashed")
 
 
