@@ -52,12 +52,33 @@ def code_of(config: Config) -> dict[str, str]:
         files.add(PACKAGE / "models/capsnet.py")  # whose layers all nets with capsules share
     parts += _data_parts(config.data.dataset)
     files |= {Path(file) for part in parts if (file := _source_file(part))}
+    if chosen in ROUTERS:
+        files |= _routing_files(files)
     code = {_name(path): digest(path) for path in sorted(files)}
     if sizes := _sizes(MODELS[config.model.name].module):  # its file serves other entries of MODELS too
         code[f"MODELS[{config.model.name}]"] = hashlib.sha256(repr(sorted(sizes.items())).encode()).hexdigest()[:12]
     if own_files := fingerprint(config.data.dataset):
         code[config.data.dataset] = own_files
     return code
+
+
+def _routing_files(files: set[Path]) -> set[Path]:
+    """Return the files of the routing room that some files import, and those that these import."""
+    found: set[Path] = set()
+    new = {path for path in files if path.parent.name in ("routing", "models")}
+    while new:
+        imported = {name for path in new for name in _imports(path)}
+        new = {PACKAGE / "routing" / f"{name}.py" for name in imported} - found
+        found |= new
+    return found
+
+
+@functools.cache
+def _imports(path: Path) -> tuple[str, ...]:
+    """Return the modules of the routing room that a file imports, by their last names."""
+    room = "capsnet_jax.routing."
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    return tuple(node.module.removeprefix(room) for node in nodes if node.module and node.module.startswith(room))
 
 
 def differing_files(old: dict[str, str], new: dict[str, str]) -> list[str]:

@@ -298,3 +298,17 @@ def test_two_processes_share_the_work(tmp_path):
     assert sorted(names) == sorted(set(names)) == sorted(tiny.runs(tiny.study().folder))
     for name, one in tiny.runs(tiny.study().folder).items():
         assert tiny.runs(tmp_path)[name].params == one.params
+
+
+@pytest.mark.parametrize(
+    ("settings", "files"),
+    [
+        ({"routing.name": "max_min"}, {"max_min", "dynamic", "result", "router", "layer"}),
+        ({"routing.name": "variational"}, {"variational", "em", "result", "router", "layer"}),
+        ({"model.name": "matrix_capsnet"}, {"em", "convolution", "inverted_attention", "result", "router", "layer"}),
+        ({"model.name": "cnn_small"}, set()),
+    ],
+)
+def test_a_routers_code_is_also_what_it_is_made_of(settings, files):
+    names = [name for name in code.code_of(overrides.build(settings)) if name.startswith("routing/")]
+    assert {name.removeprefix("routing/").removesuffix(".py") for name in names} == files
