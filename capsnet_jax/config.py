@@ -112,6 +112,12 @@ class Data:
     validation_fraction: float = static(0.1, low=0, high=0.9, doc="share of each class of train that is held out")
     train_size: int = static(0, low=0, doc="train on that many images, balanced by class; 0: all of them")
     max_shift: int = static(2, low=0, high=64, doc="augmentation: random shift by at most that many pixels")
+    shift_order: str = static(
+        "random",
+        choices=("random", "in_turn"),
+        only_if=lambda data: not data.dataset.startswith("multi_"),
+        doc="random shifts; or every shift of an image in turn, in the order of the released CapsNet's file",
+    )
     max_rotation: float = static(0.0, low=0, high=180, doc="augmentation: random turn by at most that many degrees")
     flip: bool = static(False, doc="augmentation: mirror half of the images left to right")
     transform: str = static(
@@ -153,7 +159,10 @@ class Train:
         doc="exponential: factor for every `decay_steps` steps",
     )
     decay_steps: float = traced(
-        2000.0, low=1, only_if=lambda train: train.schedule != "cosine", doc="exponential: steps"
+        2000.0,
+        low=0,
+        only_if=lambda train: train.schedule != "cosine",
+        doc="exponential: steps; 0: a 150th of all, the part that the released code has",
     )
     min_learning_rate: float = traced(1e-6, low=0, doc="least learning rate")
     warmup: float = traced(0.0, low=0, high=0.9, doc="part of all steps in which the learning rate rises from 0")
@@ -243,6 +252,18 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # The same net by the paper's own recipe (sections 4 and 5) and the released code's decay.
     "sabour2017": {"model.name": "capsnet", "train.epochs": 50},
+    # What the released code does where it differs, for its 300,000 steps of 128 images.
+    "released": {
+        "model.name": "capsnet",
+        "model.divide_primary": True,
+        "model.start": "released",
+        "routing.bias": True,
+        "loss.form": "official",
+        "data.shift_order": "in_turn",
+        "data.validation_fraction": 0.0,
+        "train.epochs": 640,
+        "train.decay_steps": 0.0,
+    },
 }
 
 

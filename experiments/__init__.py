@@ -10,6 +10,7 @@ EXPERIMENTS: dict[str, str] = {
     "em_iterations": "experiments.em_iterations",
     "multi_mnist": "experiments.multi_mnist",
     "affnist": "experiments.affnist",
+    "released_recipe": "experiments.released_recipe",
     "loss_scale": "experiments.loss_scale",
     "capsule_dimensions": "experiments.capsule_dimensions",
     "conv_baselines": "experiments.conv_baselines",

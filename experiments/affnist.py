@@ -25,9 +25,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import capsnet_jax.figures.style as style
+from capsnet_jax.figures.arms import name_missing
 from capsnet_jax.figures.curves import learning_curves
 from capsnet_jax.figures.forest import Row, error_by_setting, forest_plot
-from capsnet_jax.figures.grouping import Arms, Record, by_dataset, compared_paths, missing_arms
+from capsnet_jax.figures.grouping import Arms, Record, by_dataset, compared_paths
 from capsnet_jax.figures.labels import MODEL, dataset_label, interval_label, seeds_label
 from capsnet_jax.report.render import Table
 from capsnet_jax.statistics import describe_interval, holm, mean_interval, paired_difference
@@ -92,9 +93,7 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
         if any(np.isfinite(record.result.get(quantity, math.nan)) for record in records):
             drawn[quantity] = error_by_setting(records, by, quantity=quantity, arms=arms)
     drawn["learning_curves"] = learning_curves(records, by, arms=arms)
-    for figure in drawn.values():
-        style.add_to_caption(figure, missing_arms(records, SWEEP))
-    return drawn
+    return name_missing(drawn, records, SWEEP)
 
 
 def observed_rows(records: Sequence[Record]) -> list[dict[str, Any]]:

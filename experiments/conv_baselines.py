@@ -42,12 +42,12 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-import capsnet_jax.figures.style as style
 from capsnet_jax import data
 from capsnet_jax.config import Config, ConfigError
+from capsnet_jax.figures.arms import name_missing
 from capsnet_jax.figures.cost import error_by_cost
 from capsnet_jax.figures.curves import learning_curves
-from capsnet_jax.figures.grouping import Arms, Record, compared_paths, missing_arms
+from capsnet_jax.figures.grouping import Arms, Record, compared_paths
 from capsnet_jax.figures.labels import ITERATIONS, MODEL
 from capsnet_jax.models.summary import work
 from capsnet_jax.overrides import build
@@ -99,9 +99,7 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
         "error_against_cost": error_by_cost(records, by, arms=arms),
         "learning_curves": learning_curves(records, by, arms=arms),
     }
-    for figure in drawn.values():
-        style.add_to_caption(figure, missing_arms(records, SWEEP))
-    return drawn
+    return name_missing(drawn, records, SWEEP)
 
 
 def _paths(records: Sequence[Record]) -> list[str]:

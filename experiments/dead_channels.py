@@ -28,6 +28,7 @@ from matplotlib.ticker import MaxNLocator
 import capsnet_jax.figures.style as style
 from capsnet_jax.config import Config
 from capsnet_jax.data import Dataset
+from capsnet_jax.figures.arms import name_missing
 from capsnet_jax.figures.curves import caveats, draw_curve
 from capsnet_jax.figures.grouping import (
     Record,
@@ -36,7 +37,6 @@ from capsnet_jax.figures.grouping import (
     compared_paths,
     each_result,
     mean_curve,
-    missing_arms,
     single_dataset,
 )
 from capsnet_jax.figures.labels import (
@@ -161,10 +161,7 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
             title = f"{dataset_slug(dataset)}-{model}"
             drawn[f"through_training-{title}"] = through_training(members)
             drawn[f"against_rate-{title}"] = against_rate(members)
-    missing = missing_arms(records, SWEEP)
-    for figure in drawn.values():
-        style.add_to_caption(figure, missing)
-    return drawn
+    return name_missing(drawn, records, SWEEP)
 
 
 @style.styled

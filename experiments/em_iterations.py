@@ -14,11 +14,11 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-import capsnet_jax.figures.style as style
+from capsnet_jax.figures.arms import name_missing
 from capsnet_jax.figures.curves import learning_curves
 from capsnet_jax.figures.error_against import error_against
 from capsnet_jax.figures.forest import has_pairs, paired_differences
-from capsnet_jax.figures.grouping import Arms, Record, compared_paths, missing_arms
+from capsnet_jax.figures.grouping import Arms, Record, compared_paths
 from capsnet_jax.figures.labels import ITERATIONS, MODEL
 from capsnet_jax.overrides import grid
 
@@ -50,6 +50,4 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
     if has_pairs(records, by, BASELINE):
         drawn["differences"] = paired_differences(records, by, baseline=BASELINE, arms=arms)
     drawn["learning_curves"] = learning_curves(records, by, arms=arms)
-    for figure in drawn.values():
-        style.add_to_caption(figure, missing_arms(records, SWEEP))
-    return drawn
+    return name_missing(drawn, records, SWEEP)

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-import capsnet_jax.figures.style as style
+from capsnet_jax.figures.arms import name_missing
 from capsnet_jax.figures.error_against import error_against
 from capsnet_jax.figures.forest import error_by_setting
-from capsnet_jax.figures.grouping import Arms, Record, compared_paths, is_arm, missing_arms
+from capsnet_jax.figures.grouping import Arms, Record, compared_paths, is_arm
 
 CONFIG: dict[str, object] = {"routing.iterations": 3}
 
@@ -66,9 +66,7 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
         shown += scales
     if rest := [record for record in records if not any(record is other for other in shown)]:
         drawn["other_arms"] = error_by_setting(rest, by=compared_paths(records), arms=arms)
-    for figure in drawn.values():
-        style.add_to_caption(figure, missing_arms(records, SWEEP))
-    return drawn
+    return name_missing(drawn, records, SWEEP)
 
 
 def _like(default: Record, records: Sequence[Record], paths: Sequence[str]) -> list[Record]:

@@ -17,10 +17,8 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-import capsnet_jax.figures.style as style
-from capsnet_jax.figures.curves import learning_curves
-from capsnet_jax.figures.forest import error_by_setting, has_pairs, paired_differences
-from capsnet_jax.figures.grouping import Arms, Record, compared_paths, missing_arms
+from capsnet_jax.figures.arms import compare_arms
+from capsnet_jax.figures.grouping import Record, compared_paths
 from capsnet_jax.figures.labels import ITERATIONS, MODEL
 
 CONFIG: dict[str, object] = {
@@ -51,11 +49,5 @@ CAPTIONS = {
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Draw errors, their differences from one iteration, and learning curves."""
-    by, arms = compared_paths(records, [MODEL, "routing.name", ITERATIONS]), Arms(records, SWEEP)
-    drawn = {"test_error": error_by_setting(records, by, arms=arms)}
-    if has_pairs(records, by, BASELINE):
-        drawn["differences"] = paired_differences(records, by, baseline=BASELINE, arms=arms)
-    drawn["learning_curves"] = learning_curves(records, by, arms=arms)
-    for figure in drawn.values():
-        style.add_to_caption(figure, missing_arms(records, SWEEP))
-    return drawn
+    by = compared_paths(records, [MODEL, "routing.name", ITERATIONS])
+    return compare_arms(records, by, declared=SWEEP, baseline=BASELINE)

@@ -25,10 +25,8 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-import capsnet_jax.figures.style as style
-from capsnet_jax.figures.curves import learning_curves
-from capsnet_jax.figures.forest import error_by_setting, has_pairs, paired_differences
-from capsnet_jax.figures.grouping import Arms, Record, compared_paths, missing_arms
+from capsnet_jax.figures.arms import compare_arms
+from capsnet_jax.figures.grouping import Record, compared_paths
 from capsnet_jax.figures.labels import MODEL
 
 CONFIG: dict[str, object] = {
@@ -76,16 +74,5 @@ CAPTIONS = {
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Draw errors, their differences from routing by agreement, what the couplings are like, and learning curves."""
     by = [path for path in compared_paths(records, [MODEL, "routing.name"]) if path != RATE]
-    arms = Arms(records, SWEEP)
-    drawn = {"test_error": error_by_setting(records, by, arms=arms)}
-    if has_pairs(records, by, BASELINE):
-        drawn["differences"] = paired_differences(records, by, baseline=BASELINE, arms=arms)
-    for name in ("entropy", "variation"):
-        quantity = f"test_coupling_{name}"
-        routed = [record for record in records if quantity in record.result]
-        if routed:
-            drawn[name] = error_by_setting(routed, by, quantity=quantity, arms=arms)
-    drawn["learning_curves"] = learning_curves(records, by, arms=arms)
-    for figure in drawn.values():
-        style.add_to_caption(figure, missing_arms(records, SWEEP))
-    return drawn
+    couplings = {name: f"test_coupling_{name}" for name in ("entropy", "variation")}
+    return compare_arms(records, by, declared=SWEEP, baseline=BASELINE, quantities=couplings)

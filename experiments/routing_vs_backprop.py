@@ -22,6 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import capsnet_jax.figures.style as style
+from capsnet_jax.figures.arms import name_missing
 from capsnet_jax.figures.curves import caveats, draw_curve, has, learning_curves
 from capsnet_jax.figures.forest import error_by_setting, has_pairs, paired_differences
 from capsnet_jax.figures.grouping import (
@@ -34,7 +35,6 @@ from capsnet_jax.figures.grouping import (
     group_by_dataset,
     is_arm,
     mean_curve,
-    missing_arms,
     varying_paths,
 )
 from capsnet_jax.figures.labels import (
@@ -124,8 +124,7 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
     }
     if has_pairs(records, by, BASELINE):
         drawn["paired"] = paired_differences(records, by, baseline=BASELINE, arms=arms)
-    for figure in drawn.values():
-        style.add_to_caption(figure, missing_arms(records, SWEEP))
+    name_missing(drawn, records, SWEEP)
     of_the_slide = {path: value for path, value in BASELINE.items() if path != GRADIENT}
     routed = [record for record in records if is_arm(record, of_the_slide)]
     paths = [path for path in varying_paths(routed) if path != GRADIENT]

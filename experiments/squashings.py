@@ -15,10 +15,8 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-import capsnet_jax.figures.style as style
-from capsnet_jax.figures.curves import learning_curves
-from capsnet_jax.figures.forest import error_by_setting
-from capsnet_jax.figures.grouping import Arms, Record, compared_paths, missing_arms
+from capsnet_jax.figures.arms import compare_arms
+from capsnet_jax.figures.grouping import Record, compared_paths
 from capsnet_jax.ops.squash import SQUASHES
 
 CONFIG: dict[str, object] = {
@@ -45,11 +43,4 @@ CAPTIONS = {
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Draw the error and the couplings' entropy of each squash with each router, and learning curves."""
     by = [path for path in compared_paths(records, [ROUTER, PARENTS]) if path != PRIMARY]
-    arms = Arms(records, SWEEP)
-    drawn = {"test_error": error_by_setting(records, by, arms=arms)}
-    if any("test_coupling_entropy" in record.result for record in records):
-        drawn["entropy"] = error_by_setting(records, by, quantity="test_coupling_entropy", arms=arms)
-    drawn["learning_curves"] = learning_curves(records, by, arms=arms)
-    for figure in drawn.values():
-        style.add_to_caption(figure, missing_arms(records, SWEEP))
-    return drawn
+    return compare_arms(records, by, declared=SWEEP, quantities={"entropy": "test_coupling_entropy"})

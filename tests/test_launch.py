@@ -114,7 +114,7 @@ MISTAKES = [
     (["--set=model.name=capsnet_smal"], "model.name has no 'capsnet_smal'; did you mean 'capsnet_small'?"),
     (["--sweep=routing.name=dynamic,unform"], "routing.name has no 'unform'; did you mean 'uniform'?"),
     (["--describe=capsnt"], "--describe has no 'capsnt'; did you mean 'capsnet'?"),
-    (["--preset=papr"], "--preset=papr: value should be one of <small|paper|sabour2017>"),
+    (["--preset=papr"], "--preset=papr: value should be one of <small|paper|sabour2017|released>"),
     (["--across=both"], "--across=both: value should be one of <auto|map|vmap>"),
     (["--set=preset=paper"], "use --preset"),
     (["--set=routing.iteration=3"], "unknown setting 'routing.iteration'; did you mean 'routing.iterations'?"),

@@ -14,6 +14,7 @@ from capsnet_jax.data import Dataset, Examples
 from capsnet_jax.data.augment import gather, to_float
 from capsnet_jax.training import fit as training
 from capsnet_jax.training.compile import aot_compile
+from capsnet_jax.training.order import epoch_order
 from capsnet_jax.training.parallel import resolve, stack
 from capsnet_jax.training.step import TrainState, steps_per_epoch
 
@@ -31,8 +32,9 @@ class _Training(OnJax):
 
     def compile(self) -> float:
         self._program, seconds = training.compile_steps(*self._fixed, self.states, self._examples, **self._options)
-        self._permute = training.epoch_permutation(self._examples, parallel=self._parallel)
-        self._order = self._permute(self._fixed[1], 0)  # compiles it
+        images = len(self._examples.labels)
+        self._order_of = epoch_order(self._config.data, images, parallel=self._parallel)
+        self._order = self._order_of(self._fixed[1], 0)  # compiles it
         return seconds
 
     def run(self, start: int, stop: int) -> None:
@@ -40,7 +42,7 @@ class _Training(OnJax):
         while start < stop:
             end = min(stop, (start // epoch + 1) * epoch)  # as in a fit, no call spans two epochs
             if start % epoch == 0:
-                self._order = self._permute(self._fixed[1], start // epoch)
+                self._order = self._order_of(self._fixed[1], start // epoch)
             arguments = *self._fixed, self.states, self._examples, self._order, np.int32(start), np.int32(end)
             self.states, start = self._program(*arguments), end
         jax.block_until_ready(self.states)

@@ -21,6 +21,21 @@ def gather(examples: Examples, indices: Int[Array, " batch"]) -> Examples:
     return jax.tree.map(lambda leaf: leaf[indices], examples)
 
 
+def gather_shifted(examples: Examples, records: Int[Array, " batch"], max_shift: int) -> Examples:
+    """Gather a batch from a file that has every image once for each of its shifts, one behind the other.
+
+    Args:
+        examples: the split that the file is of.
+        records: positions in the file. Record r is image r // n moved by shift r mod n. There are
+          n = (2 · `max_shift` + 1)² shifts, row by row.
+        max_shift: the largest shift, pixels.
+    """
+    side = 2 * max_shift + 1
+    batch, turn = gather(examples, records // side**2), records % side**2
+    moves = jnp.stack([turn // side, turn % side], axis=1) - max_shift
+    return batch._replace(images=shift(batch.images, moves, max_shift))
+
+
 def batch_of(examples: Examples, index: Int[Array, ""], size: int) -> tuple[Examples, Bool[Array, " size"]]:
     """Return one of the batches that the examples form in their order.
 

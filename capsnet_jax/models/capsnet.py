@@ -2,11 +2,12 @@
 
 import math
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.nn.initializers import Initializer, constant, he_normal, lecun_normal, truncated_normal, zeros
 from jaxtyping import Array, Float
 
 from capsnet_jax.config import Choice, pytree_dataclass, static, traced
@@ -14,6 +15,29 @@ from capsnet_jax.models.layers import PRECISIONS, Conv
 from capsnet_jax.ops.squash import SQUASHES, Squash
 from capsnet_jax.routing import ROUTERS, Routing
 from capsnet_jax.routing.layer import route_batch
+
+
+class Start(NamedTuple):
+    """How the kernels and biases of a CapsNet start.
+
+    Attributes:
+        conv1: of the first convolution's kernel.
+        primary: of the primary convolution's.
+        decoder: of the decoder's.
+        bias: of all of these layers' biases.
+    """
+
+    conv1: Initializer = he_normal()
+    primary: Initializer = he_normal()
+    decoder: Initializer = lecun_normal()
+    bias: Initializer = zeros
+
+
+# Normals are cut at 2σ.
+STARTS = {
+    "he": Start(),
+    "released": Start(truncated_normal(0.05), truncated_normal(0.1), truncated_normal(0.1), constant(0.1)),
+}
 
 
 @pytree_dataclass
@@ -27,6 +51,10 @@ class CapsNetSettings:
     class_dim: int = static(16, low=1, doc="dimensions of a class capsule")
     decoder: tuple[int, ...] = static((512, 1024), low=1, doc="hidden widths of the decoder, as 512x1024")
     weight_scale: float = traced(0.1, low=0, doc="σ of the normal, cut at 2σ, that W starts from")
+    start: str = static("he", choices=STARTS, doc="kernels from He's normal and biases of 0, or as the released code's")
+    divide_primary: bool = static(
+        False, doc="the primary convolution is divided by the number of its types, as in the released code"
+    )
     share_weights: bool = static(False, doc="whether W is the same at all positions, one for each capsule type")
     squash: str = static("sabour", choices=SQUASHES, doc="how primary capsules are squashed")
     precision: str = static("float32", choices=PRECISIONS, doc="of the factors in products; routing stays float32")
@@ -46,6 +74,9 @@ class CapsNet(nn.Module):
         reconstruction: whether there is a decoder.
         shown: how many classes each image shows; the decoder sees each of them alone.
         weight_scale: σ of the normal, cut at 2σ, that the transformation matrices start from.
+        start: a key of STARTS: how kernels and biases start.
+        divide_primary: whether the primary convolution is divided by the number of its types before its bias is added.
+          The released code has one iteration of routing there, so each type gets an equal share of what conv1 says.
         share_weights: whether W is the same at all positions.
         squash: a key of SQUASHES, of the primary capsules; the router squashes the class capsules.
         routing: a key of ROUTERS with its settings: how primary capsules choose their parents.
@@ -62,6 +93,8 @@ class CapsNet(nn.Module):
     reconstruction: bool = True
     shown: int = 1
     weight_scale: float | Array = 0.1
+    start: str = "he"
+    divide_primary: bool = False
     share_weights: bool = False
     squash: str = "sabour"
     routing: Choice = Choice("dynamic", ROUTERS["dynamic"].settings)
@@ -85,13 +118,15 @@ class CapsNet(nn.Module):
             channels] in (0, 1) where there is a decoder. If several classes are shown, that is the sum, at most 1, of
             "reconstructions" [batch, shown, height, width, channels] of each class, the lower class first.
         """
-        batch = images.shape[0]
-        out = {"conv1": nn.relu(Conv(self.channels, self.kernel, precision=self.precision, name="conv1")(images))}
+        batch, start = images.shape[0], STARTS[self.start]
+        conv = partial(Conv, size=self.kernel, bias_init=start.bias, precision=self.precision)
+        out = {"conv1": nn.relu(conv(self.channels, kernel_init=start.conv1, name="conv1")(images))}
         filters = self.capsule_types * self.primary_dim
-        primary = Conv(filters, self.kernel, strides=2, precision=self.precision, name="primary")(out["conv1"])
+        shared = out["conv1"] / self.capsule_types if self.divide_primary else out["conv1"]
+        primary = conv(filters, strides=2, kernel_init=start.primary, name="primary")(shared)
         positions = primary.shape[1] * primary.shape[2] if self.share_weights else 1
         return out | capsule_layers(
-            self, primary.reshape(batch, -1, self.primary_dim), images, targets, positions=positions
+            self, primary.reshape(batch, -1, self.primary_dim), images, targets, positions=positions, start=start
         )
 
 
@@ -102,6 +137,7 @@ def capsule_layers(
     targets: Float[Array, "batch classes"] | None,
     *,
     positions: int = 1,
+    start: Start = STARTS["he"],
 ) -> dict[str, Any]:
     """Apply the end of a CapsNet: squash the primary capsules, route them, and decode the classes' capsules.
 
@@ -111,6 +147,7 @@ def capsule_layers(
         images: whose shape the reconstruction has.
         targets: as of `CapsNet`.
         positions: so many positions share one W.
+        start: how the decoder starts.
 
     Returns:
         What `CapsNet` returns behind its convolutions.
@@ -123,7 +160,7 @@ def capsule_layers(
     if net.reconstruction:
         if targets is None:
             targets = jnp.sum(_each_of_greatest(out["lengths"], net.shown), axis=1)
-        decoder = Decoder(net.decoder, math.prod(images.shape[1:]), net.precision, name="decoder")
+        decoder = Decoder(net.decoder, math.prod(images.shape[1:]), net.precision, start, name="decoder")
         if net.shown == 1:
             out["reconstruction"] = decoder(mask_other_classes(out["capsules"], targets)).reshape(images.shape)
         else:
@@ -279,12 +316,14 @@ class Decoder(nn.Module):
     hidden: tuple[int, ...]
     pixels: int
     precision: str = "float32"
+    start: Start = STARTS["he"]
 
     @nn.compact
     def __call__(self, masked: Float[Array, "batch classes dim"]) -> Float[Array, "batch pixels"]:
         """Decode class capsules, of which all but the decoded classes' are 0."""
+        dense = partial(nn.Dense, dtype=self.precision, kernel_init=self.start.decoder, bias_init=self.start.bias)
         x = masked.reshape(masked.shape[0], -1)
         for index, width in enumerate(self.hidden):
-            x = nn.relu(nn.Dense(width, dtype=self.precision, name=f"hidden{index + 1}")(x))
-        x = nn.Dense(self.pixels, dtype=self.precision, name="pixels")(x)
+            x = nn.relu(dense(width, name=f"hidden{index + 1}")(x))
+        x = dense(self.pixels, name="pixels")(x)
         return nn.sigmoid(x.astype(masked.dtype))

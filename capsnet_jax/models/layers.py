@@ -2,9 +2,9 @@
 
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.nn.initializers import Initializer, constant, he_normal, zeros
 from jaxtyping import Array, Float
 
 from capsnet_jax.config import pytree_dataclass, static
@@ -45,6 +45,8 @@ class Conv(nn.Module):
         padding: as in `conv2d`.
         groups: channels and filters are split into that many independent groups.
         bias: whether a bias is added; before a batch norm it would make no difference.
+        kernel_init: draws the kernel at the start.
+        bias_init: draws the bias.
         precision: type of images and filters in the product; what comes out is float32.
     """
 
@@ -54,6 +56,8 @@ class Conv(nn.Module):
     padding: str | int | Pads = "VALID"
     groups: int = 1
     bias: bool = True
+    kernel_init: Initializer = he_normal()
+    bias_init: Initializer = zeros
     precision: str = "float32"
 
     @nn.compact
@@ -62,12 +66,12 @@ class Conv(nn.Module):
     ) -> Float[Array, "batch out_height out_width filters"]:
         """Convolve images, NHWC."""
         shape = (self.size, self.size, x.shape[-1] // self.groups, self.filters)
-        kernel = self.param("kernel", jax.nn.initializers.he_normal(), shape)
+        kernel = self.param("kernel", self.kernel_init, shape)
         factors = x.astype(self.precision), kernel.astype(self.precision)
         out = conv2d(*factors, strides=self.strides, padding=self.padding, groups=self.groups).astype(kernel.dtype)
         if not self.bias:
             return out
-        return out + self.param("bias", jax.nn.initializers.zeros, (self.filters,))[None, None, None]
+        return out + self.param("bias", self.bias_init, (self.filters,))[None, None, None]
 
 
 class BatchNorm(nn.Module):
@@ -97,8 +101,8 @@ class BatchNorm(nn.Module):
             batch: the batch's mean and variance if they are known; of use in training only.
         """
         shape = x.shape[-1:]
-        scale = self.param("scale", jax.nn.initializers.constant(0.0 if self.zero else 1.0), shape)
-        bias = self.param("bias", jax.nn.initializers.zeros, shape)
+        scale = self.param("scale", constant(0.0 if self.zero else 1.0), shape)
+        bias = self.param("bias", zeros, shape)
         frozen = self.has_variable("frozen_stats", "mean")
         stats = "frozen_stats" if frozen else "batch_stats"
         mean = self.variable(stats, "mean", jnp.zeros, shape)

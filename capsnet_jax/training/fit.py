@@ -6,7 +6,7 @@ takes them in turn inside the program, which a CPU prefers.
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,8 +20,9 @@ from capsnet_jax.data import Dataset, Examples
 from capsnet_jax.training.compile import aot_compile
 from capsnet_jax.training.evaluation import ObserveFn, make_evaluator, mean_metrics, observed_subset, to_floats
 from capsnet_jax.training.limits import working_memory
+from capsnet_jax.training.order import epoch_order
 from capsnet_jax.training.parallel import map_over_runs, stack
-from capsnet_jax.training.step import TrainState, init_state, run_key, steps_per_epoch, train_steps
+from capsnet_jax.training.step import TrainState, init_state, steps_per_epoch, train_steps
 
 
 class FitProgress(NamedTuple):
@@ -94,8 +95,8 @@ def fit(
         stacked, seed_array, states, train, classes=data.classes, total=total, parallel=parallel
     )
     memory = working_memory(program)
-    permute = epoch_permutation(train, parallel=parallel)
-    order = permute(seed_array, step // steps)  # of the epoch to go on with; compiled here, before the clock starts
+    order_of = epoch_order(config.data, len(train.labels), parallel=parallel)
+    order = order_of(seed_array, step // steps)  # of the epoch to go on with; compiled here, before the clock starts
     evaluate: Any = None  # compiled at the end of the first epoch, so that a stop before it need not wait for it
     observed = observed_subset(validation)
     test: Any = jax.device_put(data.test) if test_each_epoch else None
@@ -107,7 +108,7 @@ def fit(
         end = min(step + chunk, (step // steps + 1) * steps)
         clock = time.perf_counter()
         if step % steps == 0:
-            order = permute(seed_array, step // steps)
+            order = order_of(seed_array, step // steps)
         states = program(stacked, seed_array, states, train, order, np.int32(step), np.int32(end))
         jax.block_until_ready(states)
         seconds = time.perf_counter() - clock
@@ -145,17 +146,6 @@ def next_chunk(steps: int, seconds: float, chunk_seconds: float) -> int:
     """
     fitting = chunk_seconds * steps / seconds
     return max(1, round(fitting), min(8, round(5 * fitting)))
-
-
-def epoch_permutation(
-    examples: Examples, *, parallel: str
-) -> Callable[[Int[Array, "runs"], int], Int[Array, "runs images"]]:
-    """Make the program that gives each seed's order of the examples in an epoch; sorting takes long, so once a pass."""
-
-    def order(seed: Array, epoch: Array) -> Array:
-        return jax.random.permutation(jax.random.fold_in(run_key(seed, "order"), epoch), examples.labels.shape[0])
-
-    return jax.jit(map_over_runs(order, (0, None), parallel=parallel))
 
 
 def compile_steps(

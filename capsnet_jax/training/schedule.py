@@ -7,11 +7,13 @@ from jaxtyping import Array, Float, Int
 
 from capsnet_jax.config import Train
 
+RELEASED_DECAYS = 150  # in the 300,000 steps of the released code of Sabour et al. 2017
+
 
 def exponential(settings: Train, step: Int[Array, ""], total: int) -> Float[Array, ""]:
-    """Decay by `decay_rate` every `decay_steps` steps."""
-    del total
-    return settings.decay_rate ** (step / settings.decay_steps)
+    """Decay by `decay_rate` every `decay_steps` steps; if these are 0, `RELEASED_DECAYS` times in all."""
+    spread = jnp.where(settings.decay_steps > 0, settings.decay_steps, total / RELEASED_DECAYS)
+    return settings.decay_rate ** (step / spread)
 
 
 def cosine(settings: Train, step: Int[Array, ""], total: int) -> Float[Array, ""]:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from capsnet_jax import models
 from capsnet_jax.config import Config
 from capsnet_jax.data import Examples, shows_pairs
-from capsnet_jax.data.augment import augment, gather, to_float, to_targets
+from capsnet_jax.data.augment import augment, gather, gather_shifted, to_float, to_targets
 from capsnet_jax.data.pairs import Pairs, by_class, draw_pairs
 from capsnet_jax.losses import PARTS, total_loss
 from capsnet_jax.training.finetune import layer_names, scale_pretrained_updates, split_frozen
@@ -147,7 +147,7 @@ def train_steps(
     classes: int,
     total: int,
 ) -> TrainState:
-    """Take steps `start` to `stop`, all of one epoch and in its `order` of the examples, as one loop on the device.
+    """Take steps `start` to `stop`, all of one epoch and in its `order` (of `order.py`), as one loop on the device.
 
     The loop's bounds are arguments of the program, so chunks of any length share one compilation and, as no step
     knows where its chunk began, lead to the same state to the bit.
@@ -160,7 +160,11 @@ def train_steps(
 
     def body(step: Array, state: TrainState) -> TrainState:
         indices = jax.lax.dynamic_slice(order, (step % steps * size,), (size,))
-        batch: Examples | Pairs = gather(examples, indices)
+        batch: Examples | Pairs
+        if config.data.shift_order == "in_turn":
+            batch = gather_shifted(examples, indices, config.data.max_shift)
+        else:
+            batch = gather(examples, indices)
         if where is not None:
             base_key, key = jax.random.split(run_key(seed, "pairs"))
             key = jax.random.fold_in(key, step)
@@ -171,8 +175,9 @@ def train_steps(
 
 
 def augmentation(config: Config) -> dict[str, Any]:
-    """Return the settings of `augment`."""
-    return {name: getattr(config.data, name) for name in ("max_shift", "max_rotation", "flip")}
+    """Return the settings of `augment`; images whose shifts come in turn are moved already."""
+    chosen = {name: getattr(config.data, name) for name in ("max_shift", "max_rotation", "flip")}
+    return chosen | {"max_shift": 0} if config.data.shift_order == "in_turn" else chosen
 
 
 def steps_per_epoch(config: Config, examples: Examples) -> int:

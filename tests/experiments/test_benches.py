@@ -3,7 +3,7 @@
 import pytest
 
 from capsnet_jax.routing import ROUTERS
-from experiments import em_iterations, multi_mnist, routers, squashings
+from experiments import em_iterations, multi_mnist, released_recipe, routers, squashings
 from tests.figures.synthetic import fake_record
 
 FIGURES = {
@@ -11,6 +11,7 @@ FIGURES = {
     squashings: ["test_error", "entropy", "learning_curves"],
     em_iterations: ["error_against_iterations", "differences", "learning_curves"],
     multi_mnist: ["test_error", "differences", "learning_curves"],
+    released_recipe: ["test_error", "differences", "learning_curves"],
 }
 
 
@@ -47,3 +48,11 @@ def test_one_arm_alone_has_no_differences(module):
 
 def test_every_router_is_on_the_bench():
     assert {arm["routing.name"] for arm in routers.SWEEP if "routing.name" in arm} == set(ROUTERS)
+
+
+def test_the_released_recipe_loses_one_ingredient_at_a_time():
+    whole, *less, none = released_recipe.SWEEP
+    assert all(released_recipe.CONFIG[path] == value for path, value in whole.items())
+    lost = [[path for path in whole if arm[path] != whole[path]] for arm in less]
+    assert lost == [[path] for path in whole]
+    assert not any(none[path] == whole[path] for path in whole)

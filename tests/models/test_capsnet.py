@@ -173,3 +173,36 @@ def test_w_that_is_shared_is_that_of_each_type_at_every_position():
         np.testing.assert_allclose(one[name], other[name], rtol=1e-5, atol=1e-6)
     again = route_again(params, one["primary"], overrides.build(TINY).routing)
     np.testing.assert_allclose(again.capsules, one["capsules"], rtol=1e-5, atol=1e-6)
+
+
+def test_primary_capsules_that_share_conv1_have_an_nth_of_it_and_a_whole_bias():
+    """As in the released code, where one iteration of routing shares conv1 between the types."""
+    params = random_params(build(), IMAGE)
+    models_of = [build({"model.divide_primary": divided}) for divided in (False, True)]
+
+    def before_squash(kernel, bias):
+        changed = {"params": params | {"primary": {"kernel": kernel, "bias": bias}}}
+        for model in models_of:
+            primary = np.float64(model.apply(changed, IMAGES)["primary"])
+            length = np.linalg.norm(primary, axis=-1, keepdims=True)
+            yield primary / length * np.sqrt(length / (1 - length))  # |v| = |s|² / (1 + |s|²)
+
+    kernel, bias = params["primary"]["kernel"], params["primary"]["bias"]
+    whole, shared = before_squash(kernel, jnp.zeros_like(bias))
+    np.testing.assert_allclose(shared, whole / 2, rtol=1e-3, atol=1e-5)  # of two types
+    whole, shared = before_squash(jnp.zeros_like(kernel), bias)
+    np.testing.assert_array_equal(shared, whole)
+
+
+def test_the_released_start_is_of_cut_normals_and_small_biases():
+    params, _ = models.init(build({"model.start": "released", "model.channels": 64}), jax.random.key(0), IMAGE)
+    kernels = {"conv1": 0.05, "primary": 0.1}
+    for name, scale in kernels.items():
+        kernel = np.asarray(params[name]["kernel"]) / scale
+        assert np.abs(kernel).max() <= 2
+        assert kernel.std() == pytest.approx(0.8796, rel=0.1)  # of a unit normal that is cut at 2
+        assert set(np.asarray(params[name]["bias"]).tolist()) == {np.float32(0.1)}
+    for layer in params["decoder"].values():
+        assert np.abs(layer["kernel"]).max() <= 0.2
+        assert np.asarray(layer["kernel"]).std() == pytest.approx(0.088, rel=0.2)
+        assert set(np.asarray(layer["bias"]).tolist()) == {np.float32(0.1)}

@@ -18,6 +18,12 @@ def test_exponential_schedule():
     np.testing.assert_allclose(got, wanted, rtol=1e-4)
 
 
+def test_a_shorter_training_falls_as_far_as_the_released_300_000_steps():
+    whole = rates([0, 75_000, 299_999])
+    np.testing.assert_allclose(rates([0, 250, 1000], total=1000, decay_steps=0.0), whole, rtol=1e-3)
+    assert whole[-1] == pytest.approx(2.19e-6, rel=1e-2)
+
+
 def test_cosine_schedule():
     got = rates([0, 250, 500, 750, 1000, 2000], schedule="cosine", learning_rate=0.5, min_learning_rate=0.0)
     high, low = 0.25 * (1 + 0.5**0.5), 0.25 * (1 - 0.5**0.5)  # at a quarter and three quarters

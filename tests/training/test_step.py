@@ -14,7 +14,8 @@ from capsnet_jax.training import evaluation, parallel
 from capsnet_jax.training import fit as training
 from capsnet_jax.training import step as steps_of
 from capsnet_jax.training.evaluation import read_test_set
-from capsnet_jax.training.fit import FitProgress, epoch_permutation
+from capsnet_jax.training.fit import FitProgress
+from capsnet_jax.training.order import epoch_order
 from capsnet_jax.training.step import init_state, train_step, train_steps
 from tests.test_losses import loop_margin
 
@@ -56,7 +57,7 @@ TRAIN = jax.device_put(DATA.train)
 @cache
 def programs():
     """(config, seed) → state, and (config, seed, state, start, stop) → state: every solo run here shares them."""
-    orders = epoch_permutation(TRAIN, parallel="map")
+    orders = epoch_order(TINY.data, 32, parallel="map")
     init = jax.jit(partial(init_state, image_shape=(8, 9, 1), classes=CLASSES))
     steps = jax.jit(partial(train_steps, classes=CLASSES, total=TOTAL))
     return init, lambda settings, seed, state, start, stop: steps(
@@ -197,7 +198,7 @@ def test_an_epoch_takes_every_image_once_in_an_order_of_its_own(monkeypatch):
         lambda _c, _s, state, batch, *_a, **_k: jax.debug.callback(seen.append, batch.images) or state,
     )
     steps = jax.jit(partial(train_steps, classes=CLASSES, total=TOTAL))
-    state, orders = solo(TINY, 0), epoch_permutation(TRAIN, parallel="map")
+    state, orders = solo(TINY, 0), epoch_order(TINY.data, 32, parallel="map")
     for epoch in range(2):
         [order] = orders(jnp.arange(1), epoch)
         steps(TINY, jnp.int32(0), state, TRAIN, order, jnp.int32(epoch * STEPS), jnp.int32((epoch + 1) * STEPS))
