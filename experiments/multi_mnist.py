@@ -8,7 +8,8 @@ two digits.
 
     python launch.py --experiment=multi_mnist --seeds=5 --set data.train_size=20000 --set data.validation_fraction=0.05
 
-One iteration of routing by agreement is uniform routing. Pairs are made anew in every epoch.
+One iteration of routing by agreement is uniform routing. Pairs are made anew in every epoch. Learning rates are those
+of `routers`.
 """
 
 from __future__ import annotations
@@ -20,24 +21,24 @@ from matplotlib.figure import Figure
 from capsnet_jax.figures.arms import compare_arms
 from capsnet_jax.figures.grouping import Record, compared_paths
 from capsnet_jax.figures.labels import ITERATIONS, MODEL
+from experiments.routers import CNN, RATE, routed_by
 
 CONFIG: dict[str, object] = {
     "data.dataset": "multi_mnist",
     "train.epochs": 10,
-    "train.batch_size": 64,
+    "train.batch_size": 32,
     "eval.couplings": True,
     "eval.test_each_epoch": True,
 }
 
 BASELINE: dict[str, object] = {"routing.name": "dynamic", ITERATIONS: 1}
 
-_CAPSNET: dict[str, object] = {MODEL: "capsnet_small"}
 SWEEP: list[dict[str, object]] = [
-    *(_CAPSNET | {"routing.name": "dynamic", ITERATIONS: r} for r in (1, 3, 5)),
-    _CAPSNET | {"routing.name": "learned"},
-    _CAPSNET | {"routing.name": "random"},
-    _CAPSNET | {"routing.name": "max_min", ITERATIONS: 3},
-    {MODEL: "cnn_small"},
+    *(routed_by("dynamic", iterations=r) for r in (1, 3, 5)),
+    routed_by("learned"),
+    routed_by("random"),
+    routed_by("max_min", iterations=3),
+    CNN,
 ]
 
 CAPTIONS = {
@@ -49,5 +50,5 @@ CAPTIONS = {
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Draw errors, their differences from one iteration, and learning curves."""
-    by = compared_paths(records, [MODEL, "routing.name", ITERATIONS])
+    by = [path for path in compared_paths(records, [MODEL, "routing.name", ITERATIONS]) if path != RATE]
     return compare_arms(records, by, declared=SWEEP, baseline=BASELINE)

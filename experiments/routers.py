@@ -9,12 +9,12 @@ al. 2019), inverted attention with two iterations one (Tsai et al. 2020), one pa
     python launch.py --experiment=routers --seeds=5 --set data.train_size=10000 --set data.validation_fraction=0.05 \
         --sweep data.dataset=mnist,fashion_mnist,affnist
 
-Each learning rate is the best of three by the validation error on Fashion-MNIST, two seeds each, the same budget for
+Each learning rate is the best of four by the validation error on Fashion-MNIST, two seeds each, the same budget for
 every router:
 
     python launch.py --experiment=routers --first_seed=100 --seeds=2 --dataset=fashion_mnist --workdir=runs/rates \
         --set data.train_size=5000 --set data.validation_fraction=0.05 --set eval.test_each_epoch=false \
-        --set train.epochs=4 --sweep train.learning_rate=0.001,0.003,0.01
+        --set train.epochs=4 --sweep train.learning_rate=0.001,0.003,0.01,0.03
 
 Images/s and memory are of training, on what the page says.
 """
@@ -25,9 +25,11 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
+from capsnet_jax.config import PRESETS
 from capsnet_jax.figures.arms import compare_arms
 from capsnet_jax.figures.grouping import Record, compared_paths
 from capsnet_jax.figures.labels import MODEL
+from capsnet_jax.routing import ROUTERS
 
 CONFIG: dict[str, object] = {
     "train.epochs": 6,
@@ -37,29 +39,37 @@ CONFIG: dict[str, object] = {
 }
 
 RATE = "train.learning_rate"
+SMALL_RATE = PRESETS["small"][RATE]  # for a router without one of its own here
+RATES = {
+    "dynamic": 1e-2,
+    "max_min": 3e-3,
+    "self_attention": 1e-2,
+    "inverted_attention": 3e-3,
+    "self_routing": 3e-2,
+    "em": 1e-2,
+    "variational": 3e-3,
+    "uniform": 1e-2,
+    "learned": 1e-2,
+    "random": 1e-2,
+    "cnn_small": 3e-3,
+}
 
 
-def _arm(router: str, rate: float, **settings: object) -> dict[str, object]:
+def routed_by(router: str, **settings: object) -> dict[str, object]:
+    """Return the arm of the small CapsNet with a router, its learning rate, and settings of its own."""
     own = {f"routing.{name}": value for name, value in settings.items()}
-    return {MODEL: "capsnet_small", "routing.name": router, RATE: rate} | own
+    return {MODEL: "capsnet_small", "routing.name": router, RATE: RATES.get(router, SMALL_RATE)} | own
 
 
 BASELINE: dict[str, object] = {"routing.name": "dynamic", "routing.leaky": False, "routing.bias": False}
 
+VARIANTS = [{"leaky": leaky, "bias": bias} for leaky, bias in ((False, False), (True, False), (False, True))]
+CNN: dict[str, object] = {MODEL: "cnn_small", RATE: RATES["cnn_small"]}
+
 SWEEP: list[dict[str, object]] = [
-    _arm("dynamic", 3e-3, leaky=False, bias=False),
-    _arm("dynamic", 3e-3, leaky=True, bias=False),
-    _arm("dynamic", 3e-3, leaky=False, bias=True),
-    _arm("max_min", 3e-3),
-    _arm("self_attention", 3e-3),
-    _arm("inverted_attention", 3e-3),
-    _arm("self_routing", 3e-3),
-    _arm("em", 3e-3),
-    _arm("variational", 3e-3),
-    _arm("uniform", 3e-3),
-    _arm("learned", 3e-3),
-    _arm("random", 3e-3),
-    {MODEL: "cnn_small", RATE: 3e-3},
+    *(routed_by("dynamic", **variant) for variant in VARIANTS),
+    *(routed_by(router) for router in ROUTERS if router != "dynamic"),
+    CNN,
 ]
 
 CAPTIONS = {

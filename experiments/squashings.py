@@ -3,9 +3,10 @@
 Every squash keeps a capsule's direction and says how long it becomes: Sabour's |s|² / (1 + |s|²), which is short for
 short capsules; half, |s|² / (0.5 + |s|²); exponential, 1 − e^(−|s|), whose gradient does not vanish at 0 (Mazzia et al.
 2021); decoupled, where a learned direction says it; and layer norm, where nothing is squashed and a learned direction
-tells how present a capsule is (Tsai et al. 2020). Primary and class capsules have the same one.
+tells how present a capsule is (Tsai et al. 2020). Primary and class capsules have the same one. Each router has the
+learning rate that it has in `routers`.
 
-    python launch.py --experiment=squashings --dataset=fashion_mnist --seeds=5 --set data.train_size=10000 \
+    python launch.py --experiment=squashings --dataset=fashion_mnist --seeds=5 --set data.train_size=5000 \
         --set data.validation_fraction=0.05
 """
 
@@ -18,6 +19,7 @@ from matplotlib.figure import Figure
 from capsnet_jax.figures.arms import compare_arms
 from capsnet_jax.figures.grouping import Record, compared_paths
 from capsnet_jax.ops.squash import SQUASHES
+from experiments.routers import RATE, RATES
 
 CONFIG: dict[str, object] = {
     "train.epochs": 6,
@@ -30,7 +32,7 @@ ROUTER, PRIMARY, PARENTS = "routing.name", "model.squash", "routing.squash"
 ROUTERS = ("dynamic", "uniform", "max_min", "self_attention")
 
 SWEEP: list[dict[str, object]] = [
-    {ROUTER: router, PRIMARY: squash, PARENTS: squash} for router in ROUTERS for squash in SQUASHES
+    {ROUTER: router, RATE: RATES[router], PRIMARY: squash, PARENTS: squash} for router in ROUTERS for squash in SQUASHES
 ]
 
 CAPTIONS = {
@@ -42,5 +44,5 @@ CAPTIONS = {
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Draw the error and the couplings' entropy of each squash with each router, and learning curves."""
-    by = [path for path in compared_paths(records, [ROUTER, PARENTS]) if path != PRIMARY]
+    by = [path for path in compared_paths(records, [ROUTER, PARENTS]) if path not in (PRIMARY, RATE)]
     return compare_arms(records, by, declared=SWEEP, quantities={"entropy": "test_coupling_entropy"})
