@@ -155,13 +155,13 @@ class Train:
         0.96,
         low=0,
         high=1,
-        only_if=lambda train: train.schedule != "cosine",
+        only_if=lambda train: train.schedule not in ("cosine", "halving"),
         doc="exponential: factor for every `decay_steps` steps",
     )
     decay_steps: float = traced(
         2000.0,
         low=0,
-        only_if=lambda train: train.schedule != "cosine",
+        only_if=lambda train: train.schedule not in ("cosine", "halving"),
         doc="exponential: steps; 0: a 150th of all, the part that the released code has",
     )
     min_learning_rate: float = traced(1e-6, low=0, doc="least learning rate")
@@ -170,6 +170,7 @@ class Train:
         0.0, low=0, doc="of all but biases and other vectors, each step by this times the learning rate (AdamW)"
     )
     ema_epochs: float = static(0.0, low=0, doc="evaluate and keep the mean over about so many last epochs; 0: the last")
+    clip: float = static(0.0, low=0, doc="greatest norm of a batch's mean gradient; 0: any")
     frozen: str = static("none", doc="layers that stay as they start, joined by +, as conv1+primary")
 
 

@@ -140,6 +140,15 @@ DATASETS: dict[str, DatasetEntry] = {
         base="mnist",
         settings={"data.max_shift": 6},
     ),
+    **{
+        f"babi_{task}": DatasetEntry(
+            f"questions about stories, {facts} to find: sentences of word numbers, 51x7x1; 1,000 train, 1,000 test",
+            load_from("capsnet_jax.data.babi", task=task),
+            dimensions=((51, 7, 1), 6),
+            settings={"data.max_shift": 0},
+        )
+        for task, facts in ((1, "one fact"), (2, "two facts"), (3, "three facts"))
+    },
     "folder": DatasetEntry(
         "your pictures, as folder:PATH: a sub-folder for each class, in train/ and test/ or not",
         load_from("capsnet_jax.data.folder"),

@@ -1,8 +1,9 @@
 """Models, one paper a file, and the only place that knows Flax.
 
-A model is a Flax module called as `model(images)`. If its signature names them it also gets `train`, and `targets` if
-it decodes. It returns a dictionary of everything worth looking at; `lengths` or `logits` are its classes' scores. To
-add one, write its file and add its line to MODELS; README.md beside this file shows both.
+A model is a Flax module called as `model(images)`. If its signature names them it also gets `train`, `targets` if it
+decodes, and `progress`, how far training is. It returns a dictionary of everything worth looking at; `lengths` or
+`logits` are its classes' scores. To add one, write its file and add its line to MODELS; README.md beside this file
+shows both.
 """
 
 import contextlib
@@ -29,6 +30,7 @@ from capsnet_jax.models.efficient_capsnet import EfficientCapsNet, EfficientCaps
 from capsnet_jax.models.heads import HEAD_LAYERS, HeadSettings
 from capsnet_jax.models.layers import CNNSettings, ConvNetSettings
 from capsnet_jax.models.matrix_capsnet import MatrixCapsNet, MatrixCapsNetSettings
+from capsnet_jax.models.memory_network import MemoryNetwork, MemoryNetworkSettings
 from capsnet_jax.models.sabour_cnn import SabourCNN
 from capsnet_jax.models.small_cnn import SmallCNN
 
@@ -115,6 +117,7 @@ MODELS: dict[str, Model] = {
     ),
     "matrix_capsnet": _matrix_capsnet(MatrixCapsNetSettings()),
     "matrix_capsnet_full": _matrix_capsnet(MatrixCapsNetSettings(channels=32, capsule_types=(32, 32, 32))),
+    "memory_network": Model(MemoryNetwork, MemoryNetworkSettings(), ("words",), (51, 7, 1), 6),
     # What CapsNet is compared with, and the nets of ResNet's and DenseNet's papers for CIFAR.
     "sabour_cnn": Model(SabourCNN, CNNSettings()),
     "cnn_small": Model(SmallCNN, CNNSettings()),
@@ -249,6 +252,7 @@ def apply_in_training(
     targets: jax.Array,
     *,
     dropout: jax.Array,
+    progress: jax.Array | float = 1.0,
     frozen: Collection[str] = (),
 ) -> tuple[dict[str, Any], dict]:
     """Return a model's outputs as in training, and batch norm's running statistics after it.
@@ -260,10 +264,11 @@ def apply_in_training(
         images: pixels in [0, 1].
         targets: float[batch, classes], 1 for each class that is present; handed to models that decode.
         dropout: key of what is dropped.
+        progress: part of all steps that are done; handed to models that change as they learn.
         frozen: layers whose batch norms go by their running statistics, which stand still.
     """
     signature = inspect.signature(type(model).__call__).parameters
-    offered = {"targets": targets, "train": True}
+    offered = {"targets": targets, "train": True, "progress": progress}
     keywords = {name: value for name, value in offered.items() if name in signature}
     fixed_stats = {name: leaves for name, leaves in stats.items() if name in frozen}
     moving_stats = {name: leaves for name, leaves in stats.items() if name not in frozen}

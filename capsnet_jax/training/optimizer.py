@@ -20,6 +20,12 @@ def adam(head_layers: Collection[str]) -> optax.GradientTransformation:
     return optax.scale_by_adam()
 
 
+def sgd(head_layers: Collection[str]) -> optax.GradientTransformation:
+    """Return plain gradient descent: updates are the gradient."""
+    del head_layers
+    return optax.identity()
+
+
 def muon_between_layers(head_layers: Collection[str]) -> optax.GradientTransformation:
     """Return Muon for the kernels between layers, and Adam for all else.
 
@@ -44,6 +50,7 @@ def muon_between_layers(head_layers: Collection[str]) -> optax.GradientTransform
 # Name → (head layers) → from gradients to updates.
 OPTIMIZERS: dict[str, Callable[[Collection[str]], optax.GradientTransformation]] = {
     "adam": adam,
+    "sgd": sgd,
     "muon": muon_between_layers,
 }
 
@@ -55,7 +62,8 @@ def gradient_transform(settings: Train, head_layers: Collection[str]) -> optax.G
         settings: which one.
         head_layers: layers that tell the classes.
     """
-    return OPTIMIZERS[settings.optimizer](head_layers)
+    chosen = OPTIMIZERS[settings.optimizer](head_layers)
+    return optax.chain(optax.clip_by_global_norm(settings.clip), chosen) if settings.clip else chosen
 
 
 def add_weight_decay(updates: PyTree, params: PyTree, decay: Any) -> PyTree:

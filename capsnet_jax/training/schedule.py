@@ -22,10 +22,17 @@ def cosine(settings: Train, step: Int[Array, ""], total: int) -> Float[Array, ""
     return 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip((step - warmup_steps) / (total - warmup_steps), 0, 1)))
 
 
+def halving(settings: Train, step: Int[Array, ""], total: int) -> Float[Array, ""]:
+    """Halve after each quarter of all steps."""
+    del settings
+    return 0.5 ** jnp.floor(4 * step / total)
+
+
 # Name → (settings, step, total steps) → factor of the greatest learning rate.
 SCHEDULES: dict[str, Callable[[Train, Int[Array, ""], int], Float[Array, ""]]] = {
     "exponential": exponential,
     "cosine": cosine,
+    "halving": halving,
 }
 
 

@@ -102,6 +102,7 @@ def train_step(
             images,
             targets,
             dropout=dropout_key,
+            progress=step / total,
             frozen=layer_names(config.train.frozen),
         )
         decoded = originals if "reconstructions" in out else images
