@@ -52,6 +52,9 @@ _DATASETS = {
     "multi_mnist": "MultiMNIST",
     "multi_fashion": "MultiFashion",
     "affnist": "affNIST",
+    "babi_1": "bAbI, one fact",
+    "babi_2": "bAbI, two facts",
+    "babi_3": "bAbI, three facts",
 }
 
 # Parts of the names of metrics in percent.
@@ -77,6 +80,10 @@ _VALUES: dict[tuple[str, object], str | None] = {
     ("loss.form", "official"): "released code's loss",
     ("model.divide_primary", True): "primary ÷ types",
     ("model.divide_primary", False): None,
+    ("model.questions", "one"): None,
+    ("model.questions", "answers"): "each answer asks",
+    ("model.softmax_over", "memories"): None,
+    ("model.softmax_over", "answers"): "shares over answers",
     ("model.start", "released"): "released code's start",
     ("model.start", "he"): None,
     ("data.shift_order", "in_turn"): "shifts in turn",

@@ -13,6 +13,7 @@ from capsnet_jax.interpret.activity import (
     filters,
     strongest_channel,
 )
+from capsnet_jax.interpret.attention import observe_attention
 from capsnet_jax.interpret.attribution import deconvnet, gradient, guided_backprop, integrated_gradients, smooth_grad
 from capsnet_jax.interpret.capsule_dimensions import observe_dimensions
 from capsnet_jax.interpret.capsule_maps import coupling_maps, reconstruct_from_one
@@ -65,6 +66,7 @@ __all__ = [
 ]
 
 OBSERVATIONS: dict[str, Callable[[Network], Observation]] = {
+    "attention": observe_attention,
     "capsule_dimensions": observe_dimensions,
     "couplings": observe_couplings,
     "distortions": observe_distortions,

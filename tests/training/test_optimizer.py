@@ -115,3 +115,19 @@ def test_muon_s_state_is_that_of_kernels_between_layers(name):
     assert all(path.endswith("['kernel']") for path in held)
     assert not any(path.startswith(("['conv1']", "['stem']", "['classes']")) for path in held)
     assert models.count_parameters(momentum) > 0.3 * models.count_parameters(state.params)
+
+
+@pytest.mark.parametrize(("clip", "factor"), [(0.0, 1), (10.0, 1), (2.5, 0.5)])
+def test_gradient_descent_goes_along_the_gradient_of_at_most_the_norm_asked_for(clip, factor):
+    settings = overrides.build({"train.optimizer": "sgd", "train.clip": clip}).train
+    gradient = {"a": {"kernel": jnp.array([[3.0]]), "bias": jnp.array([-4.0])}}  # of norm 5
+    updates = after_steps(settings, [gradient])
+    np.testing.assert_allclose(updates["a"]["kernel"], [[3 * factor]], rtol=1e-6)
+    np.testing.assert_allclose(updates["a"]["bias"], [-4 * factor], rtol=1e-6)
+
+
+def test_adam_sees_clipped_gradients():
+    gradients = [{"a": {"bias": jnp.array([size])}} for size in (1.0, 100.0)]
+    clipped = after_steps(overrides.build({"train.clip": 2.0}).train, gradients)
+    expected = adams([np.array([1.0]), np.array([2.0])])
+    np.testing.assert_allclose(clipped["a"]["bias"], expected, rtol=1e-4)

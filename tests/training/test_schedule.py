@@ -31,6 +31,11 @@ def test_cosine_schedule():
     assert rates([1000], schedule="cosine", min_learning_rate=1e-4)[0] == pytest.approx(1e-4)
 
 
+def test_halving_schedule():
+    got = rates([0, 249, 250, 500, 750, 999], schedule="halving", learning_rate=0.32)
+    np.testing.assert_allclose(got, [0.32, 0.32, 0.16, 0.08, 0.04, 0.04])
+
+
 @pytest.mark.parametrize("schedule", ["exponential", "cosine"])
 def test_warm_up_is_linear_from_the_first_step(schedule):
     settings = {"schedule": schedule, "decay_rate": 1.0, "learning_rate": 1.0, "warmup": 0.1}
