@@ -1,6 +1,5 @@
 """Loss functions and metrics: plain formulas of one example, and their sum over a batch for training."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from capsnet_jax.config import Choice, Config, NoSettings, pytree_dataclass, static, traced
+from capsnet_jax.signatures import asked_for
 
 # Weights of the classifiers that help in training (GoogLeNet, section 5).
 AUXILIARY = {"aux1_logits": 0.3, "aux2_logits": 0.3}
@@ -182,8 +182,7 @@ def classification_loss(
 ) -> Float[Array, "batch"]:
     """Compute the chosen loss of every example."""
     loss = LOSSES[choice.name]
-    named, offered = inspect.signature(loss.function).parameters, {"step": step, "total": total}
-    options = vars(choice.settings) | {name: value for name, value in offered.items() if name in named}
+    options = vars(choice.settings) | asked_for(loss.function, {"step": step, "total": total})
     return jax.vmap(lambda s, t: loss.function(s, t, **options))(_as(loss.scores, out), targets)
 
 

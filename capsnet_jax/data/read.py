@@ -1,12 +1,12 @@
 """A data set as its publisher splits it, by its entry's loader or else through tfds."""
 
-import inspect
 import os
 from typing import Any
 
 from capsnet_jax.data.arrays import DataError, RawDataset, note
 from capsnet_jax.data.names import entry_of, path_of
 from capsnet_jax.data.registry import Loader
+from capsnet_jax.signatures import asked_for, takes
 
 IMAGE_SIZE = 28  # pixels of each side of a folder's pictures, if nothing else is said
 
@@ -21,7 +21,7 @@ def fingerprint(name: str) -> str:
     if entry is None or not isinstance(entry.load, Loader):
         return ""
     digest_files = getattr(entry.load.imported, "fingerprint", None)
-    return _call(digest_files, path=path_of(name)) if digest_files else ""
+    return digest_files(**asked_for(digest_files, {"path": path_of(name)})) if digest_files else ""
 
 
 def load_raw(
@@ -43,21 +43,13 @@ def load_raw(
     else:
         folders: dict[str, Any] = {"data_dir": data_dir, "cache_dir": cache_dir}
         arguments = folders | {"path": path_of(name), "image_size": image_size}
-        if entry.base is not None and _takes(entry.load, "base"):
+        asked = entry.load.function if isinstance(entry.load, Loader) else entry.load
+        if entry.base is not None and takes(asked, "base"):
             arguments["base"] = load_raw(entry.base, None, **folders)
-        raw = _call(entry.load, **arguments)
+        raw = entry.load(**asked_for(asked, arguments))
         if not isinstance(raw, RawDataset):
             raise DataError(f"{name}: its loader returned a {type(raw).__name__}; it must return a RawDataset")
     raw.check(name)
     for line in raw.notes:
         note(line)
     return raw
-
-
-def _call(function: Any, **arguments: Any) -> Any:
-    """Call a function with those of the arguments that its signature names."""
-    return function(**{name: value for name, value in arguments.items() if _takes(function, name)})
-
-
-def _takes(function: Any, name: str) -> bool:
-    return name in inspect.signature(function.function if isinstance(function, Loader) else function).parameters

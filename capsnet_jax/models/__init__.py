@@ -8,7 +8,6 @@ shows both.
 
 import contextlib
 import dataclasses
-import inspect
 from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
@@ -33,6 +32,7 @@ from capsnet_jax.models.matrix_capsnet import MatrixCapsNet, MatrixCapsNetSettin
 from capsnet_jax.models.memory_network import MemoryNetwork, MemoryNetworkSettings
 from capsnet_jax.models.sabour_cnn import SabourCNN
 from capsnet_jax.models.small_cnn import SmallCNN
+from capsnet_jax.signatures import asked_for, takes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,12 +66,12 @@ class Model:
     @property
     def routes(self) -> bool:
         """Whether it has capsules to route."""
-        return "routing" in inspect.signature(self.module).parameters
+        return takes(self.module, "routing")
 
     @property
     def decodes(self) -> bool:
         """Whether it can reconstruct its input."""
-        return "reconstruction" in inspect.signature(self.module).parameters
+        return takes(self.module, "reconstruction")
 
 
 _capsnet = partial(Model, CapsNet, head_layers=("class_capsules",), loss="margin")
@@ -171,7 +171,7 @@ def build(config: Config, classes: int) -> nn.Module:
         parts["routing"] = config.routing
     if entry.decodes and config.reconstruction is not None:
         parts["reconstruction"] = config.reconstruction.reconstruction
-        if shows_pairs(config.data.dataset) and "shown" in inspect.signature(entry.module).parameters:
+        if shows_pairs(config.data.dataset) and takes(entry.module, "shown"):
             parts["shown"] = 2
     return entry.module(classes=classes, **vars(config.model.settings), **parts)
 
@@ -267,9 +267,7 @@ def apply_in_training(
         progress: part of all steps that are done; handed to models that change as they learn.
         frozen: layers whose batch norms go by their running statistics, which stand still.
     """
-    signature = inspect.signature(type(model).__call__).parameters
-    offered = {"targets": targets, "train": True, "progress": progress}
-    keywords = {name: value for name, value in offered.items() if name in signature}
+    keywords = asked_for(type(model).__call__, {"targets": targets, "train": True, "progress": progress})
     fixed_stats = {name: leaves for name, leaves in stats.items() if name in frozen}
     moving_stats = {name: leaves for name, leaves in stats.items() if name not in frozen}
     variables = {"params": params, "batch_stats": moving_stats, "frozen_stats": fixed_stats}

@@ -1,7 +1,6 @@
 """What an entry of ROUTERS says of an algorithm."""
 
 import dataclasses
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +17,7 @@ from capsnet_jax.routing.result import (
     softmax_over_parents,
     weighted_parents,
 )
+from capsnet_jax.signatures import asked_for, takes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Router:
             squash = bound_squash(chosen.squash, parameters)
             capsules = weighted_parents(votes, fixed.couplings, squash)
             return Routing(capsules, squash.activation(capsules), *fixed)
-        routing = self.route(votes, **vars(chosen), **_named(self.route, offered))
+        routing = self.route(votes, **vars(chosen), **asked_for(self.route, offered))
         if not isinstance(routing, Routing):
             raise TypeError(f"the router returned {type(routing).__name__}; return a Routing")
         return routing
@@ -79,7 +79,7 @@ class Router:
         """Return couplings that no vote changes; None where votes decide."""
         if self.fixed is None:
             return None
-        return self.fixed(inputs, outputs, **_named(self.fixed, {"settings": settings, "parameters": parameters}))
+        return self.fixed(inputs, outputs, **asked_for(self.fixed, {"settings": settings, "parameters": parameters}))
 
     def initial_parameters(
         self, key: PRNGKeyArray, inputs: int, outputs: int, dim: int, *, primary_dim: int, settings: Any
@@ -88,20 +88,15 @@ class Router:
         own: dict[str, Any] = {}
         if self.parameters is not None:
             offered = {"primary_dim": primary_dim, "settings": settings}
-            own = self.parameters(key, inputs, outputs, dim, **_named(self.parameters, offered))
+            own = self.parameters(key, inputs, outputs, dim, **asked_for(self.parameters, offered))
         start = SQUASHES[settings.squash].parameters if hasattr(settings, "squash") else None
         return own | ({"squash": start(jax.random.fold_in(key, 1), dim)} if start else {})
 
     def takes(self, name: str) -> bool:
         """Whether the algorithm looks at something that the layer offers."""
-        return self.route is not None and name in inspect.signature(self.route).parameters
+        return self.route is not None and takes(self.route, name)
 
     @property
     def traces(self) -> bool:
         """Whether every iteration can be returned."""
         return self.takes("trace")
-
-
-def _named(function: Callable[..., Any], offered: dict[str, Any]) -> dict[str, Any]:
-    """Return those of the offered arguments that a function's signature names."""
-    return {name: value for name, value in offered.items() if name in inspect.signature(function).parameters}
