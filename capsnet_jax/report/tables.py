@@ -16,7 +16,7 @@ from capsnet_jax.overrides import all_paths
 from capsnet_jax.report.grouping import Setting, by_data, group, headings, shown_paths
 from capsnet_jax.report.pairing import paired
 from capsnet_jax.report.render import Table, to_text
-from capsnet_jax.statistics import PERCENT, cut_label, describe, is_cut, mean_interval
+from capsnet_jax.statistics import PERCENT, cut_label, describe, is_cut, mean_interval, wilson_interval
 from capsnet_jax.sweeps.files import write_text
 from capsnet_jax.sweeps.records import Record, format_setting
 from capsnet_jax.sweeps.varying import varying_paths
@@ -148,15 +148,33 @@ def _results(settings: Sequence[Setting], paths: Sequence[str]) -> Table:
     costs = [name for name in COSTS if len({result.get(name) for result in results}) > 1]
     errors = [name for name in ERRORS if name != "test_top5_error" or any(name in result for result in results)]
     rows, cut = [], False
-    for setting in settings:
+    images = [_test_images(setting) for setting in settings]
+    for setting, count in zip(settings, images, strict=True):
         cost = [_thousands(setting.results(name)[0] / COSTS[name][1]) for name in costs]
         estimates = [mean_interval(setting.results(name)) for name in errors]
         cut |= any(is_cut(estimate.mean, estimate.half_width, PERCENT) for estimate in estimates)
         texts = [describe(estimate, limits=PERCENT) for estimate in estimates]
+        if all(images):
+            texts.insert(1, _by_images(estimates[0].mean, count))
         speeds = [speed for speed in setting.results("images_per_second") if not math.isnan(speed)]
         rows.append([*setting.cells(paths), *cost, *texts, f"{np.median(speeds):,.0f}" if speeds else ""])
-    header = [*headings(paths), *(COSTS[name][0] for name in costs), *(ERRORS[name] for name in errors), "images/s"]
-    return Table("", header, rows, [f"[low, high]: {cut_label(PERCENT)}"] if cut else [])
+    told = [ERRORS[name] for name in errors]
+    notes = [f"[low, high]: {cut_label(PERCENT)}"] if cut else []
+    if all(images):
+        told.insert(1, "test error % by images")
+        counts = " or ".join(f"{count:,}" for count in dict.fromkeys(images))
+        notes.append(f"by images: Wilson's 95 % interval of a mean error on {counts} images; seeds play no part in it")
+    return Table("", [*headings(paths), *(COSTS[name][0] for name in costs), *told, "images/s"], rows, notes)
+
+
+def _by_images(mean: float, images: int) -> str:
+    return "" if math.isnan(mean) else "{:.2f} to {:.2f}".format(*wilson_interval(mean, images))
+
+
+def _test_images(setting: Setting) -> int:
+    """Return how many test images a setting's runs have classified; 0 where that is not known of all, or differs."""
+    sizes = {0 if run.wrong is None else run.wrong.size for run in setting.runs.values()}
+    return sizes.pop() if len(sizes) == 1 else 0
 
 
 def _validation_error(setting: Setting) -> float:

@@ -178,3 +178,16 @@ def test_epochs_are_chosen_by_the_rules():
     assert by_selection([]) == {}
     assert by_selection([{"validation_error": 1.0}]) == {}
     assert by_selection([rows[0] | {"validation_error": math.nan}]) == {}  # no image is held out
+
+
+def test_beside_the_seeds_stands_what_so_many_images_can_tell():
+    """7.6 % of 10,000 images: Wilson's interval, as computed by hand in test_statistics."""
+    finished = [
+        dataclasses.replace(one, wrong=np.zeros(10_000, bool)) for one in runs((7.5, 7.7), model__name="cnn_small")
+    ]
+    finished += [dataclasses.replace(one, wrong=np.zeros(500, bool)) for one in runs((0.0, 0.0), model__name="resnet8")]
+    table = tables.summary(finished, [])
+    assert column(table, "test error % by images") == ["7.10 to 8.14", "0.00 to 0.76"]
+    assert any("on 10,000 or 500 images" in note for note in table.notes)
+    finished[0] = dataclasses.replace(finished[0], wrong=None)
+    assert "test error % by images" not in tables.summary(finished, []).header
