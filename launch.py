@@ -17,10 +17,19 @@ import traceback
 from absl import app, flags
 from absl import logging as absl_logging
 
+
+class _BoolOrText(flags.ArgumentParser):
+    """A flag that may stand alone, or have a value."""
+
+    def parse(self, argument: str | bool) -> str | bool:
+        """Return whether the flag is given alone, or its value."""
+        return {"true": True, "false": False}.get(argument, argument) if isinstance(argument, str) else argument
+
+
 FLAGS = flags.FLAGS
 flags.DEFINE_string("experiment", None, "which one; see --list (default routing_iterations)")
 flags.DEFINE_string("dataset", None, "data set by name; see --list (the same as --set data.dataset=…)")
-flags.DEFINE_enum("preset", "small", ["small", "paper", "sabour2017"], "where settings start from")
+flags.DEFINE_enum("preset", "small", ["small", "paper", "sabour2017", "released"], "where settings start from")
 flags.DEFINE_integer("seeds", 3, "runs of each setting, with seeds 0, 1, 2 …", lower_bound=1)
 flags.DEFINE_integer("first_seed", 0, "count seeds from here", lower_bound=0)
 flags.DEFINE_multi_string("set", [], "path=value: change a setting; repeats", short_name="s")
@@ -30,7 +39,16 @@ flags.DEFINE_string("workdir", None, "where records go (default runs/EXPERIMENT)
 flags.DEFINE_enum("across", "auto", ["auto", "map", "vmap"], "how runs share a program; changes speed only")
 flags.DEFINE_bool("figures_only", False, "redraw tables and figures from the workdir's records")
 flags.DEFINE_bool("rerun", False, "train anew what is finished already")
-flags.DEFINE_bool("report", False, "write README.md and a page for each experiment of the workdir, from its records")
+flags.DEFINE_flag(
+    flags.Flag(
+        _BoolOrText(),
+        flags.ArgumentSerializer(),
+        "report",
+        False,
+        "write README.md, a page for each experiment and report.html of the workdir; =DIR,DIR: one report of several",
+        boolean=True,
+    )
+)
 flags.DEFINE_bool("list", False, "what there is, and stop")
 flags.DEFINE_bool("settings", False, "every setting with the value in force, what it takes and means, and stop")
 flags.DEFINE_string("describe", None, "a model to describe, or several joined by commas, and stop")

@@ -273,8 +273,20 @@ def _show(
             file = "-".join(word for word in (name, title, study) if word)
             with attempt():
                 print(figures.save(figure, workdir / "figures" / f"{file}.{options.figure_format}"))
+    with attempt():
+        print(_write_html([workdir]))
     if errors:
         raise errors[0]
+
+
+def _write_html(workdirs: Sequence[Path]) -> Path:
+    """Write the report of workdirs, of all experiments that they have results of."""
+    from capsnet_jax.report import html
+    from capsnet_jax.sweeps.records import experiments_in
+
+    noted = {name for workdir in workdirs for name in experiments_in(workdir)}
+    measured = {path.stem for workdir in workdirs for path in workdir.glob("*.jsonl")}
+    return html.write_report(workdirs, {name: _load(name) for name in EXPERIMENTS if name in noted | measured})
 
 
 def _print_tables(name: str, experiment: ModuleType, workdir: Path, baseline: dict[str, Any]) -> list[Any]:
@@ -313,13 +325,19 @@ def _finite(results: Sequence[Any]) -> list[Any]:
 
 
 def _report(options: flags.FlagValues) -> None:
-    """Write the pages of every experiment of a workdir from its records."""
+    """Write the pages of every experiment of a workdir from its records, or one page of several workdirs."""
     from capsnet_jax.report import pages
 
+    if options.report is not True:
+        if options.workdir is not None:
+            raise ConfigError(f"--report={options.report} names its workdirs; leave out --workdir")
+        print(_write_html([Path(os.path.expanduser(folder)) for folder in options.report.split(",")]))
+        return
     if options.workdir is None:
-        raise ConfigError("--report needs the --workdir whose records it tells of")
+        raise ConfigError("--report needs the --workdir whose records it tells of; or name several: --report=DIR,DIR")
     for path in pages.write(_workdir(options), {name: _load(name) for name in EXPERIMENTS}):
         print(path)
+    print(_write_html([_workdir(options)]))
 
 
 def _predict(options: flags.FlagValues) -> None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 from urllib.parse import quote
 
 from capsnet_jax.config import ConfigError
@@ -33,6 +34,26 @@ python launch.py --report --workdir=DIR
 ```"""
 
 
+class Page(NamedTuple):
+    """What there is to tell of an experiment of a workdir, in Markdown.
+
+    Attributes:
+        name: of the experiment.
+        question: the first line of its docstring.
+        prose: the rest of it.
+        extent: how many runs there are, in words.
+        results: the parts on tables and runs.
+        figures: the parts on figures.
+    """
+
+    name: str
+    question: str
+    prose: str
+    extent: str
+    results: list[str]
+    figures: list[str]
+
+
 def write(workdir: Path, experiments: Mapping[str, ModuleType]) -> list[Path]:
     """Write a page for each experiment that a workdir has results of, and README.md.
 
@@ -51,27 +72,37 @@ def write(workdir: Path, experiments: Mapping[str, ModuleType]) -> list[Path]:
         ConfigError: the workdir has no results; or an existing file lacks the markers, so that text of a person's
           would be lost. No page is changed.
     """
-    texts: dict[Path, str] = {}
-    rows = []
+    pages = compose(workdir, experiments)
+    rows = [[f"[{page.name}]({page.name}.md)", page.question, page.extent] for page in pages]
+    overview = to_markdown(Table("", ["experiment", "question", "runs"], rows, []))
+    readme = workdir / "README.md"
+    texts = {readme: _page(["# Results", overview], findings(readme), ["## Files", FILES])}
+    for page in pages:
+        above = [f"# {page.name}", f"**{page.question}**", page.prose]
+        path = workdir / f"{page.name}.md"
+        texts[path] = _page(above, findings(path), [*page.results, *page.figures])
+    for path, text in texts.items():
+        write_text(path, text)
+    return list(texts)
+
+
+def compose(workdir: Path, experiments: Mapping[str, ModuleType]) -> list[Page]:
+    """Return a page for each experiment that a workdir has results of, and write their CSV files.
+
+    Raises:
+        ConfigError: the workdir has no results.
+    """
+    pages = []
     for name, module in experiments.items():
         extent, results = (
             _measured(workdir, name, module) if hasattr(module, "report") else _trained(workdir, name, module)
         )
-        if not results:
-            continue
-        question, prose = question_and_prose(module)
-        path = workdir / f"{name}.md"
-        above = [f"# {name}", f"**{question}**", prose]
-        texts[path] = _page(above, _findings(path), [*results, *_figures(workdir, name, module)])
-        rows.append([f"[{name}]({name}.md)", question, extent])
-    if not texts:
+        if results:
+            question, prose = question_and_prose(module)
+            pages.append(Page(name, question, prose, extent, results, _figures(workdir, name, module)))
+    if not pages:
         raise ConfigError(f"no results in {workdir}; name the --workdir of finished runs")
-    readme = workdir / "README.md"
-    overview = to_markdown(Table("", ["experiment", "question", "runs"], rows, []))
-    texts = {readme: _page(["# Results", overview], _findings(readme), ["## Files", FILES])} | texts
-    for path, text in texts.items():
-        write_text(path, text)
-    return list(texts)
+    return pages
 
 
 def _page(above: Sequence[str], findings: str, below: Sequence[str]) -> str:
@@ -81,8 +112,12 @@ def _page(above: Sequence[str], findings: str, below: Sequence[str]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _findings(path: Path) -> str:
-    """Return what a person has written between the markers of an existing page, to the byte."""
+def findings(path: Path) -> str:
+    """Return what a person has written between the markers of an existing page, to the byte.
+
+    Raises:
+        ConfigError: it has no markers.
+    """
     if not path.exists():
         return "\n"
     text = path.read_bytes().decode()
