@@ -10,9 +10,11 @@ import subprocess
 import sys
 
 import pytest
+from absl import flags
 
+import launch  # noqa: F401 - defines the flags
 from capsnet_jax import overrides
-from capsnet_jax.config import Eval
+from capsnet_jax.config import PRESETS, Eval
 from capsnet_jax.data import DATASETS
 from capsnet_jax.models import MODELS
 from capsnet_jax.routing import ROUTERS
@@ -80,6 +82,10 @@ def test_list_names_everything():
     assert not imported & {"matplotlib", "tensorflow_datasets", "PIL", "scipy", "tensorboardX"}
 
 
+def test_every_preset_can_be_asked_for():
+    assert list(flags.FLAGS["preset"].parser.enum_values) == list(PRESETS)
+
+
 def test_settings_are_all_told(capsys):
     code, out, _ = tiny.call(capsys, "--settings")
     assert code == 0
@@ -87,7 +93,7 @@ def test_settings_are_all_told(capsys):
     listed = [line.split("=")[0] for line in out.splitlines() if re.match(r"[a-z_.]+=", line)]
     assert set(listed) == {*overrides.flatten(first), *(f"eval.{field.name}" for field in dataclasses.fields(Eval))}
     assert re.search(r"^train\.learning_rate=0\.003 .*\(a number of at least 0\)$", out, re.MULTILINE)
-    assert re.search(r"^train\.schedule=cosine .*\(one of exponential, cosine\)$", out, re.MULTILINE)
+    assert re.search(r"^train\.schedule=cosine .*\(one of exponential, cosine, halving\)$", out, re.MULTILINE)
     assert re.search(r"^model\.decoder=256x512 .*as 512x1024\)?", out, re.MULTILINE)
 
 
@@ -278,7 +284,8 @@ def test_the_run_tells_epochs_time_left_and_what_it_drew():
         assert re.search(rf"routing.iterations=2 × 2 runs · epoch {epoch}\.0/3 · .* images/s · .* left", printed)
     named = [line for line in printed.splitlines() if line.startswith(str(folder))]
     assert named[0] == f"{folder}/routing_iterations.csv"
-    assert sorted(named[1:]) == sorted(map(str, (folder / "figures").iterdir()))
+    assert sorted(named[1:-1]) == sorted(map(str, (folder / "figures").iterdir()))
+    assert named[-1] == f"{folder}/report.html"
     assert {path.name for path in (folder / "figures").iterdir()} == {
         "routing_iterations-learning_curves.png",
         "routing_iterations-error_against_iterations.png",
