@@ -27,7 +27,8 @@ def count_couplings(
         "coupling_entropy": mean over images and inputs of the entropy of an input's couplings, scaled to sum to 1, over
         its greatest value: 1 when all parents get as much, 0 when one gets all. "coupling_variation": the standard
         deviation of a coupling over the images, mean over couplings, over the mean coupling: 0 of couplings that are
-        the same for all images. Nothing where there are no examples or no couplings.
+        the same for all images. Of negative couplings, as self-attention may have, shares and mean are those of their
+        sizes. Nothing where there are no examples or no couplings.
     """
     count, model = examples.labels.shape[0], models.build(config, classes)
 
@@ -37,17 +38,19 @@ def count_couplings(
     if not count or (first := couplings_of(examples.images[:1])) is None:
         return {}
 
-    def sum_batch(index: Array) -> tuple[Array, Array, Array]:
+    def sum_batch(index: Array) -> tuple[Array, Array, Array, Array]:
         batch, counts = batch_of(examples, index, BATCH)
         couplings = couplings_of(batch.images)
         assert couplings is not None, "the first image had couplings"
         weights = counts.astype(couplings.dtype)
         differences = couplings - first  # from the first image's, so that what never changes is exactly 0
         total, squares = (jnp.einsum("b,bio->io", weights, differences**power) for power in (1, 2))
-        return jnp.vdot(weights, jnp.mean(entropy_of(couplings), axis=1)), total, squares
+        sizes = jnp.abs(couplings)
+        entropy, size = (jnp.mean(x.reshape(len(x), -1), axis=1) for x in (entropy_of(sizes), sizes))
+        return jnp.vdot(weights, entropy), jnp.vdot(weights, size), total, squares
 
-    entropies, sums, squares = jax.lax.map(sum_batch, jnp.arange(-(-count // BATCH)))
+    entropies, sizes, sums, squares = jax.lax.map(sum_batch, jnp.arange(-(-count // BATCH)))
     mean, square = (jnp.sum(parts, axis=0) / count for parts in (sums, squares))
     deviation = jnp.sqrt(jnp.maximum(square - mean**2, 0))
-    typical = jnp.maximum(jnp.mean(first[0] + mean), 1e-9)
+    typical = jnp.maximum(jnp.sum(sizes) / count, 1e-9)
     return {"coupling_entropy": jnp.sum(entropies) / count, "coupling_variation": jnp.mean(deviation) / typical}

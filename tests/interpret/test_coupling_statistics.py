@@ -39,6 +39,22 @@ def test_is_the_mean_entropy_and_the_deviation_between_images():
     assert found["coupling_variation"] > 0.01
 
 
+def test_of_negative_couplings_the_sizes_count():
+    """Self-attention adds a prior of either sign behind its softmax."""
+    config = overrides.build(SIZES | {"routing.name": "self_attention"})
+    model = models.build(config, 4)
+    params, stats = models.init(model, jax.random.key(0), (8, 8, 1))
+    prior = params["class_capsules"]["routing"]["bias"]
+    params["class_capsules"]["routing"]["bias"] = jax.random.normal(jax.random.key(1), prior.shape)
+    found = count_couplings(config, params, stats, EXAMPLES, 4)
+    couplings = np.float64(models.apply(model, params, stats, jnp.float32(IMAGES) / 255)["couplings"])
+    assert couplings.min() < 0
+    sizes = np.abs(couplings)
+    shares = sizes / sizes.sum(axis=-1, keepdims=True)
+    assert found["coupling_entropy"] == pytest.approx(np.mean(-(shares * np.log(shares)).sum(-1)) / np.log(4), rel=1e-4)
+    assert found["coupling_variation"] == pytest.approx(couplings.std(axis=0).mean() / sizes.mean(), rel=1e-3)
+
+
 def test_uniform_couplings_are_of_entropy_1_and_static_ones_never_vary():
     found, _ = counted(routing__name="uniform")
     assert found["coupling_entropy"] == pytest.approx(1, rel=1e-6)
