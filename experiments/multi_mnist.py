@@ -19,9 +19,10 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from capsnet_jax.figures.arms import compare_arms
-from capsnet_jax.figures.grouping import Record, compared_paths
+from capsnet_jax.figures.grouping import Record
+from capsnet_jax.figures.images import network_paths
 from capsnet_jax.figures.labels import ITERATIONS, MODEL
-from experiments.routers import CNN, RATE, routed_by
+from experiments.routers import CNN, routed_by
 
 CONFIG: dict[str, object] = {
     "data.dataset": "multi_mnist",
@@ -50,5 +51,5 @@ CAPTIONS = {
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Draw errors, their differences from one iteration, and learning curves."""
-    by = [path for path in compared_paths(records, [MODEL, "routing.name", ITERATIONS]) if path != RATE]
+    by = network_paths(records, [MODEL, "routing.name", ITERATIONS])
     return compare_arms(records, by, declared=SWEEP, baseline=BASELINE)

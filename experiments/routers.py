@@ -27,7 +27,8 @@ from matplotlib.figure import Figure
 
 from capsnet_jax.config import PRESETS
 from capsnet_jax.figures.arms import compare_arms
-from capsnet_jax.figures.grouping import Record, compared_paths
+from capsnet_jax.figures.grouping import Record
+from capsnet_jax.figures.images import network_paths
 from capsnet_jax.figures.labels import MODEL
 from capsnet_jax.routing import ROUTERS
 
@@ -83,6 +84,6 @@ CAPTIONS = {
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Draw errors, their differences from routing by agreement, what the couplings are like, and learning curves."""
-    by = [path for path in compared_paths(records, [MODEL, "routing.name"]) if path != RATE]
+    by = network_paths(records, [MODEL, "routing.name"])
     couplings = {name: f"test_coupling_{name}" for name in ("entropy", "variation")}
     return compare_arms(records, by, declared=SWEEP, baseline=BASELINE, quantities=couplings)

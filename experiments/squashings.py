@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from capsnet_jax.figures.arms import compare_arms
-from capsnet_jax.figures.grouping import Record, compared_paths
+from capsnet_jax.figures.grouping import Record
+from capsnet_jax.figures.images import network_paths
 from capsnet_jax.ops.squash import SQUASHES
 from experiments.routers import RATE, RATES
 
@@ -44,5 +45,5 @@ CAPTIONS = {
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Draw the error and the couplings' entropy of each squash with each router, and learning curves."""
-    by = [path for path in compared_paths(records, [ROUTER, PARENTS]) if path not in (PRIMARY, RATE)]
+    by = [path for path in network_paths(records, [ROUTER, PARENTS]) if path != PRIMARY]
     return compare_arms(records, by, declared=SWEEP, quantities={"entropy": "test_coupling_entropy"})

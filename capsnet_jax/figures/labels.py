@@ -165,7 +165,7 @@ def _value_label(path: str, value: object) -> str | None:
     if path == ITERATIONS:
         return f"r = {value}"
     if path == "routing.name":
-        return f"{value} routing".replace("_", " ")
+        return f"{str(value).removesuffix('_routing')} routing".replace("_", " ")
     if path == MODEL:
         return str(value)
     if isinstance(value, str):
