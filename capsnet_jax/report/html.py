@@ -183,8 +183,12 @@ def _embed(text: str, folder: Path) -> str:
         file, words = folder / unquote(html.unescape(match["file"])), match["words"]
         if not file.is_file():
             return f"<span>{words}</span>"
-        picture, packed = Image.open(file), io.BytesIO()
-        picture.save(packed, "WEBP", lossless=True, method=1)
+        packed = io.BytesIO()
+        try:
+            picture = Image.open(file)
+            picture.save(packed, "WEBP", lossless=True, method=1)
+        except Exception:  # a damaged file can raise anything
+            return f"<span>{words}: {file.name} is damaged; --figures_only draws it again</span>"
         source = base64.b64encode(packed.getvalue()).decode()
         size = f'width="{picture.width}" height="{picture.height}"'
         return f'<img loading="lazy" src="data:image/webp;base64,{source}" alt="{words}" {size}>'

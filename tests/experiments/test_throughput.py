@@ -56,7 +56,7 @@ def test_interrupted_finished_and_drawn_again(tmp_path, capsys):
     out, told = start(tmp_path).communicate(timeout=120)
     assert told == ""
     assert "inference speed / plain JAX" in out
-    assert tiny.visible(tmp_path) == ["figures", "throughput.csv", "throughput.jsonl"]
+    assert tiny.visible(tmp_path) == ["figures", "report.html", "throughput.csv", "throughput.jsonl"]
     [figure] = tiny.visible(tmp_path / "figures")
     assert figure.startswith("throughput-subjects-small-")
     found = pd.read_csv(tmp_path / "throughput.csv")

@@ -59,7 +59,7 @@ def test_a_dead_subject_then_finished_and_drawn_again(tmp_path, capsys, monkeypa
             assert speeds[net, phase, "torchvision"] == 8 / 1.0
             assert speeds[net, phase, "torchvision_channels_last"] == pytest.approx(8 / 0.75, rel=1e-5)
     assert out.count("1.5 (1.5 to 1.5, n = 12)") == 4
-    assert tiny.visible(tmp_path) == ["figures", "throughput_nets.csv", "throughput_nets.jsonl"]
+    assert tiny.visible(tmp_path) == ["figures", "report.html", "throughput_nets.csv", "throughput_nets.jsonl"]
     assert tiny.visible(tmp_path / "figures") == ["throughput_nets-ratios-here.png"]
 
     LOG.clear()

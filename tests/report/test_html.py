@@ -101,6 +101,14 @@ def test_findings_are_kept_and_cannot_end_the_script(workdir):
     assert data_of(text) == {"text": "</script>"}
 
 
+def test_a_damaged_figure_is_told_and_one_that_is_gone_leaves_its_words(workdir):
+    figure = workdir / "figures" / "mine-error.png"
+    figure.write_bytes(figure.read_bytes()[:40])
+    assert "<span>Error: mine-error.png is damaged; --figures_only draws it again</span>" in page(workdir)
+    (workdir / "mine.md").write_text("<!-- findings -->\n![Lost](figures/lost.png)\n<!-- /findings -->\n")
+    assert "<p><span>Lost</span></p>" in page(workdir)
+
+
 def test_several_workdirs_stand_one_after_the_other(workdir, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     for name in ("runs.jsonl", "experiments.jsonl"):

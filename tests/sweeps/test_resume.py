@@ -77,6 +77,7 @@ def test_the_study_itself_is_whole():
         "figures",
         "programs",
         "programs.jsonl",
+        "report.html",
         "routing_iterations.csv",
         "runs",
         "runs.jsonl",
