@@ -382,6 +382,7 @@ def finish(config: Config, workdir) -> dict[str, records.Record]:
     return records.load_all(workdir)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("sets")
 def test_a_model_with_another_head_is_trained_and_fine_tuned(monkeypatch, tmp_path):
     monkeypatch.setitem(MODELS, "reader", READER)
@@ -456,6 +457,7 @@ def test_a_model_that_does_not_fit_is_one_clear_line(monkeypatch, tmp_path):
 # Several classes at once.
 
 
+@pytest.mark.slow
 def test_several_classes_from_loss_to_diagnostics():
     data = make_data(several=True)
     assert (data.train.labels.sum(axis=1) == 2).all()

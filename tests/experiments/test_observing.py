@@ -21,14 +21,14 @@ def flags(name, workdir):
     return (f"--experiment={name}", *tiny.STUDY, f"--workdir={workdir}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "figures"),
     [
-        pytest.param(
+        (
             "routing_diagnostics",
             {"through_training-mnist_5k"}
             | {f"couplings-mnist_5k-iterations{r}-class{k}" for r in (1, 2) for k in (0, 1, 2)},
-            marks=pytest.mark.slow,
         ),
         (
             "capsule_dimensions",

@@ -103,6 +103,7 @@ def test_it_routes_by_em_unless_asked_otherwise():
     assert overrides.build({"model.name": "matrix_capsnet"}).loss.name == "spread"
 
 
+@pytest.mark.slow
 def test_all_layers_at_once_differ_above_the_first_only():
     """The lowest layer's children stand still, so that its second iteration is the same under both schedules."""
     images, outs = jax.random.uniform(jax.random.key(1), (3, *IMAGE)), {}

@@ -117,7 +117,9 @@ def images() -> jax.Array:
     return jax.random.uniform(jax.random.key(2), (5, *IMAGE))
 
 
-SLOW_GRADIENTS = ("efficient_capsnet", "googlenet_bn", "squeezenet", "resnet50", "densenet121")
+# Tests of these take seconds each.
+DEAR = ("efficient_capsnet", "matrix_capsnet", "googlenet_bn", "squeezenet", "resnet50", "densenet121", "alexnet")
+EACH = [pytest.param(name, marks=pytest.mark.slow) if name in DEAR else name for name in TESTED]
 LARGEST = ("densenet169", "densenet201", "densenet264")
 
 
@@ -140,7 +142,7 @@ def test_shapes_follow_images_and_classes(name, image, classes):
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((params, out)))
 
 
-@pytest.mark.parametrize("name", TESTED)
+@pytest.mark.parametrize("name", EACH)
 def test_an_images_scores_do_not_depend_on_its_batch(name, images):
     net = small(name)
     together = scores(net.apply(net.params, images))
@@ -149,9 +151,7 @@ def test_an_images_scores_do_not_depend_on_its_batch(name, images):
     assert float(jnp.ptp(together, axis=0).max()) > 1e-4  # and they do depend on the image
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW_GRADIENTS else n for n in TESTED]
-)
+@pytest.mark.parametrize("name", EACH)
 def test_black_images_have_finite_outputs_and_gradients(name):
     net = small(name)
     black = jnp.zeros((2, *IMAGE))
@@ -162,9 +162,7 @@ def test_black_images_have_finite_outputs_and_gradients(name):
         assert jnp.isfinite(leaf).all()
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "efficient_capsnet" else n for n in TESTED]
-)
+@pytest.mark.parametrize("name", EACH)
 def test_the_loss_reaches_every_parameter(name, images):
     net = small(name)
     _, (gradients, _) = net.gradient(net.params, images[:2], TARGETS)
@@ -213,7 +211,7 @@ def test_every_entry_is_built_with_its_own_settings(name):
     assert (entry.routes, entry.decodes) == (capsules, capsules and "matrix" not in name)
 
 
-@pytest.mark.parametrize("name", TESTED)
+@pytest.mark.parametrize("name", EACH)
 def test_an_entry_names_the_layers_that_know_how_many_classes_there_are(name):
     few, many = (shapes(name, (32, 32, 3), classes)[0] for classes in (3, 5))
     models.check_head(name, few)

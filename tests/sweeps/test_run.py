@@ -77,6 +77,7 @@ def test_compilations_are_counted():
     assert "4 runs in 2 compiled training programs (" in tiny.study().printed
 
 
+@pytest.mark.slow
 def test_a_run_alone_is_the_run_of_the_sweep_to_the_bit(tmp_path):
     """By the command in its record, as a reader would type it."""
     wanted = next(r for r in tiny.runs(tiny.study().folder).values() if r.seed == 1)
@@ -103,6 +104,7 @@ def test_how_runs_share_a_program(parallel, used, tmp_path, monkeypatch):
     assert trained == [(3, "mnist_5k", used)]
 
 
+@pytest.mark.slow
 def test_the_parameters_that_are_saved_are_those_that_were_evaluated(tmp_path):
     changes = tiny.SETTINGS | {"train.ema_epochs": 0.5, "train.epochs": 1}
     one = Run(overrides.resolve(changes).config, 0)
@@ -219,6 +221,7 @@ def test_rerun_trains_anew(tmp_path):
     assert first["result"]["test_loss"] == second["result"]["test_loss"]
 
 
+@pytest.mark.slow
 def test_a_run_whose_parameters_are_damaged_is_trained_again(tmp_path, capsys):
     runs = small_runs(2)
     train(runs, tmp_path)

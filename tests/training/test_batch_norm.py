@@ -116,6 +116,7 @@ def test_a_step_that_is_not_finite_does_not_move_them(whole):
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((last.params, last.stats)))
 
 
+@pytest.mark.slow
 def test_a_finished_run_keeps_them_and_is_restored_with_them(monkeypatch, tmp_path):
     splits = [make_examples(count, seed) for seed, count in enumerate((32, 9, 9))]
     bars = Dataset("bars", ("top", "middle", "bottom"), *splits)

@@ -42,6 +42,7 @@ def alone(model, params, capsules, class_number):
     return np.asarray(decode(model, params, capsules, targets)).reshape(-1, *SHAPE)
 
 
+@pytest.mark.slow
 def test_each_of_the_two_is_decoded_by_its_own_capsule_against_its_own_image():
     before, after = after_a_step(PAIRS)
     base_key, key = jax.random.split(run_key(SEED, "pairs"))

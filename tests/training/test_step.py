@@ -278,7 +278,12 @@ def test_run_i_of_many_is_run_i_alone(mode):
 @pytest.mark.usefixtures("as_compiled_for_users")
 @pytest.mark.parametrize(
     "settings",
-    [TINY, build({"model.name": "cnn_small", "train.batch_size": 16, "train.epochs": 1})],
+    [
+        TINY,
+        pytest.param(
+            build({"model.name": "cnn_small", "train.batch_size": 16, "train.epochs": 1}), marks=pytest.mark.slow
+        ),
+    ],
     ids=["capsnet", "cnn"],
 )
 def test_in_turn_a_run_is_equal_to_the_bit_whoever_runs_beside_it(settings):
