@@ -64,7 +64,8 @@ def write_report(workdirs: Sequence[Path], experiments: Mapping[str, ModuleType]
     nav = f"<nav aria-label='experiments'>{' '.join(links)}</nav>" if len(links) > 1 else ""
     title = ", ".join(str(workdir) for workdir in workdirs)
     path = workdirs[0] / FILE
-    write_text(path, page_of(title, nav + f"<main>{''.join(parts)}</main>", data, name="report"))
+    text = page_of(title, nav + f"<main>{''.join(parts)}</main>", data, name="report")
+    write_text(path, text.encode("utf-8", "replace").decode())  # a folder's name need not be text
     return path
 
 

@@ -2,9 +2,11 @@
 
 import dataclasses
 import datetime
+import errno
 import hashlib
 import json
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -146,6 +148,10 @@ def _finish(
         )
     if max(diverged) >= 0:
         checkpoint.save(checkpoints, at.step, at.states, at.history, code=code_of(configs[0]))
+    for record in finished:  # of a workdir that was deleted meanwhile there would be records without parameters
+        path = records.params_path(plan.workdir, record.name)
+        if not (record.diverged or path.exists()):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     records.append(finished, plan.workdir)
     events.finish(at, [record.result for record in finished])
 

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import re
 from types import SimpleNamespace
 
@@ -107,6 +108,11 @@ def test_a_damaged_figure_is_told_and_one_that_is_gone_leaves_its_words(workdir)
     assert "<span>Error: mine-error.png is damaged; --figures_only draws it again</span>" in page(workdir)
     (workdir / "mine.md").write_text("<!-- findings -->\n![Lost](figures/lost.png)\n<!-- /findings -->\n")
     assert "<p><span>Lost</span></p>" in page(workdir)
+
+
+def test_the_name_of_a_folder_need_not_be_text(workdir):
+    folder = workdir.rename(workdir.with_name(os.fsdecode(b"caf\xe9")))
+    assert page(folder).count("caf?</title>") == 1
 
 
 def test_several_workdirs_stand_one_after_the_other(workdir, tmp_path_factory):
