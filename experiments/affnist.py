@@ -28,7 +28,7 @@ import capsnet_jax.figures.style as style
 from capsnet_jax.figures.arms import name_missing
 from capsnet_jax.figures.curves import learning_curves
 from capsnet_jax.figures.forest import Row, error_by_setting, forest_plot
-from capsnet_jax.figures.grouping import Arms, Record, by_dataset, compared_paths
+from capsnet_jax.figures.grouping import Arms, Record, by_dataset, compared_paths, is_arm
 from capsnet_jax.figures.labels import MODEL, dataset_label, interval_label, seeds_label
 from capsnet_jax.report.render import Table
 from capsnet_jax.statistics import describe_interval, holm, mean_interval, paired_difference
@@ -101,7 +101,7 @@ def observed_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
     rows = []
     for dataset, members in by_dataset(records).items():
         for seed in sorted({record.seed for record in members}):
-            runs = [next(filter(None, (_match(r, arm, seed) for r in members)), None) for arm in SWEEP]
+            runs = [next((r for r in members if r.seed == seed and is_arm(r, arm)), None) for arm in SWEEP]
             if any(run is None for run in runs):
                 continue
             for choice, (path, first, second) in FACTORS.items():
@@ -167,9 +167,3 @@ def effects_figure(rows: Sequence[Mapping[str, Any]], *, level: float = 0.95) ->
 
 def _effects(rows: Sequence[Mapping[str, Any]], dataset: str, choice: str, quantity: str) -> list[float]:
     return [row[quantity] for row in rows if row["dataset"] == dataset and row["choice"] == choice]
-
-
-def _match(record: Record, arm: Mapping[str, object], seed: int) -> Record | None:
-    """Return the record if it is of an arm and a seed."""
-    same = record.seed == seed and all(record.settings.get(path) == value for path, value in arm.items())
-    return record if same else None

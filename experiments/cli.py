@@ -274,19 +274,28 @@ def _show(
             with attempt():
                 print(figures.save(figure, workdir / "figures" / f"{file}.{options.figure_format}"))
     with attempt():
-        print(_write_html([workdir]))
+        print(_write_html(_compose([workdir])))
     if errors:
         raise errors[0]
 
 
-def _write_html(workdirs: Sequence[Path]) -> Path:
-    """Write the report of workdirs, of all experiments that they have results of."""
-    from capsnet_jax.report import html
+def _compose(workdirs: Sequence[Path]) -> dict[Path, list[Any]]:
+    """Return the pages of each workdir, of all experiments that it has results of."""
+    from capsnet_jax.report import pages
     from capsnet_jax.sweeps.records import experiments_in
 
-    noted = {name for workdir in workdirs for name in experiments_in(workdir)}
-    measured = {path.stem for workdir in workdirs for path in workdir.glob("*.jsonl")}
-    return html.write_report(workdirs, {name: _load(name) for name in EXPERIMENTS if name in noted | measured})
+    composed = {}
+    for workdir in workdirs:
+        present = {*experiments_in(workdir), *(path.stem for path in workdir.glob("*.jsonl"))}
+        composed[workdir] = pages.compose(workdir, {name: _load(name) for name in EXPERIMENTS if name in present})
+    return composed
+
+
+def _write_html(composed: Mapping[Path, Sequence[Any]]) -> Path:
+    """Write the report of workdirs."""
+    from capsnet_jax.report import html
+
+    return html.write_report(composed)
 
 
 def _print_tables(name: str, experiment: ModuleType, workdir: Path, baseline: dict[str, Any]) -> list[Any]:
@@ -331,13 +340,14 @@ def _report(options: flags.FlagValues) -> None:
     if options.report is not True:
         if options.workdir is not None:
             raise ConfigError(f"--report={options.report} names its workdirs; leave out --workdir")
-        print(_write_html([Path(os.path.expanduser(folder)) for folder in options.report.split(",")]))
+        print(_write_html(_compose([Path(os.path.expanduser(folder)) for folder in options.report.split(",")])))
         return
     if options.workdir is None:
         raise ConfigError("--report needs the --workdir whose records it tells of; or name several: --report=DIR,DIR")
-    for path in pages.write(_workdir(options), {name: _load(name) for name in EXPERIMENTS}):
-        print(path)
-    print(_write_html([_workdir(options)]))
+    composed = _compose([_workdir(options)])
+    for workdir, its_pages in composed.items():
+        print(*pages.write(workdir, its_pages), sep="\n")
+    print(_write_html(composed))
 
 
 def _predict(options: flags.FlagValues) -> None:

@@ -1,9 +1,12 @@
 """What happens to examples on the device, inside jit: batches, conversion to floats, random shifts, turns and flips."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float32, Int, Int32, PRNGKeyArray, Shaped, UInt8
+from jaxtyping import Bool, Float32, Int, Int32, PRNGKeyArray, PyTree, Shaped, UInt8
 
 from capsnet_jax.data.arrays import Examples
 
@@ -52,6 +55,20 @@ def batch_of(examples: Examples, index: Int[Array, ""], size: int) -> tuple[Exam
     last = examples.labels.shape[0] - 1
     indices = index * size + jnp.arange(size)
     return gather(examples, jnp.minimum(indices, last)), indices <= last
+
+
+def map_batches(
+    function: Callable[[Examples, Bool[Array, " size"]], Any], examples: Examples, size: int
+) -> PyTree[Shaped[Array, "batches ..."]]:
+    """Apply a function to each batch of the examples, one after the other, and stack what it returns.
+
+    Args:
+        function: of a batch, and of which of its examples count, as `batch_of` returns them.
+        examples: at least one.
+        size: number of examples of a batch.
+    """
+    batches = -(-examples.labels.shape[0] // size)
+    return jax.lax.map(lambda index: function(*batch_of(examples, index, size)), jnp.arange(batches))
 
 
 def to_float(images: UInt8[Array, "*shape"]) -> Float32[Array, "*shape"]:

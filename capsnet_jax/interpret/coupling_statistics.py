@@ -1,13 +1,12 @@
 """How sharp the couplings of a network are, and whether they depend on the image: for routers of every kind."""
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from capsnet_jax import models
 from capsnet_jax.config import Config
 from capsnet_jax.data import Examples
-from capsnet_jax.data.augment import batch_of, to_float
+from capsnet_jax.data.augment import map_batches, to_float
 from capsnet_jax.interpret.routing_diagnostics import BATCH, entropy_of
 
 
@@ -38,8 +37,7 @@ def count_couplings(
     if not count or (first := couplings_of(examples.images[:1])) is None:
         return {}
 
-    def sum_batch(index: Array) -> tuple[Array, Array, Array, Array]:
-        batch, counts = batch_of(examples, index, BATCH)
+    def sum_batch(batch: Examples, counts: Array) -> tuple[Array, Array, Array, Array]:
         couplings = couplings_of(batch.images)
         assert couplings is not None, "the first image had couplings"
         weights = counts.astype(couplings.dtype)
@@ -49,7 +47,7 @@ def count_couplings(
         entropy, size = (jnp.mean(x.reshape(len(x), -1), axis=1) for x in (entropy_of(sizes), sizes))
         return jnp.vdot(weights, entropy), jnp.vdot(weights, size), total, squares
 
-    entropies, sizes, sums, squares = jax.lax.map(sum_batch, jnp.arange(-(-count // BATCH)))
+    entropies, sizes, sums, squares = map_batches(sum_batch, examples, BATCH)
     mean, square = (jnp.sum(parts, axis=0) / count for parts in (sums, squares))
     deviation = jnp.sqrt(jnp.maximum(square - mean**2, 0))
     typical = jnp.maximum(jnp.sum(sizes) / count, 1e-9)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
@@ -13,7 +12,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from capsnet_jax import models
 from capsnet_jax.config import Config
 from capsnet_jax.data import Examples
-from capsnet_jax.data.augment import batch_of, to_float
+from capsnet_jax.data.augment import map_batches, to_float
 from capsnet_jax.interpret.routing_diagnostics import BATCH, DEAD
 from capsnet_jax.ops.squash import length
 
@@ -136,14 +135,13 @@ def count_dead(
         return {}
     model = models.build(config, classes)
 
-    def observe_batch(index: Array) -> tuple[dict[str, Activity], dict[str, CapsuleActivity]]:
-        batch, counts = batch_of(examples, index, BATCH)
+    def observe_batch(batch: Examples, counts: Array) -> tuple[dict[str, Activity], dict[str, CapsuleActivity]]:
         out = models.apply(model, params, stats, to_float(batch.images))
         layers = [name for name in out if name not in NO_LAYERS and getattr(out[name], "ndim", 0) in (2, 4)]
         channels = {name: channel_sums(by_unit(out[name]), counts) for name in layers}
         return channels, {} if lacking(out) else capsule_sums(out, counts)
 
-    channels, capsules = jax.lax.map(observe_batch, jnp.arange(-(-count // BATCH)))
+    channels, capsules = map_batches(observe_batch, examples, BATCH)
     found: dict[str, Array] = {}
     for name, parts in channels.items():
         activity = parts.join(count)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PyTree
 from capsnet_jax import models
 from capsnet_jax.config import Choice, Config
 from capsnet_jax.data import Examples
-from capsnet_jax.data.augment import batch_of, to_float, to_targets
+from capsnet_jax.data.augment import map_batches, to_float, to_targets
 from capsnet_jax.losses import error
 from capsnet_jax.models.capsnet import route_again
 from capsnet_jax.ops.squash import length
@@ -56,8 +56,7 @@ def routing_diagnostics(
     model = models.build(config, classes)
     choice = with_iterations(config.routing, max_iterations)
 
-    def body(index: Array) -> tuple[Array, dict[str, Array]]:
-        batch, counts = batch_of(examples, index, BATCH)
+    def body(batch: Examples, counts: Array) -> tuple[Array, dict[str, Array]]:
         out = models.apply(model, params, stats, to_float(batch.images))
         primary, activations = out["primary"], out["primary_activations"]
         trace = route_again(params, primary, choice, activations=activations, trace=True).trace
@@ -67,7 +66,7 @@ def routing_diagnostics(
         sums = {name: jnp.sum(jnp.where(counts, values, 0)) for name, values in quantities.items()}
         return jnp.max(lengths, axis=0), sums
 
-    longest, sums = jax.lax.map(body, jnp.arange(-(-count // BATCH)))
+    longest, sums = map_batches(body, examples, BATCH)
     means = {name: jnp.sum(values) / count for name, values in sums.items()}
     return means | {"dead_capsules": 100 * jnp.mean(jnp.max(longest, axis=0) <= DEAD)}
 

@@ -14,7 +14,6 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from urllib.parse import unquote
 
@@ -26,8 +25,7 @@ from capsnet_jax.config import ConfigError
 from capsnet_jax.figures.labels import dataset_label, setting_label
 from capsnet_jax.overrides import format_value
 from capsnet_jax.report.grouping import group, shown_paths
-from capsnet_jax.report.pages import Page, compose, findings
-from capsnet_jax.sweeps import records
+from capsnet_jax.report.pages import Page, findings
 from capsnet_jax.sweeps.files import write_text
 from capsnet_jax.sweeps.records import Record
 
@@ -35,35 +33,30 @@ FILE = "report.html"
 DIGITS = 5  # of numbers in the page
 
 
-def write_report(workdirs: Sequence[Path], experiments: Mapping[str, ModuleType]) -> Path:
+def write_report(composed: Mapping[Path, Sequence[Page]]) -> Path:
     """Write `report.html` into the first of some workdirs; it tells of all of them, one after the other.
 
     Args:
-        workdirs: each holds records, and figures as PNG files.
-        experiments: modules by name, as of `pages.write`; one without results has no section.
+        composed: {workdir: its pages, as `pages.compose` makes them}; figures are PNG files of the workdir.
 
     Returns:
         The file.
-
-    Raises:
-        ConfigError: a workdir has no results.
     """
     parts: list[str] = []
     data: list[dict[str, Any]] = []
     links: list[str] = []
-    for workdir in workdirs:
-        for page in compose(workdir, experiments):
-            title = page.name if len(workdirs) == 1 else f"{page.name} in {workdir}"
+    for workdir, pages in composed.items():
+        for page in pages:
+            title = page.name if len(composed) == 1 else f"{page.name} in {workdir}"
             anchor = f"section{len(links)}"
             links.append(f'<a href="#{anchor}">{html.escape(title)}</a>')
             parts.append(f'<section id="{anchor}" aria-label="{html.escape(title)}">')
-            found, swept = records.load(workdir, page.name)
-            parts += [f"<h1>{html.escape(title)}</h1>", *_section(page, workdir, found, swept, len(data))]
-            data.append(_data(found, swept))
+            parts += [f"<h1>{html.escape(title)}</h1>", *_section(page, workdir, len(data))]
+            data.append(_data(page.runs, page.swept))
             parts.append("</section>")
     nav = f"<nav aria-label='experiments'>{' '.join(links)}</nav>" if len(links) > 1 else ""
-    title = ", ".join(str(workdir) for workdir in workdirs)
-    path = workdirs[0] / FILE
+    title = ", ".join(str(workdir) for workdir in composed)
+    path = next(iter(composed)) / FILE
     text = page_of(title, nav + f"<main>{''.join(parts)}</main>", data, name="report")
     write_text(path, text.encode("utf-8", "replace").decode())  # a folder's name need not be text
     return path
@@ -92,54 +85,54 @@ def _asset(name: str) -> str:
     return (resources.files("capsnet_jax.report") / "web" / name).read_text(encoding="utf-8")
 
 
-def _section(page: Page, workdir: Path, found: Sequence[Record], swept: Sequence[str], number: int) -> list[str]:
+def _section(page: Page, workdir: Path, number: int) -> list[str]:
     """Return what is told of an experiment: question, failures, prose, findings, tables, curves, figures, runs."""
-    parts = [_to_html(f"**{page.question}**"), *_failures(found, swept), _to_html(page.prose)]
+    parts = [_to_html(f"**{page.question}**"), *_failures(page.runs, page.swept), _to_html(page.prose)]
     with contextlib.suppress(ConfigError):  # a file of another kind of that name
         if written := findings(workdir / f"{page.name}.md").strip():
             parts.append(f"<h2>Findings</h2>{_embed(_to_html(written), workdir)}")
     parts.append(_to_html("\n\n".join(page.results)))
-    if found:
+    if page.runs:
         parts.append(f'<h2>Learning curves</h2><div class="curves" data-curves="{number}"></div>')
     parts.append(_embed(_to_html("\n\n".join(page.figures)), workdir))
-    if found:
+    if page.runs:
         parts.append(f'<h2>Every run</h2><div data-runs="{number}"></div>')
     return parts
 
 
-def _failures(found: Sequence[Record], swept: Sequence[str]) -> list[str]:
+def _failures(runs: Sequence[Record], swept: Sequence[str]) -> list[str]:
     """Return a list of the runs whose loss was no longer finite; nothing if there is none."""
-    names = _setting_names(found, swept)
+    names = _setting_names(runs, swept)
     failed = []
-    for record in found:
+    for record in runs:
         if record.diverged:
             setting = f"{dataset_label(record.settings['data.dataset'])}: {names[record.name]}, seed {record.seed}"
             step = int(record.result["diverged_step"])
             failed.append(f"<li>{html.escape(setting)}: not finite from step {step} on</li>")
-    title = f"<b>{len(failed)} of {len(found)} runs diverged</b>"
+    title = f"<b>{len(failed)} of {len(runs)} runs diverged</b>"
     return [f'<div class="failures">{title}<ul>{"".join(failed)}</ul></div>'] if failed else []
 
 
-def _setting_names(found: Sequence[Record], swept: Sequence[str]) -> dict[str, str]:
+def _setting_names(runs: Sequence[Record], swept: Sequence[str]) -> dict[str, str]:
     """Return for each run what tells its setting from the others', in words."""
-    paths = [path for path in shown_paths(found, swept) if path != "data.dataset"]
-    by = [path for path in paths if len({json.dumps(record.settings.get(path)) for record in found}) > 1]
+    paths = [path for path in shown_paths(runs, swept) if path != "data.dataset"]
+    by = [path for path in paths if len({json.dumps(record.settings.get(path)) for record in runs}) > 1]
 
     def words(value: Any) -> Any:
         return format_value(value) if isinstance(value, list) else value
 
-    return {record.name: setting_label(by, [words(record.settings.get(path)) for path in by]) for record in found}
+    return {record.name: setting_label(by, [words(record.settings.get(path)) for path in by]) for record in runs}
 
 
-def _data(found: Sequence[Record], swept: Sequence[str]) -> dict[str, Any]:
+def _data(runs: Sequence[Record], swept: Sequence[str]) -> dict[str, Any]:
     """Return what the page's script reads of an experiment's runs."""
-    names, settings = _setting_names(found, swept), [setting.runs.values() for setting in group(found, swept)]
-    number = {record.name: index for index, runs in enumerate(settings) for record in runs}
-    firsts = [next(iter(runs)) for runs in settings]
+    names, settings = _setting_names(runs, swept), [list(each.runs.values()) for each in group(runs, swept)]
+    number = {record.name: index for index, members in enumerate(settings) for record in members}
+    firsts = [members[0] for members in settings]
     labels = [{"name": names[r.name], "dataset": dataset_label(r.settings["data.dataset"])} for r in firsts]
-    environments = list({json.dumps(r.environment, sort_keys=True): r.environment for r in found}.values())
-    first = found[0].settings if found else {}
-    common = {p: v for p, v in first.items() if all(p in r.settings and r.settings[p] == v for r in found)}
+    environments = list({json.dumps(r.environment, sort_keys=True): r.environment for r in runs}.values())
+    first = runs[0].settings if runs else {}
+    common = {p: v for p, v in first.items() if all(p in r.settings and r.settings[p] == v for r in runs)}
     return {
         "settings": labels,
         "common": common,
@@ -157,7 +150,7 @@ def _data(found: Sequence[Record], swept: Sequence[str]) -> dict[str, Any]:
                 "result": {name: _number(value) for name, value in record.result.items()},
                 "metrics": {name: [_number(v) for v in np.ravel(values)] for name, values in record.metrics.items()},
             }
-            for record in found
+            for record in runs
             if record.name in number
         ],
     }

@@ -44,6 +44,8 @@ class Page(NamedTuple):
         extent: how many runs there are, in words.
         results: the parts on tables and runs.
         figures: the parts on figures.
+        runs: the finished runs; [] of an experiment that measures.
+        swept: paths swept with them.
     """
 
     name: str
@@ -52,27 +54,23 @@ class Page(NamedTuple):
     extent: str
     results: list[str]
     figures: list[str]
+    runs: list[Record]
+    swept: list[str]
 
 
-def write(workdir: Path, experiments: Mapping[str, ModuleType]) -> list[Path]:
-    """Write a page for each experiment that a workdir has results of, and README.md.
-
-    Each experiment's CSV file is written too. No figure is drawn.
+def write(workdir: Path, pages: Sequence[Page]) -> list[Path]:
+    """Write the pages of a workdir, and README.md.
 
     Args:
-        workdir: holds records, and figures as `--figures_only` draws them.
-        experiments: modules by name, in the order of README.md. CONFIG, SWEEP and figures are as always; BASELINE
-          {path: value} and CAPTIONS {figure's title, or its beginning: caption} are optional, and so are the two
-          functions that `observed_tables` needs.
+        workdir: where to.
+        pages: as `compose` makes them of it.
 
     Returns:
-        The pages, README.md first.
+        The files, README.md first.
 
     Raises:
-        ConfigError: the workdir has no results; or an existing file lacks the markers, so that text of a person's
-          would be lost. No page is changed.
+        ConfigError: an existing file lacks the markers, so that text of a person's would be lost. No page is changed.
     """
-    pages = compose(workdir, experiments)
     rows = [[f"[{page.name}]({page.name}.md)", page.question, page.extent] for page in pages]
     overview = to_markdown(Table("", ["experiment", "question", "runs"], rows, []))
     readme = workdir / "README.md"
@@ -87,19 +85,30 @@ def write(workdir: Path, experiments: Mapping[str, ModuleType]) -> list[Path]:
 
 
 def compose(workdir: Path, experiments: Mapping[str, ModuleType]) -> list[Page]:
-    """Return a page for each experiment that a workdir has results of, and write their CSV files.
+    """Return a page for each experiment that a workdir has results of, and write their CSV files. No figure is drawn.
+
+    Args:
+        workdir: holds records, and figures as `--figures_only` draws them.
+        experiments: modules by name, in the order of README.md. CONFIG, SWEEP and figures are as always; BASELINE
+          {path: value} and CAPTIONS {figure's title, or its beginning: caption} are optional, and so are the two
+          functions that `observed_tables` needs.
 
     Raises:
         ConfigError: the workdir has no results.
     """
     pages = []
     for name, module in experiments.items():
-        extent, results = (
-            _measured(workdir, name, module) if hasattr(module, "report") else _trained(workdir, name, module)
-        )
+        runs: list[Record] = []
+        swept: list[str] = []
+        if hasattr(module, "report"):
+            extent, results = _measured(workdir, name, module)
+        else:
+            runs, swept = records.load(workdir, name)
+            extent, results = _trained(workdir, name, module, runs, swept)
         if results:
             question, prose = question_and_prose(module)
-            pages.append(Page(name, question, prose, extent, results, _figures(workdir, name, module)))
+            figures = _figures(workdir, name, module)
+            pages.append(Page(name, question, prose, extent, results, figures, runs, swept))
     if not pages:
         raise ConfigError(f"no results in {workdir}; name the --workdir of finished runs")
     return pages
@@ -128,12 +137,13 @@ def findings(path: Path) -> str:
     return text[start + len(BEGIN) : end]
 
 
-def _trained(workdir: Path, name: str, module: ModuleType) -> tuple[str, list[str]]:
+def _trained(
+    workdir: Path, name: str, module: ModuleType, runs: Sequence[Record], swept: Sequence[str]
+) -> tuple[str, list[str]]:
     """Write the CSV file; return how many runs there are, and a page's parts that tell of them; [] without runs."""
-    results, swept = records.load(workdir, name)
-    if not results:
+    if not runs:
         return "", []
-    results = with_counts(results, module)
+    results = with_counts(runs, module)
     write_csv(workdir / f"{name}.csv", results, swept)
     tables = all_tables(results, swept, getattr(module, "BASELINE", {}))
     facts = [

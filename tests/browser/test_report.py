@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from capsnet_jax.report import html
+from capsnet_jax.report.pages import compose
 from capsnet_jax.sweeps import records
 from tests.report.finished import run
 
@@ -28,7 +29,7 @@ def report(tmp_path_factory):
     records.append(finished, workdir)
     noted = {"experiment": "mine", "swept": ["train.learning_rate"], "runs": [record.name for record in finished]}
     records.append_lines(workdir / "experiments.jsonl", [noted])
-    return html.write_report([workdir], EXPERIMENTS)
+    return html.write_report({workdir: compose(workdir, EXPERIMENTS)})
 
 
 def test_300_runs_open_in_two_seconds(visit, report):

@@ -25,7 +25,7 @@ def test_pages_and_tables_are_those_that_the_records_give(tmp_path):
     modules = {name: importlib.import_module(module) for name, module in EXPERIMENTS.items()}
     for path in workdir.glob("*.csv"):
         path.unlink()
-    pages.write(workdir, modules)
+    pages.write(workdir, pages.compose(workdir, modules))
     for path in made:
         assert (workdir / path.name).read_bytes() == path.read_bytes(), f"{path.name}: run --report and --figures_only"
 

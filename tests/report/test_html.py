@@ -13,6 +13,7 @@ from PIL import Image
 
 from capsnet_jax.config import ConfigError
 from capsnet_jax.report import html
+from capsnet_jax.report.pages import compose
 from capsnet_jax.sweeps import records
 from tests.report.finished import runs
 
@@ -43,7 +44,8 @@ EXPERIMENTS = {"mine": SimpleNamespace(__doc__=DOC, CONFIG={}, SWEEP=[], CAPTION
 
 
 def page(*workdirs):
-    return html.write_report(workdirs, EXPERIMENTS).read_text(encoding="utf-8")
+    composed = {workdir: compose(workdir, EXPERIMENTS) for workdir in workdirs}
+    return html.write_report(composed).read_text(encoding="utf-8")
 
 
 def data_of(text):

@@ -51,7 +51,7 @@ def workdir(tmp_path) -> Path:
 
 
 def test_a_page_tells_question_claim_commands_tables_and_runs(workdir):
-    readme, page = pages.write(workdir, {"other": experiment(), "study": experiment()})
+    readme, page = pages.write(workdir, pages.compose(workdir, {"other": experiment(), "study": experiment()}))
     assert (readme, page) == (workdir / "README.md", workdir / "study.md")
     text = page.read_text()
     assert text.startswith("# study\n\n<!-- Made by ")
@@ -73,19 +73,19 @@ def test_a_page_tells_question_claim_commands_tables_and_runs(workdir):
 
 def test_figures_have_their_captions_and_stand_in_their_order(workdir):
     plain, captioned = experiment(), experiment(CAPTIONS={"learning_curves": "by epoch.", "changes": "by iteration."})
-    pages.write(workdir, {"study": plain})
+    pages.write(workdir, pages.compose(workdir, {"study": plain}))
     changes, curves = "![Changes (kmnist)](figures/study-changes-kmnist.png)", "](figures/study-learning_curves.png)"
     text = (workdir / "study.md").read_text()
     assert 0 < text.index(f"{changes}\n\n*Changes (kmnist)*") < text.index(curves)
     assert "study_too" not in text
-    pages.write(workdir, {"study": captioned})
+    pages.write(workdir, pages.compose(workdir, {"study": captioned}))
     text = (workdir / "study.md").read_text()
     assert 0 < text.index(curves) < text.index(f"{changes}\n\n*Changes (kmnist): by iteration.*")
 
 
 def test_the_same_records_give_the_same_bytes(workdir):
-    before = {path: path.read_bytes() for path in pages.write(workdir, {"study": experiment()})}
-    after = {path: path.read_bytes() for path in pages.write(workdir, {"study": experiment()})}
+    before = {path: path.read_bytes() for path in pages.write(workdir, pages.compose(workdir, {"study": experiment()}))}
+    after = {path: path.read_bytes() for path in pages.write(workdir, pages.compose(workdir, {"study": experiment()}))}
     assert before == after
     assert str(workdir) not in "".join(content.decode() for content in after.values())
 
@@ -93,18 +93,18 @@ def test_the_same_records_give_the_same_bytes(workdir):
 @pytest.mark.parametrize("name", ["README.md", "study.md"])
 @pytest.mark.parametrize("findings", ["\n\nThey do not  \r\n| a |\n\n", "in line", "\n<!-- /findings --> too\n"])
 def test_findings_survive_to_the_byte(workdir, name, findings):
-    pages.write(workdir, {"study": experiment()})
+    pages.write(workdir, pages.compose(workdir, {"study": experiment()}))
     page = workdir / name
     empty = page.read_bytes()
     assert empty.count(b"<!-- findings -->\n<!-- /findings -->") == 1
     assert b"## Findings" not in empty
     written = f"<!-- findings -->{findings}<!-- /findings -->".encode()
     page.write_bytes(b"an old page\n" + written + b"\nmore of it")
-    pages.write(workdir, {"study": experiment()})
+    pages.write(workdir, pages.compose(workdir, {"study": experiment()}))
     assert page.read_bytes().count(b"## Findings\n\n" + written + b"\n\n") == 1
     assert b"old page" not in page.read_bytes()
     page.write_bytes(b"<!-- findings -->\n<!-- /findings -->")
-    pages.write(workdir, {"study": experiment()})
+    pages.write(workdir, pages.compose(workdir, {"study": experiment()}))
     assert page.read_bytes() == empty
 
 
@@ -112,7 +112,7 @@ def test_findings_survive_to_the_byte(workdir, name, findings):
 def test_a_page_without_markers_is_not_replaced(workdir, text):
     (workdir / "README.md").write_text(text)
     with pytest.raises(ConfigError, match=r"README\.md would be replaced"):
-        pages.write(workdir, {"study": experiment()})
+        pages.write(workdir, pages.compose(workdir, {"study": experiment()}))
     assert (workdir / "README.md").read_text() == text
     assert not (workdir / "study.md").exists()
 
@@ -122,17 +122,17 @@ def test_an_experiment_that_measures_shows_its_text(workdir):
         "How fast?", report=lambda _: ("speed  2 | 3", [1, 2]), to_csv=lambda measured: f"{measured}\n"
     )
     nothing = experiment("How slow?", report=lambda folder: ("", []))
-    readme, page = pages.write(workdir, {"speed": measures, "slowness": nothing})
+    readme, page = pages.write(workdir, pages.compose(workdir, {"speed": measures, "slowness": nothing}))
     assert "## Results\n\n```text\nspeed  2 | 3\n\nspeed.csv\n```\n" in page.read_text()
     assert (workdir / "speed.csv").read_text() == "[1, 2]\n"
     assert "| [speed](speed.md) | How fast? | measured |" in readme.read_text()
     with pytest.raises(ConfigError, match="no results in"):
-        pages.write(workdir, {"slowness": nothing})
+        pages.write(workdir, pages.compose(workdir, {"slowness": nothing}))
 
 
 def test_counts_and_a_baseline_are_the_experiments_own(workdir):
     own = {"BASELINE": {"routing.iterations": 3}, "count": lambda r: {"flops": 1e6 * r.settings["routing.iterations"]}}
-    pages.write(workdir, {"study": experiment(**own)})
+    pages.write(workdir, pages.compose(workdir, {"study": experiment(**own)}))
     text = (workdir / "study.md").read_text()
     assert "| MFLOP/image |" in text
     assert "**test error less that of routing.iterations=3**" in text
@@ -143,7 +143,7 @@ def test_a_command_of_the_experiments_own_is_named(workdir):
     first, second, *_ = records.load_all(workdir).values()
     commands = [f"python launch.py --experiment={name} --seeds=1" for name in ("study_too", "study")]
     records.append([dataclasses.replace(r, command=c) for r, c in zip((first, second), commands, strict=True)], workdir)
-    pages.write(workdir, {"study": experiment()})
+    pages.write(workdir, pages.compose(workdir, {"study": experiment()}))
     text = (workdir / "study.md").read_text()
     assert f"for example:\n\n```bash\n{commands[1]}\n```" in text
     assert commands[0] not in text
