@@ -82,6 +82,21 @@ def test_list_names_everything():
     assert not imported & {"matplotlib", "tensorflow_datasets", "PIL", "scipy", "tensorboardX"}
 
 
+def test_one_report_of_several_workdirs(capsys, tmp_path):
+    one, other = (tmp_path / name for name in ("one", "other"))
+    for folder in (one, other):
+        shutil.copytree(tiny.study().folder, folder)
+    (one / "report.html").unlink()
+    assert tiny.call(capsys, f"--report={one},{other}") == (0, f"{one}/report.html\n", "")
+    text = (one / "report.html").read_text(encoding="utf-8")
+    assert all(f"routing_iterations in {folder}</h1>" in text for folder in (one, other))
+    assert not (one / "README.md").exists()
+    code, _, error = tiny.call(capsys, f"--report={one}", f"--workdir={other}")
+    assert (code, error) == (2, f"--report={one} names its workdirs; leave out --workdir\n")
+    code, _, error = tiny.call(capsys, f"--report={one},{tmp_path / 'none'}")
+    assert (code, error) == (2, f"no results in {tmp_path / 'none'}; name the --workdir of finished runs\n")
+
+
 def test_every_preset_can_be_asked_for():
     assert list(flags.FLAGS["preset"].parser.enum_values) == list(PRESETS)
 

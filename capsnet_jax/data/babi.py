@@ -87,7 +87,7 @@ class World:
     Attributes:
         places: the room of everyone and everything.
         holders: who holds a thing, of those that are held.
-        told: where people are known to be.
+        known_rooms: where people are known to be.
         paths: rooms in which things are known to have been, in their order.
     """
 
@@ -95,14 +95,14 @@ class World:
         self._random = random
         self.places: dict[str, str] = {name: random.choice(ROOMS) for name in (*PEOPLE, *THINGS)}
         self.holders: dict[str, str] = {}
-        self.told: dict[str, str] = {}
+        self.known_rooms: dict[str, str] = {}
         self.paths: dict[str, list[str]] = {thing: [] for thing in THINGS}
 
     def move(self) -> list[str]:
         """Send someone to another room, with all that they hold; return the sentence."""
         person = self._random.choice(PEOPLE)
         room = self._random.choice([room for room in ROOMS if room != self.places[person]])
-        self.places[person] = self.told[person] = room
+        self.places[person] = self.known_rooms[person] = room
         for thing in (thing for thing, holder in self.holders.items() if holder == person):
             self.places[thing] = room
             self.paths[thing].append(room)
@@ -121,18 +121,18 @@ class World:
         else:
             self.holders[thing] = person
             path = self.paths[thing]
-            if person not in self.told:
+            if person not in self.known_rooms:
                 path.clear()  # as far as the story tells, it may have been moved
-            elif path[-1:] != [self.told[person]]:
-                path.append(self.told[person])
+            elif path[-1:] != [self.known_rooms[person]]:
+                path.append(self.known_rooms[person])
         there = ["there"] if self._random.rand() < 0.3 else []
         return [person, *self._random.choice(LEAVES if held else TAKES).split(), "the", thing, *there]
 
     def ask(self, task: int) -> tuple[list[str], str] | None:
         """Return a question of a kind with its answer; None where too little is known."""
         if task == 1:
-            person = self._random.choice(sorted(self.told))
-            return ["where", "is", person], self.told[person]
+            person = self._random.choice(sorted(self.known_rooms))
+            return ["where", "is", person], self.known_rooms[person]
         known = [thing for thing, path in self.paths.items() if len(path) >= (1 if task == 2 else 3)]
         if not known:
             return None
