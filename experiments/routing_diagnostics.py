@@ -40,7 +40,7 @@ from capsnet_jax.figures.labels import (
     setting_label,
 )
 from capsnet_jax.interpret import OBSERVATIONS
-from capsnet_jax.interpret.capsule_maps import lacks_routing
+from capsnet_jax.interpret.capsule_maps import lacks_positions
 from capsnet_jax.interpret.network import load_observation
 from capsnet_jax.overrides import grid
 
@@ -71,7 +71,7 @@ CAPTIONS = {
 
 def requires(config: Config, data: Dataset) -> str | None:
     """Say what a config lacks, and the remedy; None if all is well."""
-    if lack := lacks_routing(config):
+    if lack := lacks_positions(config):
         return f"routing_diagnostics looks into routing: {lack}"
     if not len(data.validation.labels):
         return "routing_diagnostics measures on validation images, and there are none: raise data.validation_fraction"

@@ -15,7 +15,9 @@ from capsnet_jax.interpret.network import Network
 from capsnet_jax.interpret.receptive_fields import ReceptiveField, over_image
 from capsnet_jax.interpret.routing_diagnostics import iterates, with_iterations
 from capsnet_jax.interpret.targets import Classes, prepare
+from capsnet_jax.models import MODELS
 from capsnet_jax.models.capsnet import CapsNet, decode, route_again, weights_of_inputs
+from capsnet_jax.models.efficient_capsnet import EfficientCapsNet
 from capsnet_jax.ops.squash import length
 from capsnet_jax.routing import Trace
 
@@ -61,9 +63,11 @@ def coupling_maps(
         chunk: images at a time.
 
     Raises:
-        ConfigError: the network has no primary capsules, or there is no such kind or class.
+        ConfigError: the network has no primary capsules at positions, or there is no such kind or class.
     """
     check_word("kind", kind, KINDS)
+    if isinstance(net, Network) and (lack := lacks_positions(net.config)):
+        raise ConfigError(f"there are no couplings to draw over an image: {lack}")
     grid, routing = primary_grid(net), _routing(net.config, iterations)
     forward, images, target = prepare(net.forward, images, classes)
     strengths = _strengths(forward, routing, images, target.index[:, 0], kind=kind, chunk=chunk)
@@ -127,6 +131,8 @@ def primary_grid(net: Any) -> tuple[int, int, int]:
         ConfigError: the network is no CapsNet.
     """
     model = getattr(net, "model", None)
+    if isinstance(model, EfficientCapsNet):  # each of its capsules sees the whole image
+        return 1, 1, model.capsule_types
     if not isinstance(model, CapsNet):
         name = net.name if isinstance(net, Network) else "this net"
         raise ConfigError(
@@ -165,6 +171,13 @@ def trace_routing(net: Network, images: Images, iterations: int) -> Trace:
 def lacks_routing(config: Config) -> str | None:
     """Say why a config's network has no couplings, and the remedy; None if it has."""
     return None if config.routing else f"{config.model.name} does not route; use --set model.name=capsnet_small"
+
+
+def lacks_positions(config: Config) -> str | None:
+    """Say why a config's network has no couplings that can be drawn over an image, and the remedy; None if it has."""
+    if config.routing is None or MODELS[config.model.name].module is CapsNet:
+        return lacks_routing(config)
+    return f"{config.model.name} has no single layer of capsules at positions; use --set model.name=capsnet_small"
 
 
 def _routing(config: Config, iterations: int | None = None) -> Choice:

@@ -134,7 +134,8 @@ def _positions(net: Net, layer: str, shape: tuple[int, ...], grid: Grid) -> tupl
         return shape[0], shape[1]
     if len(shape) == 2 and grid is None and layer == "primary" and hasattr(net, "config"):
         rows, columns, _ = primary_grid(net)
-        return rows, columns
+        if rows * columns > 1:
+            return rows, columns
     if len(shape) == 2 and grid is not None and shape[0] % (grid[0] * grid[1]) == 0:
         return grid[0], grid[1]
     remedy = f"give a grid that divides its {shape[0]} inputs" if len(shape) == 2 else "name another"

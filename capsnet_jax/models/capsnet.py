@@ -287,12 +287,12 @@ def route_again(
 
 
 def decode(
-    model: CapsNet,
+    model: nn.Module,
     params: dict[str, Any],
     capsules: Float[Array, "batch classes dim"],
     targets: Float[Array, "batch classes"],
 ) -> Float[Array, "batch pixels"]:
-    """Return what a CapsNet's decoder makes of class capsules when it sees those of the `targets` alone."""
+    """Return what the decoder of a CapsNet of any kind makes of class capsules, seeing those of the `targets` alone."""
     pixels = params["decoder"]["pixels"]["bias"].size
     decoder = Decoder(model.decoder, pixels, model.precision)
     return decoder.apply({"params": params["decoder"]}, mask_other_classes(capsules, targets))

@@ -18,7 +18,7 @@ from capsnet_jax.config import ConfigError
 from capsnet_jax.data.picture import read_whole
 from capsnet_jax.interpret import targets
 from capsnet_jax.interpret.capsule_dimensions import lacks_decoder
-from capsnet_jax.interpret.capsule_maps import coupling_maps, lacks_routing
+from capsnet_jax.interpret.capsule_maps import coupling_maps, lacks_positions, lacks_routing
 from capsnet_jax.interpret.dreams import refusal
 from capsnet_jax.interpret.feature_visualization import Visualization
 from capsnet_jax.interpret.made_images import STEPS, starts_for
@@ -419,7 +419,7 @@ def _cam(name: str, text: str) -> View:
 
 
 def _of_routing(kind: str, text: str) -> View:
-    return View(partial(_couplings, kind=kind), text, _OF_CLASS, lacks_routing)
+    return View(partial(_couplings, kind=kind), text, _OF_CLASS, lacks_positions)
 
 
 VIEWS: dict[str, View] = {

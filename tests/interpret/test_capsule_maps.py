@@ -28,12 +28,19 @@ IMAGES = jax.random.uniform(jax.random.key(0), (3, *SIDES, 1))
 CLASSES = np.array([7, 0, 3])
 
 
+EFFICIENT = {"model.name": "efficient_capsnet", "model.decoder": (8,), "model.weight_scale": 1.0}
+
+
 @functools.cache
 def network(**settings):
-    config = overrides.build(SETTINGS | {path.replace("__", "."): value for path, value in settings.items()})
+    return made(SETTINGS | {path.replace("__", "."): value for path, value in settings.items()})
+
+
+def made(settings, data=DATA):
+    config = overrides.build(settings)
     model = models.build(config, 10)
-    params, stats = jax.jit(lambda key: models.init(model, key, (*SIDES, 1)))(jax.random.key(1))
-    return Network(config, model, params, stats, DATA, None)
+    params, stats = jax.jit(lambda key: models.init(model, key, data.image_shape))(jax.random.key(1))
+    return Network(config, model, params, stats, data, None)
 
 
 def squash(s):
@@ -158,6 +165,22 @@ def test_one_capsule_alone_is_decoded():
         np.testing.assert_allclose(pixels, decoded(v[0]), rtol=1e-3)
 
 
+def test_capsules_that_see_the_whole_image_are_looked_at_one_by_one():
+    data = LazyDataset("mnist", Description((20, 20, 1), tuple("0123456789")), lambda: None)
+    net, images = made(EFFICIENT, data), jax.random.uniform(jax.random.key(2), (2, 20, 20, 1))
+    assert primary_grid(net) == (1, 1, 16)
+    alone = reconstruct_from_one(net, images, CLASSES[:2])
+    np.testing.assert_array_equal(alone.inputs, [range(16)] * 2)
+    out = net.outputs(images)
+    for b, k in enumerate(CLASSES[:2]):
+        votes = np.einsum("ik,ikd->id", out["primary"][b], net.params["class_capsules"]["W"][:, k])
+        capsules = votes / np.linalg.norm(votes, axis=1, keepdims=True) * np.linalg.norm(out["capsules"][b, k])
+        shown = np.zeros((16, 10, 16), np.float32)
+        shown[:, k] = capsules
+        pixels = decode(net.model, net.params, jnp.asarray(shown), jax.nn.one_hot(np.full(16, k), 10))
+        np.testing.assert_allclose(alone.reconstructions[b].reshape(pixels.shape), pixels, rtol=1e-3)
+
+
 def test_the_mean_at_a_position_is_weighted_as_it_is_spread():
     maps = np.random.default_rng(1).normal(size=SIDES)
     found = at_positions(jnp.asarray(maps), (4, 3), FIELD)
@@ -175,6 +198,10 @@ def test_the_mean_at_a_position_is_weighted_as_it_is_spread():
         (
             lambda net: primary_grid(dataclasses.replace(net, config=CNN, model=models.build(CNN, 10))),
             "cnn_small has no",
+        ),
+        (
+            lambda net: coupling_maps(dataclasses.replace(net, config=overrides.build(EFFICIENT)), IMAGES),
+            "efficient_capsnet has no single layer of capsules at positions; use --set model.name=capsnet_small",
         ),
     ],
 )
