@@ -37,6 +37,7 @@ flags.DEFINE_multi_string("sweep", [], "path=value,value,…: compare settings; 
 flags.DEFINE_multi_string("baseline", [], "path=value: the setting that differences are taken from; repeats")
 flags.DEFINE_string("workdir", None, "where records go (default runs/EXPERIMENT)")
 flags.DEFINE_enum("across", "auto", ["auto", "map", "vmap"], "how runs share a program; changes speed only")
+flags.DEFINE_integer("devices", None, "use no more of this machine's devices (default all)", lower_bound=1)
 flags.DEFINE_bool("figures_only", False, "redraw tables and figures from the workdir's records")
 flags.DEFINE_bool("rerun", False, "train anew what is finished already")
 flags.DEFINE_flag(

@@ -168,7 +168,9 @@ def _run(options: flags.FlagValues) -> None:
             _show(name, workdir, options, stop)
         return
     check_runs(options.first_seed, options.seeds, len(asked.configs))
-    _start_jax()
+    devices = _start_jax(options.devices)
+    if len(devices) > 1:
+        print(f"on {len(devices)} devices", flush=True)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     runs = [records.Run(config, seed) for config in asked.configs for seed in seeds]
 
@@ -180,7 +182,16 @@ def _run(options: flags.FlagValues) -> None:
         check(stop)
         _check_needs(experiment, asked.configs, datasets)
         records.note_experiment(workdir, name, runs, asked.swept)
-        plan = Plan(workdir, options.across, command, stop, asked.observed, observer(asked.observed), options.rerun)
+        plan = Plan(
+            workdir,
+            options.across,
+            command,
+            stop,
+            asked.observed,
+            observer(asked.observed),
+            rerun=options.rerun,
+            devices=devices,
+        )
         diverged = None
         try:
             run.train_all(runs, plan, datasets)
@@ -200,13 +211,14 @@ def _run(options: flags.FlagValues) -> None:
             raise diverged
 
 
-def _start_jax() -> None:
-    """Find the device, and the programs that earlier starts compiled."""
-    from capsnet_jax.training.environment import check_devices
+def _start_jax(most: int | None = None) -> tuple[Any, ...]:
+    """Find the devices, at most so many, and the programs that earlier starts compiled."""
+    from capsnet_jax.training.environment import find_devices
     from capsnet_jax.training.program_cache import enable_compilation_cache
 
-    check_devices()
+    devices = find_devices(most)
     enable_compilation_cache()
+    return devices
 
 
 def _check_needs(experiment: ModuleType, configs: Sequence[Config], datasets: Mapping[Data, Any] | None) -> None:
@@ -533,7 +545,7 @@ TASKS: dict[str, tuple[Callable[[flags.FlagValues], None], tuple[str, ...]]] = {
     "figures_only": (_figures_only, ("experiment", "workdir", "baseline", "figure_format")),
 }
 MEASURE_FLAGS = ("experiment", "dataset", "preset", "set", "sweep", "workdir", "figure_format")
-RUN_FLAGS = (*MEASURE_FLAGS, "baseline", "seeds", "first_seed", "across", "rerun")
+RUN_FLAGS = (*MEASURE_FLAGS, "baseline", "seeds", "first_seed", "across", "devices", "rerun")
 ALL_FLAGS = (*TASKS, *RUN_FLAGS, *INSPECT_FLAGS, "model", "invert", "as_is")
 
 REMEDIES = {

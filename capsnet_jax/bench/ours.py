@@ -31,7 +31,7 @@ class _Training(OnJax):
         self._options: dict[str, Any] = {"classes": data.classes, "total": 1_000_000, "parallel": self._parallel}
 
     def compile(self) -> float:
-        self._program, seconds = training.compile_steps(*self._fixed, self.states, self._examples, **self._options)
+        self._program, _, seconds = training.compile_steps(*self._fixed, self.states, self._examples, **self._options)
         images = len(self._examples.labels)
         self._order_of = epoch_order(self._config.data, images, parallel=self._parallel)
         self._order = self._order_of(self._fixed[1], 0)  # compiles it

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, PyTree, UInt8
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -32,7 +33,8 @@ from capsnet_jax.overrides import flatten
 from capsnet_jax.sweeps.files import make_folder
 from capsnet_jax.training.evaluation import to_floats
 from capsnet_jax.training.fit import FitProgress
-from capsnet_jax.training.parallel import map_over_runs, stack
+from capsnet_jax.training.parallel import stack
+from capsnet_jax.training.program import Program
 from capsnet_jax.training.schedule import learning_rate
 from capsnet_jax.training.step import steps_per_epoch
 
@@ -114,6 +116,7 @@ class GroupEvents:
         data: Dataset,
         history: Rows,
         parallel: str,
+        mesh: Mesh | None = None,
     ):
         """Start the files, and bring them to exactly `history` after an interruption.
 
@@ -124,10 +127,11 @@ class GroupEvents:
             data: what they are trained on.
             history: of the epochs that are done; see `FitProgress`.
             parallel: "vmap" or "map".
+            mesh: of devices; None: one device.
         """
         settings = [flatten(config) | {"seed": seed} for config, seed in zip(configs, seeds, strict=True)]
         self._writers = [EventWriter(folder, flat) for folder, flat in zip(folders, settings, strict=True)]
-        self._configs, self._data, self._parallel = stack(configs), data, parallel
+        self._configs, self._data, self._parallel, self._mesh = stack(configs), data, parallel, mesh
         self._steps, self._batch_size = steps_per_epoch(configs[0], data.train), configs[0].train.batch_size
         schedule = partial(learning_rate, total=self._steps * configs[0].train.epochs)
         self._learning_rates = jax.jit(jax.vmap(schedule, in_axes=(0, None)))
@@ -192,7 +196,7 @@ class GroupEvents:
         def reconstruct(config: Config, params: PyTree, stats: PyTree, images: Array) -> Array:
             return models.apply(models.build(config, classes), params, stats, to_float(images))["reconstruction"]
 
-        program = jax.jit(map_over_runs(reconstruct, (0, 0, 0, None), parallel=self._parallel))
+        program = Program(reconstruct, (0, 0, 0, None), parallel=self._parallel, mesh=self._mesh)
         decoded = np.nan_to_num(program(self._configs, *at.states.eval_params, images))  # of a run that diverged
         decoded = np.round(255 * np.clip(decoded, 0, 1)).astype(np.uint8)
         pairs = np.concatenate([np.broadcast_to(images, decoded.shape), decoded], axis=2)  # one below the other

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from capsnet_jax import data, models
 from capsnet_jax.config import Config, Data, Eval
 from capsnet_jax.overrides import flatten, program_key
@@ -28,6 +30,7 @@ class Plan:
         observed: what is observed beside errors.
         observe_fn: the function that observes it.
         rerun: whether runs that are finished are trained anew.
+        devices: that share the work; () is JAX's first.
     """
 
     workdir: Path
@@ -37,6 +40,7 @@ class Plan:
     observed: Eval = dataclasses.field(default_factory=Eval)
     observe_fn: ObserveFn | None = None
     rerun: bool = False
+    devices: tuple[jax.Device, ...] = ()
 
 
 def group_by_program(runs: Sequence[Run]) -> dict[str, list[Run]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from capsnet_jax import data, models
 from capsnet_jax.config import Data
@@ -28,6 +29,7 @@ from capsnet_jax.sweeps.records import Record, Run
 from capsnet_jax.training import evaluation
 from capsnet_jax.training.fit import FitProgress, abstract_states, fit, initial_states
 from capsnet_jax.training.limits import check_limits
+from capsnet_jax.training.parallel import make_mesh
 from capsnet_jax.training.step import steps_per_epoch
 
 CHECKPOINT_SECONDS = 30.0
@@ -64,23 +66,29 @@ def train_together(
     code, like = code_of(configs[0]), abstract_states(configs, seeds, dataset)
     one_run = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), like.params)
     check_limits(configs[0], len(group), dataset, one_run)
+    devices = plan.devices or jax.local_devices()[:1]
+    mesh = make_mesh(len(group), configs[0].train.batch_size, devices)
+    idle = len(devices) - (1 if mesh is None else mesh.size)
     start = checkpoint.restore(checkpoints, like, code=code)
     if start is None:
-        states = initial_states(configs, seeds, dataset, parallel=plan.parallel)
+        states = initial_states(configs, seeds, dataset, parallel=plan.parallel, mesh=mesh)
         if source := pretraining_run(group[0]):
             states = initialize_from_pretrained(states, group, plan.workdir, datasets[source.config.data])
         start = checkpoint.Restored(0, states, [])
     step, history = start.step, start.history
     progress.skip(step * batch)
-    progress.say(f"{name}: compiling" + (f", going on from step {step}" if step else ""))
+    notes = [f"going on from step {step}"] if step else []
+    notes += [f"{idle} of {len(devices)} devices idle: runs and batches do not divide by them"] if idle else []
+    progress.say(", ".join([f"{name}: compiling", *notes]))
     folders = [records.run_folder(plan.workdir, run.name) for run in group]
-    events = GroupEvents(folders, configs, seeds, dataset, history, parallel=plan.parallel)
+    events = GroupEvents(folders, configs, seeds, dataset, history, parallel=plan.parallel, mesh=mesh)
     saved = time.monotonic()
     progressing = fit(
         configs,
         seeds,
         dataset,
         parallel=plan.parallel,
+        mesh=mesh,
         start=start,
         observe_fn=plan.observe_fn,
         test_each_epoch=plan.observed.test_each_epoch,
@@ -100,17 +108,23 @@ def train_together(
         if all_diverged:
             progress.skip((at.total - step) * batch)
             break
-    _finish(group, at, dataset, plan, checkpoints, events)
+    _finish(group, at, dataset, plan, mesh, checkpoints, events)
     return at.compile_seconds
 
 
 def _finish(
-    group: list[Run], at: FitProgress, dataset: data.Dataset, plan: Plan, checkpoints: Path, events: GroupEvents
+    group: list[Run],
+    at: FitProgress,
+    dataset: data.Dataset,
+    plan: Plan,
+    mesh: Mesh | None,
+    checkpoints: Path,
+    events: GroupEvents,
 ) -> None:
     """Read the test set, save the parameters, and append all the group's records at once."""
     configs = [run.config for run in group]
     tested, wrong = evaluation.read_test_set(
-        configs, *at.states.eval_params, dataset, parallel=plan.parallel, observe_fn=plan.observe_fn
+        configs, *at.states.eval_params, dataset, parallel=plan.parallel, mesh=mesh, observe_fn=plan.observe_fn
     )
     diverged = np.asarray(at.states.diverged).tolist()
     finished = []

@@ -2,6 +2,10 @@
 
 import os
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # whoever drops settings of JAX's has not imported it yet
+    import jax
 
 # Where programs run, where they are cached, and what JAX tells of them.
 KEPT = r"JAX_(PLATFORM\w*|\w*VISIBLE_DEVICES|\w*CACHE\w*|\w*LOG\w*|TRACEBACK\w*|DUMP\w*|NUM_CPU_DEVICES)"
@@ -21,19 +25,23 @@ def drop_jax_settings() -> list[str]:
     return dropped
 
 
-def check_devices() -> None:
-    """Start JAX on the platform that it is to use.
+def find_devices(most: int | None = None) -> "tuple[jax.Device, ...]":
+    """Start JAX on the platform that it is to use, and return this process's devices, at most so many.
 
     Raises:
-        ConfigError: there is no such device.
+        ConfigError: there is no such device, or there are fewer.
     """
     import jax
 
     from capsnet_jax.config import ConfigError
 
     try:
-        jax.devices()
+        devices = jax.local_devices()
     except (RuntimeError, AssertionError) as error:
         asked, reason = os.environ.get("JAX_PLATFORMS", ""), str(error).partition("\n")[0].partition(" (set ")[0]
         reason = f" ({reason})" if reason else ""
         raise ConfigError(f"JAX finds no device for JAX_PLATFORMS={asked!r}{reason}; unset it, or say cpu") from error
+    if most is not None and most > len(devices):
+        more = "; JAX_NUM_CPU_DEVICES makes more of a CPU" if devices[0].platform == "cpu" else ""
+        raise ConfigError(f"--devices={most}: JAX finds {len(devices)} of {devices[0].device_kind}{more}")
+    return tuple(devices[:most])

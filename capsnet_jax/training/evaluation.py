@@ -1,11 +1,11 @@
 """How good a network is: means of its metrics over a split, and whatever else is to be observed there."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, PyTree
 
 from capsnet_jax import models
@@ -13,7 +13,8 @@ from capsnet_jax.config import Config
 from capsnet_jax.data import Dataset, Examples
 from capsnet_jax.data.augment import batch_of, to_float, to_targets
 from capsnet_jax.losses import METRICS, PARTS, total_loss
-from capsnet_jax.training.parallel import map_over_runs, stack
+from capsnet_jax.training.parallel import place, split_batch, stack
+from capsnet_jax.training.program import Program
 
 EVALUATION_BATCH = 250
 OBSERVED = 1000  # validation images that are observed after an epoch; at the end all test images are
@@ -40,6 +41,7 @@ def read_test_set(
     data: Dataset,
     *,
     parallel: str,
+    mesh: Mesh | None = None,
     observe_fn: ObserveFn | None = None,
 ) -> tuple[dict[str, list[float]], Bool[np.ndarray, "runs images"]]:
     """Read the test set: the metrics of finished runs, and which images each of them gets wrong.
@@ -50,24 +52,26 @@ def read_test_set(
         stats: their batch norms' running statistics, stacked.
         data: its test set is read.
         parallel: "vmap" or "map".
+        mesh: of devices; None: one device.
         observe_fn: what to observe beside the metrics.
 
     Returns:
         {"test_error" in percent and so on: one value a run}, and the wrong images.
     """
-    examples = jax.device_put(data.test)
-    metrics, wrong = make_evaluator(data.classes, parallel, observe_fn)(
-        stack(configs), params, stats, examples, examples
-    )
+    examples, evaluate = place(data.test, mesh), make_evaluator(data.classes, parallel, mesh, observe_fn)
+    metrics, wrong = evaluate(stack(configs), params, stats, examples, examples)
     return {f"test_{name}": to_floats(values) for name, values in metrics.items()}, np.asarray(wrong)
 
 
-def make_evaluator(classes: int, parallel: str, observe_fn: ObserveFn | None = None) -> Callable[..., Any]:
+def make_evaluator(
+    classes: int, parallel: str, mesh: Mesh | None = None, observe_fn: ObserveFn | None = None
+) -> Program:
     """Make (configs, params, stats, examples, observed) → (metrics, which examples are classified wrong).
 
     Args:
         classes: number of classes.
         parallel: "vmap" or "map".
+        mesh: of devices; None: one device.
         observe_fn: (config, params, stats, observed, classes) → {name: mean}, of one run; it joins the metrics.
     """
 
@@ -77,7 +81,7 @@ def make_evaluator(classes: int, parallel: str, observe_fn: ObserveFn | None = N
         metrics, wrong = _evaluate(config, params, stats, examples, classes)
         return metrics | (observe_fn(config, params, stats, observed, classes) if observe_fn else {}), wrong
 
-    return jax.jit(map_over_runs(evaluate_and_observe, (0, 0, 0, None, None), parallel=parallel))
+    return Program(evaluate_and_observe, (0, 0, 0, None, None), parallel=parallel, mesh=mesh)
 
 
 def observed_subset(examples: Examples) -> Examples:
@@ -109,6 +113,7 @@ def _evaluate(
 
     def body(sums: dict[str, Array], index: Array) -> tuple[dict[str, Array], Array]:
         batch, counts = batch_of(examples, index, EVALUATION_BATCH)
+        batch = split_batch(batch)
         images = to_float(batch.images)
         out = models.apply(model, params, stats, images)
         _, parts = total_loss(out, images, to_targets(batch.labels, classes), config)

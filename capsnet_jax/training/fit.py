@@ -13,15 +13,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
 from capsnet_jax.config import Config
 from capsnet_jax.data import Dataset, Examples
-from capsnet_jax.training.compile import aot_compile
 from capsnet_jax.training.evaluation import ObserveFn, make_evaluator, mean_metrics, observed_subset, to_floats
 from capsnet_jax.training.limits import working_memory
 from capsnet_jax.training.order import epoch_order
-from capsnet_jax.training.parallel import map_over_runs, stack
+from capsnet_jax.training.parallel import place, stack
+from capsnet_jax.training.program import Program
 from capsnet_jax.training.step import TrainState, init_state, steps_per_epoch, train_steps
 
 
@@ -57,6 +58,7 @@ def fit(
     data: Dataset,
     *,
     parallel: str,
+    mesh: Mesh | None = None,
     chunk_seconds: float = 2.0,
     start: tuple[int, TrainState, list[dict[str, Any]]] | None = None,
     observe_fn: ObserveFn | None = None,
@@ -72,6 +74,7 @@ def fit(
         seeds: one seed a run.
         data: train and validation are used; test is not looked at, unless `test_each_epoch`.
         parallel: "vmap" or "map".
+        mesh: of devices (see `make_mesh`); None: one device.
         chunk_seconds: about how long a chunk of steps takes (see `next_chunk`).
         start: (step, states, history) to go on from; None starts anew.
         observe_fn: what to observe after each epoch beside the metrics; see `make_evaluator`.
@@ -84,23 +87,22 @@ def fit(
     config, stacked, seed_array = configs[0], stack(configs), jnp.asarray(seeds)
     steps = steps_per_epoch(config, data.train)
     total = steps * config.train.epochs
-    train, validation = jax.device_put((data.train, data.validation))
-    step, states, history = start or (0, initial_states(configs, seeds, data, parallel=parallel), [])
-    states = jax.device_put(states)
+    train, validation = place((data.train, data.validation), mesh)
+    step, states, history = start or (0, initial_states(configs, seeds, data, parallel=parallel, mesh=mesh), [])
+    states = place(states, mesh, per_run=True)
     if step == total:
         yield FitProgress(step, total, states, history, math.nan, 0.0, 0.0, 0.0)
         return
 
-    program, compile_seconds = compile_steps(
-        stacked, seed_array, states, train, classes=data.classes, total=total, parallel=parallel
+    program, memory, compile_seconds = compile_steps(
+        stacked, seed_array, states, train, classes=data.classes, total=total, parallel=parallel, mesh=mesh
     )
-    memory = working_memory(program)
-    order_of = epoch_order(config.data, len(train.labels), parallel=parallel)
+    order_of = epoch_order(config.data, len(train.labels), parallel=parallel, mesh=mesh)
     order = order_of(seed_array, step // steps)  # of the epoch to go on with; compiled here, before the clock starts
     evaluate: Any = None  # compiled at the end of the first epoch, so that a stop before it need not wait for it
     observed = observed_subset(validation)
-    test: Any = jax.device_put(data.test) if test_each_epoch else None
-    evaluate_test = make_evaluator(data.classes, parallel)
+    test: Any = place(data.test, mesh) if test_each_epoch else None
+    evaluate_test = make_evaluator(data.classes, parallel, mesh)
 
     chunk, done, busy = 1, 0, 0.0  # the next chunk's steps; this epoch's steps and seconds in this process
     training_seconds = evaluation_seconds = 0.0
@@ -121,8 +123,8 @@ def fit(
             metrics = {f"train_{name}": values for name, values in means.items()}
             examined = (stacked, *states.eval_params, validation, observed)
             if evaluate is None:
-                evaluate = make_evaluator(data.classes, parallel, observe_fn)
-                evaluate = evaluate.lower(*examined).compile()
+                evaluate = make_evaluator(data.classes, parallel, mesh, observe_fn)
+                evaluate.compile(*examined)
             clock = time.perf_counter()
             evaluated, _ = evaluate(*examined)
             metrics |= {f"validation_{name}": values for name, values in evaluated.items()}
@@ -157,18 +159,26 @@ def compile_steps(
     classes: int,
     total: int,
     parallel: str,
-) -> tuple[jax.stages.Compiled, float]:
-    """Compile `train_steps` of stacked runs; return the program, to which states are donated, and the seconds taken."""
-    axes = (0, 0, 0, None, 0, None, None)
-    steps = map_over_runs(partial(train_steps, classes=classes, total=total), axes, parallel=parallel)
+    mesh: Mesh | None = None,
+) -> tuple[Program, float, float]:
+    """Compile `train_steps` of stacked runs.
+
+    Returns:
+        The program, to which states are donated; the bytes that it works in on each device; and the seconds taken.
+    """
+    steps, axes = partial(train_steps, classes=classes, total=total), (0, 0, 0, None, 0, None, None)
+    program = Program(steps, axes, parallel=parallel, mesh=mesh, donate=(2,))
     order, bound = jnp.zeros((len(seeds), len(examples.labels)), jnp.int32), np.int32(0)
-    return aot_compile(steps, configs, seeds, states, examples, order, bound, bound, donate=(2,))
+    compiled, seconds = program.compile(configs, seeds, states, examples, order, bound, bound)
+    return program, working_memory(compiled), seconds
 
 
-def initial_states(configs: list[Config], seeds: list[int], data: Dataset, *, parallel: str) -> TrainState:
+def initial_states(
+    configs: list[Config], seeds: list[int], data: Dataset, *, parallel: str, mesh: Mesh | None = None
+) -> TrainState:
     """Draw the stacked states before the first step."""
     init = partial(init_state, image_shape=data.image_shape, classes=data.classes)
-    return jax.jit(map_over_runs(init, (0, 0), parallel=parallel))(stack(configs), jnp.asarray(seeds))
+    return Program(init, (0, 0), parallel=parallel, mesh=mesh)(stack(configs), jnp.asarray(seeds))
 
 
 def abstract_states(configs: list[Config], seeds: list[int], data: Dataset) -> TrainState:

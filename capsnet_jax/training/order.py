@@ -4,17 +4,18 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from capsnet_jax.config import Data
-from capsnet_jax.training.parallel import map_over_runs
+from capsnet_jax.training.program import Program
 from capsnet_jax.training.step import run_key
 
 WINDOW = 5000  # records in the released code's queue, from which it draws at random
 
 
 def epoch_order(
-    data: Data, images: int, *, parallel: str
+    data: Data, images: int, *, parallel: str, mesh: Mesh | None = None
 ) -> Callable[[Int[Array, "runs"], int], Int[Array, "runs images"]]:
     """Make the program that gives each seed's order of an epoch; sorting takes long, so once a pass.
 
@@ -22,6 +23,7 @@ def epoch_order(
         data: which order. With `shift_order="in_turn"` it is one of records, as `augment.gather_shifted` takes them.
         images: how many the training split has.
         parallel: "vmap" or "map".
+        mesh: of devices; None: one device.
     """
 
     def order(seed: Array, epoch: Array) -> Array:
@@ -30,7 +32,7 @@ def epoch_order(
             return file_order(key, epoch, images, (2 * data.max_shift + 1) ** 2)
         return jax.random.permutation(key, images)
 
-    return jax.jit(map_over_runs(order, (0, None), parallel=parallel))
+    return Program(order, (0, None), parallel=parallel, mesh=mesh)
 
 
 def file_order(key: PRNGKeyArray, epoch: Int[Array, ""], images: int, shifts: int) -> Int[Array, "images"]:

@@ -1,12 +1,20 @@
-"""Several runs of one structure in one program."""
+"""How runs of one structure share a program and devices.
 
-from collections.abc import Callable
-from typing import Any
+Devices form a mesh of rows and columns. Runs are spread over the rows, along "runs"; the devices of a row share each
+batch of its runs, along "batch".
+"""
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
 
 from capsnet_jax.config import Config
+
+RUNS, BATCH = "runs", "batch"
 
 
 def stack(configs: list[Config]) -> Config:
@@ -24,27 +32,52 @@ def resolve(parallel: str) -> str:
     return "map" if jax.default_backend() == "cpu" else "vmap"
 
 
-def map_over_runs(function: Callable, axes: tuple[int | None, ...], *, parallel: str) -> Callable:
-    """Map `function` over the leading axis `runs` of the arguments whose axis is 0; the others (None) are shared.
+def make_mesh(runs: int, batch_size: int, devices: Sequence[jax.Device]) -> Mesh | None:
+    """Arrange devices for the runs of a program as `mesh_shape` says; None for one device alone."""
+    rows, columns = mesh_shape(runs, batch_size, len(devices))
+    if rows * columns == 1:
+        return None
+    return mesh_of(np.array(devices[: rows * columns]).reshape(rows, columns))
+
+
+def mesh_shape(runs: int, batch_size: int, devices: int) -> tuple[int, int]:
+    """Return as many rows as share the runs evenly, and as many columns as share their batches evenly.
 
     Args:
-        function: of one run.
-        axes: 0 or None for each argument.
-        parallel: "vmap" batches every operation over the runs; "map" takes them in turn, inside the program.
+        runs: how many are trained side by side.
+        batch_size: of each of them.
+        devices: how many there are; those that are not needed stay idle.
     """
-    if parallel == "vmap":
-        return jax.vmap(function, in_axes=axes)
+    rows = _largest_divisor(runs, devices)
+    return rows, _largest_divisor(batch_size, devices // rows)
 
-    def in_turn(*arguments: Any) -> Any:
-        stacked = [a for a, axis in zip(arguments, axes, strict=True) if axis == 0]
 
-        def one_run(mapped: list[Any]) -> Any:
-            # Without barriers XLA merges slicing and stacking with the function, in another way for one run than for
-            # several. Sums then round differently, but a run must be equal to the bit whatever runs beside it.
-            mapped = list(jax.lax.optimization_barrier(mapped))
-            result = function(*(mapped.pop(0) if axis == 0 else a for a, axis in zip(arguments, axes, strict=True)))
-            return jax.lax.optimization_barrier(result)
+def place(tree: PyTree, mesh: Mesh | None, *, per_run: bool = False) -> PyTree:
+    """Put arrays on all devices of a mesh, or, with a leading axis of runs, on those of each run's row."""
+    if mesh is None:
+        return jax.device_put(tree)
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(RUNS) if per_run else PartitionSpec()))
 
-        return jax.lax.map(one_run, stacked)
 
-    return in_turn
+def split_batch(tree: PyTree) -> PyTree:
+    """Split arrays along their leading axis, a batch, over the devices that share a run, if that is even.
+
+    For use inside a program.
+    """
+    sharers = jax.sharding.get_abstract_mesh().shape.get(BATCH, 1)
+
+    def split(leaf: jax.Array) -> jax.Array:
+        if sharers == 1 or leaf.shape[0] % sharers:
+            return leaf
+        return jax.lax.with_sharding_constraint(leaf, PartitionSpec(BATCH))
+
+    return jax.tree.map(split, tree)
+
+
+def mesh_of(devices: np.ndarray) -> Mesh:
+    """Make a mesh of rows and columns of devices."""
+    return Mesh(devices, (RUNS, BATCH), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def _largest_divisor(number: int, most: int) -> int:
+    return max(divisor for divisor in range(1, most + 1) if number % divisor == 0)

@@ -19,6 +19,7 @@ from capsnet_jax.data.pairs import Pairs, by_class, draw_pairs
 from capsnet_jax.losses import PARTS, total_loss
 from capsnet_jax.training.finetune import layer_names, scale_pretrained_updates, split_frozen
 from capsnet_jax.training.optimizer import add_weight_decay, gradient_transform
+from capsnet_jax.training.parallel import split_batch
 from capsnet_jax.training.schedule import ema_weight, learning_rate
 
 TRAIN_METRICS = (*PARTS, "error")  # summed over an epoch's batches, as they are trained on
@@ -170,7 +171,7 @@ def train_steps(
             base_key, key = jax.random.split(run_key(seed, "pairs"))
             key = jax.random.fold_in(key, step)
             batch = draw_pairs(key, base_key, examples, where, indices, **augmentation(config))
-        return train_step(config, seed, state, batch, step, classes=classes, total=total)
+        return train_step(config, seed, state, split_batch(batch), step, classes=classes, total=total)
 
     return jax.lax.fori_loop(start, stop, body, state)
 

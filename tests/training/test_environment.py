@@ -41,8 +41,17 @@ def test_a_platform_that_is_not_there_is_named(error, reason, monkeypatch):
     def fail():
         raise error
 
-    monkeypatch.setattr("jax.devices", fail)
+    monkeypatch.setattr("jax.local_devices", fail)
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
     with pytest.raises(ConfigError) as raised:
-        environment.check_devices()
+        environment.find_devices()
     assert str(raised.value) == f"JAX finds no device for JAX_PLATFORMS='cuda'{reason}; unset it, or say cpu"
+
+
+def test_no_more_devices_are_used_than_there_are():
+    [device] = environment.find_devices(1)
+    assert (device,) == environment.find_devices()
+    with pytest.raises(
+        ConfigError, match=r"^--devices=2: JAX finds 1 of cpu; JAX_NUM_CPU_DEVICES makes more of a CPU$"
+    ):
+        environment.find_devices(2)
