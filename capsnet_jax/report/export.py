@@ -112,7 +112,12 @@ def to_stablehlo(net: Network, dtype: str) -> bytes:
     """
     (batch,) = jax_export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *net.data.image_shape), dtype)
-    return bytes(jax_export.export(jax.jit(outputs_of(net)), platforms=PLATFORMS)(images).serialize())
+    before = jax.config.jax_traceback_in_locations_limit  # type: ignore[attr-defined]
+    jax.config.update("jax_traceback_in_locations_limit", 0)  # or the program holds the paths of this machine's files
+    try:
+        return bytes(jax_export.export(jax.jit(outputs_of(net)), platforms=PLATFORMS)(images).serialize())
+    finally:
+        jax.config.update("jax_traceback_in_locations_limit", before)
 
 
 def outputs_of(net: Network) -> Callable[[Num[Array, "batch height width channels"]], dict[str, Array]]:

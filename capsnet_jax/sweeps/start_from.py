@@ -121,7 +121,7 @@ def adapt(config: Config, source: Source) -> Config:
     now, more = (_layer_shapes(models.shapes(config, shape, count)[0]) for count in (classes, classes + 1))
     there = _layer_shapes(source.params)
     depend = [layer for layer in now if now[layer] != more[layer]]
-    anew = depend if any(now[layer] != there.get(layer) for layer in depend) else []
+    anew = depend if any(layer in there and now[layer] != there[layer] for layer in depend) else []
     return dataclasses.replace(
         config, finetune=dataclasses.replace(config.finetune, reinitialize="+".join(anew) or "none")
     )
