@@ -13,8 +13,8 @@ import jax
 import numpy as np
 from jaxtyping import UInt8
 
-from capsnet_jax.data.arrays import DataError
-from capsnet_jax.data.folder import files_below
+from capsnet_jax.data.arrays import DataError, note
+from capsnet_jax.data.folder import MANY, files_below
 from capsnet_jax.interpret.examples import to_pixels
 from capsnet_jax.interpret.network import Network
 from capsnet_jax.report.answers import RULE, Answer, answer, scores_of
@@ -22,6 +22,7 @@ from capsnet_jax.report.predict import legal_name, read_picture
 from capsnet_jax.sweeps.files import write_text
 
 BATCH = 64
+MOST = 100_000  # files; who asks for more has named another folder than was meant
 NAMED = 5  # files that are no pictures, and classes
 
 _scores = jax.jit(lambda forward, images: scores_of(forward(images)))
@@ -70,10 +71,7 @@ def predict_folder(
     """
     root = Path(os.path.expanduser(folder))
     hidden: list[Path] = []
-    try:
-        files = sorted(files_below(root, hidden))
-    except OSError as error:
-        raise DataError(f"{root} cannot be read: {error}; mend that") from error
+    files = _find(root, hidden)
     problems = dict.fromkeys(hidden, "hidden, or a link to nothing or back")
     answers: dict[Path, Answer] = {}
     size = min(BATCH, len(files))
@@ -86,11 +84,25 @@ def predict_folder(
         answers |= {path: answer(row, net) for path, row in zip(paths, scores, strict=False)}
     if not answers:
         reason = f" ({next(iter(problems.values()))})" if problems else ""
-        raise DataError(f"{root}: none of its {len(problems)} files can be read as a picture{reason}")
+        raise DataError(f"{root}: none of its {len(problems)} files can be read as a picture{reason}; name others")
     name = legal_name(root.resolve().name or "root")
     return Predictions(
         _describe(root, net, answers, problems), _table(root, answers, problems), place / f"predictions-{name}.csv"
     )
+
+
+def _find(root: Path, hidden: list[Path]) -> list[Path]:
+    """Return the files in a folder and in those below; add what is hidden to `hidden`."""
+    try:
+        whole = root.resolve().parent == root.resolve()  # the root of all files, in which devices are
+        files = [] if whole else sorted(islice(files_below(root, hidden), MOST + 1))
+    except OSError as error:
+        raise DataError(f"{root} cannot be read: {error}; mend that") from error
+    if whole or len(files) > MOST:
+        raise DataError(f"{root} holds too many files: name a folder of pictures, at most {MOST:,}")
+    if len(files) > MANY:
+        note(f"{root}: reading {len(files):,} files")
+    return files
 
 
 def _pictures(

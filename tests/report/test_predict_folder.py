@@ -87,8 +87,16 @@ def test_the_command_writes_the_table_into_the_workdir(net, folder, tmp_path, ca
     assert predictions.path.read_text() == predictions.table
 
 
-def test_a_folder_without_pictures_is_a_mistake(net, tmp_path, monkeypatch):
-    with pytest.raises(DataError, match=r"none of its 0 files can be read as a picture$"):
+def test_more_files_than_can_be_meant_are_refused(net, folder, tmp_path, monkeypatch):
+    with pytest.raises(DataError, match=r"^/ holds too many files: name a folder of pictures, at most 100,000$"):
+        predicting.predict_folder("/", net, tmp_path)
+    monkeypatch.setattr(predicting, "MOST", 8)
+    with pytest.raises(DataError, match="holds too many files"):
+        predicting.predict_folder(folder, net, tmp_path)
+
+
+def test_a_folder_without_pictures_is_a_mistake(net, tmp_path):
+    with pytest.raises(DataError, match=r"none of its 0 files can be read as a picture; name others$"):
         predicting.predict_folder(tmp_path, net, tmp_path)
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(
