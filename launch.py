@@ -4,6 +4,7 @@ python launch.py                          the default experiment on embedded dat
 python launch.py --list                   experiments, models, routers, data sets
 python launch.py --describe=capsnet       a model's layers, parameters and FLOPs
 python launch.py --predict=digit.png      what the workdir's best run says of a picture
+python launch.py --export=FOLDER          that run, to be taken elsewhere
 python launch.py --inspect=list           what can be seen inside of it
 """
 
@@ -35,6 +36,9 @@ flags.DEFINE_integer("first_seed", 0, "count seeds from here", lower_bound=0)
 flags.DEFINE_multi_string("set", [], "path=value: change a setting; repeats", short_name="s")
 flags.DEFINE_multi_string("sweep", [], "path=value,value,…: compare settings; repeats, and then every combination")
 flags.DEFINE_multi_string("baseline", [], "path=value: the setting that differences are taken from; repeats")
+flags.DEFINE_string(
+    "start_from", None, "runs start from this network: a folder of --export, a workdir, or a run's folder"
+)
 flags.DEFINE_string("workdir", None, "where records go (default runs/EXPERIMENT)")
 flags.DEFINE_enum("across", "auto", ["auto", "map", "vmap"], "how runs share a program; changes speed only")
 flags.DEFINE_integer("devices", None, "use no more of this machine's devices (default all)", lower_bound=1)
@@ -53,7 +57,12 @@ flags.DEFINE_flag(
 flags.DEFINE_bool("list", False, "what there is, and stop")
 flags.DEFINE_bool("settings", False, "every setting with the value in force, what it takes and means, and stop")
 flags.DEFINE_string("describe", None, "a model to describe, or several joined by commas, and stop")
-flags.DEFINE_string("predict", None, "a picture to classify with the workdir's best run or --model, and stop")
+flags.DEFINE_string(
+    "predict", None, "a picture, or a folder of them, to classify with the workdir's best run or --model, and stop"
+)
+flags.DEFINE_string(
+    "export", None, "a new folder to write the workdir's best run into, to be taken elsewhere, and stop"
+)
 flags.DEFINE_string(
     "inspect", None, "list, or what to show of the workdir's best run or --model, as grad_cam, and stop"
 )
@@ -62,7 +71,7 @@ flags.DEFINE_integer("index", None, "with --inspect: which test image, from 0")
 flags.DEFINE_string("layer", None, "with --inspect: a layer, by its name in --inspect=list")
 flags.DEFINE_string("unit", None, "with --inspect: a layer's unit, from 0, as 3, or row, column and channel, as 5,6,3")
 flags.DEFINE_string("target", None, "with --inspect: a class, by its name or number; otherwise the net's own choice")
-flags.DEFINE_string("model", None, "with --predict, --inspect: squeezenet, which comes with the package, or weights")
+flags.DEFINE_string("model", None, "with --predict, --inspect: squeezenet, a file of weights, or a folder of --export")
 flags.DEFINE_bool("invert", False, "with --predict: the picture is dark on light; of a digit that is found out")
 flags.DEFINE_bool("as_is", False, "with --predict: only scale the picture; find, crop and centre no digit in it")
 flags.DEFINE_enum("figure_format", "png", ["png", "svg", "pdf"], "what figures are saved as")

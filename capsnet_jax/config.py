@@ -178,7 +178,9 @@ class Train:
 class Finetune:
     """From which trained network a run starts, and which of its layers are copied."""
 
-    source: str = static("none", doc="data set that the same network is first trained on, by its preset")
+    source: str = static(
+        "none", doc="data set that the same network is first trained on, by its preset; or run:…, see --start_from"
+    )
     reinitialize: str = static(
         "head",
         only_if=lambda finetune: finetune.source != "none",
@@ -190,6 +192,11 @@ class Finetune:
         only_if=lambda finetune: finetune.source != "none",
         doc="times train.learning_rate: the rate of the other layers",
     )
+
+    @property
+    def starts_from_run(self) -> bool:
+        """Whether the source is a finished run, and not a data set; see `sweeps.start_from`."""
+        return self.source.startswith("run:")
 
 
 @pytree_dataclass

@@ -112,17 +112,19 @@ def _explain(error: Exception) -> tuple[int | None, str]:
     return None, line
 
 
-def resolve_flags(experiment: ModuleType, options: flags.FlagValues) -> Asked:
+def resolve_flags(experiment: ModuleType, options: flags.FlagValues, source: Any = None) -> Asked:
     """Resolve what an experiment compares under these flags.
 
     The preset comes first, then the experiment's CONFIG, then --dataset and --set. What --set or --sweep name is
     taken out of the experiment's SWEEP; a --sweep is then crossed with what remains of it. What a chosen model or
-    router does not have makes no difference: arms that differ in nothing else become one.
+    router does not have makes no difference: arms that differ in nothing else become one. `source` is what all of them
+    start from, by `--start_from`.
 
     Raises:
         ConfigError: a setting that cannot be used, or one of --set and --sweep that no arm has.
     """
     from capsnet_jax import overrides
+    from capsnet_jax.sweeps import start_from
 
     preset = PRESETS[options.preset] | {"preset": options.preset}
     base = preset | experiment.CONFIG
@@ -131,6 +133,9 @@ def resolve_flags(experiment: ModuleType, options: flags.FlagValues) -> Asked:
     dataset = [] if options.dataset is None else [f"data.dataset={options.dataset}"]
     fixed = _single_values("--set", [*dataset, *options.set])
     varied = _parse("--sweep", options.sweep)
+    if source is not None and "finetune.source" in (*fixed, *varied):
+        raise ConfigError("--start_from says what runs start from; leave out finetune.source")
+    fixed |= {} if source is None else {"finetune.source": source.setting}
     for path in [*fixed, *varied]:
         if path == "preset":
             raise ConfigError("preset is not a setting to change; use --preset")
@@ -143,6 +148,8 @@ def resolve_flags(experiment: ModuleType, options: flags.FlagValues) -> Asked:
     configs = list(dict.fromkeys(each.config for each in resolved))
     asked = [*fixed, *varied]
     overrides.refuse_unused([p for p in asked if all(p in each.unused for each in resolved)], configs)
+    if source is not None and "finetune.reinitialize" not in asked:
+        configs = [start_from.adapt(config, source) for config in configs]
     flats = [overrides.flatten(config) for config in configs]
     swept = dict.fromkeys(path for arm in arms for path in arm if path not in fixed)
     swept_here = [path for path in swept if any(path in flat for flat in flats)]
@@ -153,14 +160,15 @@ def _run(options: flags.FlagValues) -> None:
     """Train or measure what is not yet done, then draw."""
     from capsnet_jax.interpret.network import save_observation
     from capsnet_jax.interpret.observers import observer
-    from capsnet_jax.sweeps import records, run
+    from capsnet_jax.sweeps import records, run, start_from
     from capsnet_jax.sweeps.interrupt import check, stop_requested
     from capsnet_jax.sweeps.lock import exclusive
     from capsnet_jax.sweeps.plan import Plan
 
     name, workdir = options.experiment or DEFAULT_EXPERIMENT, _workdir(options)
     experiment = _load(name)
-    asked = resolve_flags(experiment, options)
+    source = _source(options)
+    asked = resolve_flags(experiment, options, source)
     if hasattr(experiment, "measure"):
         _check_needs(experiment, asked.configs, None)
         with exclusive(workdir), stop_requested() as stop:
@@ -181,6 +189,8 @@ def _run(options: flags.FlagValues) -> None:
         datasets = run.load_and_check(runs)
         check(stop)
         _check_needs(experiment, asked.configs, datasets)
+        for line in dict.fromkeys(start_from.describe(config, source) for config in asked.configs if source):
+            print(line)
         records.note_experiment(workdir, name, runs, asked.swept)
         plan = Plan(
             workdir,
@@ -219,6 +229,19 @@ def _start_jax(most: int | None = None) -> tuple[Any, ...]:
     devices = find_devices(most)
     enable_compilation_cache()
     return devices
+
+
+def _source(options: flags.FlagValues) -> Any:
+    """Return the trained network that --start_from names; None where it is not given."""
+    from capsnet_jax.sweeps import start_from
+
+    if options.start_from is None:
+        return None
+    if os.path.realpath(os.path.expanduser(options.start_from)) == os.path.realpath(_workdir(options)):
+        raise ConfigError(
+            "--start_from is the --workdir itself, whose best run changes; name one of its runs, DIR/runs/NAME"
+        )
+    return start_from.find(options.start_from)
 
 
 def _check_needs(experiment: ModuleType, configs: Sequence[Config], datasets: Mapping[Data, Any] | None) -> None:
@@ -363,14 +386,28 @@ def _report(options: flags.FlagValues) -> None:
 
 
 def _predict(options: flags.FlagValues) -> None:
-    """Say what a picture shows."""
+    """Say what a picture shows, or each picture of a folder."""
     from capsnet_jax.report.predict import predict
+    from capsnet_jax.report.predict_folder import predict_folder
 
     _start_jax()
     net, folder = _network(options)
+    if os.path.isdir(os.path.expanduser(options.predict)):
+        answers = predict_folder(options.predict, net, folder.parent, invert=options.invert, as_is=options.as_is)
+        print(answers.text, flush=True)
+        print(answers.save())
+        return
     prediction = predict(options.predict, net, folder, invert=options.invert, as_is=options.as_is)
     print(prediction.text, flush=True)  # also if the figure cannot be saved
     print(prediction.save())
+
+
+def _export(options: flags.FlagValues) -> None:
+    """Write the workdir's best run as a folder that can be taken elsewhere."""
+    from capsnet_jax.report.export import export
+
+    _start_jax()
+    print(export(_network(options)[0], options.export))
 
 
 def _inspect(options: flags.FlagValues) -> None:
@@ -428,7 +465,7 @@ def _settings(options: flags.FlagValues) -> None:
     """List the settings in force, each with what it means and takes."""
     from capsnet_jax import overrides
 
-    asked = resolve_flags(_load(options.experiment or DEFAULT_EXPERIMENT), options)
+    asked = resolve_flags(_load(options.experiment or DEFAULT_EXPERIMENT), options, _source(options))
     print(overrides.describe_settings(asked.configs[0], asked.observed))
     if len(asked.configs) > 1:
         print(f"\n{len(asked.configs)} settings are compared, in {', '.join(asked.swept)}; these are the first one's.")
@@ -537,15 +574,16 @@ INSPECT_FLAGS = ("image", "index", "layer", "unit", "target")
 # Each task that is not training: its function, and the flags that it uses.
 TASKS: dict[str, tuple[Callable[[flags.FlagValues], None], tuple[str, ...]]] = {
     "list": (_list, ()),
-    "settings": (_settings, ("experiment", "dataset", "preset", "set", "sweep", "baseline")),
+    "settings": (_settings, ("experiment", "dataset", "preset", "set", "sweep", "baseline", "start_from")),
     "describe": (_describe, ("dataset", "set")),
     "predict": (_predict, ("experiment", "workdir", "model", "invert", "as_is")),
     "inspect": (_inspect, ("experiment", "workdir", "model", *INSPECT_FLAGS, "figure_format")),
+    "export": (_export, ("experiment", "workdir")),
     "report": (_report, ("workdir",)),
     "figures_only": (_figures_only, ("experiment", "workdir", "baseline", "figure_format")),
 }
 MEASURE_FLAGS = ("experiment", "dataset", "preset", "set", "sweep", "workdir", "figure_format")
-RUN_FLAGS = (*MEASURE_FLAGS, "baseline", "seeds", "first_seed", "across", "devices", "rerun")
+RUN_FLAGS = (*MEASURE_FLAGS, "baseline", "seeds", "first_seed", "across", "devices", "rerun", "start_from")
 ALL_FLAGS = (*TASKS, *RUN_FLAGS, *INSPECT_FLAGS, "model", "invert", "as_is")
 
 REMEDIES = {

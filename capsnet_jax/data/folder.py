@@ -66,7 +66,7 @@ def _find(root: Path) -> tuple[dict[str, Pictures], list[Path]]:
         for split, folder in parts.items():
             classes, beside = _entries(folder)
             left_out += beside if has_splits else []
-            found[split] = {name: sorted(_files(classes[name], left_out)) for name in sorted(classes, key=_order)}
+            found[split] = {name: sorted(files_below(classes[name], left_out)) for name in sorted(classes, key=_order)}
     except OSError as error:
         raise DataError(f"folder:{root} cannot be read: {error}; mend that") from error
     for split, pictures in found.items():
@@ -98,7 +98,7 @@ def _entries(folder: Path) -> tuple[dict[str, Path], list[Path]]:
     return folders, others
 
 
-def _files(folder: Path, left_out: list[Path], above: tuple[Path, ...] = ()) -> Iterator[Path]:
+def files_below(folder: Path, left_out: list[Path], above: tuple[Path, ...] = ()) -> Iterator[Path]:
     """Yield the files in a folder and the folders below; add what is hidden to `left_out`. Links are followed once."""
     real = folder.resolve()
     if real in above:  # a link back
@@ -113,7 +113,7 @@ def _files(folder: Path, left_out: list[Path], above: tuple[Path, ...] = ()) -> 
         else:  # a link to nothing
             left_out.append(entry)
     for below in folders.values():
-        yield from _files(below, left_out, (*above, real))
+        yield from files_below(below, left_out, (*above, real))
 
 
 def _read(root: Path, splits: dict[str, Pictures], left_out: list[Path], size: int) -> RawDataset:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import io
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,11 @@ from capsnet_jax.interpret.examples import to_pixels
 from capsnet_jax.models import pretrained
 from capsnet_jax.models.capsnet import CapsNet
 from capsnet_jax.models.forward import Forward, Normalize
+from capsnet_jax.models.pretrained import Weights
+from capsnet_jax.models.state_dict import PretrainedError
 from capsnet_jax.models.summary import Outline, outline
 from capsnet_jax.overrides import build
-from capsnet_jax.sweeps import records
+from capsnet_jax.sweeps.best import best_run, config_of, has_params, params_of, runs_with_params
 from capsnet_jax.sweeps.checkpoint import load_params
 from capsnet_jax.sweeps.files import write_bytes
 from capsnet_jax.sweeps.plan import load_data
@@ -81,7 +83,7 @@ class Network:
         params: its parameters.
         stats: its batch norms' running statistics; {} in a model without.
         data: the data set, split as in the run; released weights come without images.
-        record: of the run; None of released weights.
+        record: of the run; None of released weights. That of an exported run has no metrics of its epochs.
         normalize: what pixels in [0, 1] go through first; None: nothing.
     """
 
@@ -164,11 +166,9 @@ def restore(workdir: Path | str, name: str | None = None) -> Network:
         ConfigError: there is no such run with its parameters, or it cannot be built.
         CheckpointError: its parameters are damaged.
     """
-    finished = {n: r for n, r in records.load_all(Path(workdir)).items() if has_params(r)}
-    if not finished:
-        raise ConfigError(f"no finished run in {workdir}; train one first, or name its --workdir")
     if name is None:
-        return restore_record(min(_buildable(finished.values()), key=_validation_error))
+        return restore_record(best_run(Path(workdir)))
+    finished = runs_with_params(Path(workdir))
     if name not in finished:
         raise ConfigError(f"no run {name} with its parameters in {workdir}; there are: {', '.join(finished)}")
     return restore_record(finished[name])
@@ -181,7 +181,7 @@ def restore_record(record: Record) -> Network:
         ConfigError: its model, router or loss is not there any more, or has other settings now.
         CheckpointError: its parameters are missing or damaged.
     """
-    config = _config(record)
+    config = config_of(record)
     settings = config.data
     described = data.describe(
         settings.dataset,
@@ -192,20 +192,23 @@ def restore_record(record: Record) -> Network:
     dataset = LazyDataset(settings.dataset, described, functools.partial(load_data, settings))
     model = models.build(config, dataset.classes)
     like = jax.eval_shape(lambda: models.init(model, jax.random.key(0), dataset.image_shape))
-    params, stats = load_params(_params_path(record), *like)
+    params, stats = load_params(params_of(record), *like)
     return Network(config, model, params, stats, dataset, record)
 
 
 def load_released(name: str | Path) -> Network:
-    """Load a net with the weights that somebody released.
+    """Load a net with the weights that somebody released, or a run that was exported.
 
     Args:
-        name: "squeezenet", whose weights come with this package, or a file of torchvision's weights.
+        name: "squeezenet", whose weights come with this package, a file of torchvision's weights, or a folder that
+            `--export` wrote.
 
     Raises:
-        ConfigError: there is no such net or file, or it holds other things.
+        ConfigError: there is no such net, file or folder, or it holds other things.
     """
     weights = pretrained.load(name)
+    if weights.about is not None:
+        return _restore_exported(Path(name), weights)
     # Weights are of one stem, whatever the size of the images.
     config = build({"model.name": weights.model, "model.stem": "imagenet"})
 
@@ -218,9 +221,30 @@ def load_released(name: str | Path) -> Network:
     return Network(config, model, weights.params, weights.stats, dataset, None, weights.normalize)
 
 
-def has_params(record: Record) -> bool:
-    """Whether the run's parameters are there; a table's records may have come without."""
-    return _params_path(record).exists()
+def _restore_exported(folder: Path, weights: Weights) -> Network:
+    """Restore the network of an exported run. Its data set need not be on this machine.
+
+    Raises:
+        PretrainedError: the parameters are not those of its model and settings.
+    """
+    about = weights.about
+    assert about is not None, "it was exported"
+    known = {name: about[name] for name in ("name", "settings", "seed", "command", "environment", "recorded")}
+    result = {name: np.nan if value is None else float(value) for name, value in about["result"].items()}
+    record = Record(metrics={}, result=result, workdir=folder, **known)
+    config, described = config_of(record), Description(tuple(about["image_shape"]), weights.label_names)
+    like = models.shapes(config, described.image_shape, weights.classes)
+    wanted, found = (
+        {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (like, (weights.params, weights.stats))
+    )
+    if odd := [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]:
+        raise PretrainedError(
+            f"{folder}: its parameters are not those of its settings ({odd[0]} is {found.get(odd[0], 'missing')},"
+            f" not {wanted.get(odd[0], 'there')}); export the run again"
+        )
+    dataset = LazyDataset(config.data.dataset, described, functools.partial(load_data, config.data))
+    return Network(config, models.build(config, weights.classes), weights.params, weights.stats, dataset, record)
 
 
 def save_observation(record: Record, name: str, observe: Callable[[Network], Observation]) -> None:
@@ -236,7 +260,7 @@ def save_observation(record: Record, name: str, observe: Callable[[Network], Obs
     path = record.folder / f"{name}.npz"
     if not has_params(record):
         return
-    is_newer = path.exists() and path.stat().st_mtime_ns >= _params_path(record).stat().st_mtime_ns
+    is_newer = path.exists() and path.stat().st_mtime_ns >= params_of(record).stat().st_mtime_ns
     if is_newer and load_observation(record, name) is not None:
         return
     buffer = io.BytesIO()
@@ -255,39 +279,3 @@ def load_observation(record: Record, name: str) -> Observation | None:
     except Exception as error:  # a damaged file can raise anything
         log.warning("%s is damaged and left out (%s); its experiment's command makes it again", path, error)
         return None
-
-
-def _params_path(record: Record) -> Path:
-    return records.params_path(record.workdir, record.name)
-
-
-def _config(record: Record) -> Config:
-    try:
-        return build(record.settings)
-    except ConfigError as error:
-        raise ConfigError(f"{record.name} cannot be built: {error}") from error
-
-
-def _buildable(finished: Iterable[Record]) -> list[Record]:
-    """Return the runs that can be built; warn of the others.
-
-    Raises:
-        ConfigError: there are only others.
-    """
-    buildable, reasons = [], []
-    for record in finished:
-        try:
-            _config(record)
-            buildable.append(record)
-        except ConfigError as error:
-            reasons.append(error)
-    if not buildable:
-        raise reasons[0]
-    if reasons:
-        more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
-        log.warning("left out: %s%s", reasons[0], more)
-    return buildable
-
-
-def _validation_error(record: Record) -> float:
-    return float(np.nan_to_num(record.result.get("validation_error", np.nan), nan=np.inf))

@@ -1,7 +1,7 @@
-"""Weights from elsewhere: SqueezeNet's, which come with this package, and torchvision's state dictionaries."""
+"""Weights from elsewhere: SqueezeNet's, which come with this package, torchvision's, and runs that were exported."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from capsnet_jax import models
 from capsnet_jax.config import ConfigError
+from capsnet_jax.models import exported
 from capsnet_jax.models.state_dict import PretrainedError, read
 from capsnet_jax.models.torchvision_names import (
     FLATTENED,
@@ -44,6 +45,7 @@ class Weights(NamedTuple):
         stats: its batch norms' running statistics; {} if it has none.
         normalize: what pixels in [0, 1] have to go through before the network sees them; None: nothing.
         label_names: of its classes; of ImageNet's 1,000 what they show.
+        about: of an exported run, what `exported.Exported` says; None of others.
     """
 
     model: str
@@ -52,23 +54,39 @@ class Weights(NamedTuple):
     stats: dict[str, Any]
     normalize: Callable[[Array], Array] | None
     label_names: tuple[str, ...]
+    about: Mapping[str, Any] | None = None
 
 
 def load(name_or_path: str | Path) -> Weights:
-    """Read the net that comes with this package, "squeezenet", or a file of torchvision's.
+    """Read the net that comes with this package, "squeezenet", a file of torchvision's, or a run that was exported.
 
     Raises:
-        ConfigError: it is neither.
-        PretrainedError: as `load_squeezenet` and `load_torchvision` say.
+        ConfigError: it is none of them.
+        PretrainedError: as `load_squeezenet`, `load_torchvision` and `load_exported` say.
     """
     if str(name_or_path) == "squeezenet":
         return load_squeezenet()
     if Path(name_or_path).suffix.lower() in FILES:
         return load_torchvision(Path(name_or_path).expanduser())
+    if exported.is_exported(folder := Path(name_or_path).expanduser()):
+        return load_exported(folder)
     raise ConfigError(
         f"there are no weights called {name_or_path}: give squeezenet, which comes with this package,"
-        f" or a .safetensors or .pth file of torchvision's {', '.join(families())}"
+        f" a folder that --export wrote, or a .safetensors or .pth file of torchvision's {', '.join(families())}"
     )
+
+
+def load_exported(folder: Path) -> Weights:
+    """Read a run that was exported: parameters and statistics as they were trained, to the bit.
+
+    Raises:
+        PretrainedError: a file is missing or damaged, or its model is not there any more.
+    """
+    about, params, stats = exported.read(folder)
+    names, model = tuple(map(str, about["label_names"])), about["settings"].get("model.name")
+    if model not in models.MODELS:
+        raise PretrainedError(f"{folder} is of the model {model}, which this version of capsnet_jax does not have")
+    return Weights(model, len(names), params, stats, None, names, about)
 
 
 def load_squeezenet() -> Weights:

@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
@@ -15,6 +14,7 @@ from capsnet_jax import data, figures
 from capsnet_jax.data.picture import Picture, read
 from capsnet_jax.data.transform import TRANSFORMS
 from capsnet_jax.interpret.network import Network
+from capsnet_jax.report.answers import answer, measure_of, scores_of
 
 LISTED = 20  # classes, the most probable ones
 LONGEST_STEM = 100  # bytes of a picture's name in the figure's; file systems take 255 for all of it
@@ -61,8 +61,7 @@ def predict(
     path = Path(os.path.expanduser(image_path))
     picture = read_picture(path, net, invert=invert, as_is=as_is)
     out = net.outputs(picture.pixels[None])
-    measure = "capsule length" if "lengths" in out else "probability"
-    scores = np.asarray(out["lengths"] if "lengths" in out else jax.nn.softmax(out["logits"]))[0]
+    measure, scores = measure_of(out), np.asarray(scores_of(out))[0]
     drawing = np.asarray(out["reconstruction"])[0] if "reconstruction" in out else None
     names, note = net.data.label_names, net.name
     figure = figures.prediction(picture.pixels / 255, drawing, scores, names, measure=measure, note=note)
@@ -79,22 +78,24 @@ def read_picture(path: Path, net: Network, *, invert: bool = False, as_is: bool 
     if net.record is None:  # nothing of a photograph is cut off
         return read(path, net.data.image_shape, invert=invert, as_is=True)
     settings = net.config.data
-    transform = "none" if as_is else settings.transform
-    before = settings.transform if as_is else "none"
-    described = data.describe(
-        settings.dataset, label_key=settings.label or None, transform=before, image_size=settings.image_size
-    )
-    picture = read(path, described.image_shape, frame=data.frame_of(settings.dataset), invert=invert, as_is=as_is)
-    if transform == "none":
+    transform = TRANSFORMS["none" if as_is else settings.transform]
+    # A turn changes the shape, and so does another: before it, images had the shape that they have after two.
+    height, width, channels = transform(np.zeros((1, *net.data.image_shape), np.uint8)).shape[1:]
+    frame = data.frame_of(settings.dataset)
+    picture = read(path, (height, width, channels), frame=frame, invert=invert, as_is=as_is)
+    if transform is TRANSFORMS["none"]:
         return picture
-    pixels = np.ascontiguousarray(TRANSFORMS[transform](picture.pixels[None])[0])
-    return Picture(pixels, f"{picture.changes}, {transform} as the training images")
+    pixels = np.ascontiguousarray(transform(picture.pixels[None])[0])
+    return Picture(pixels, f"{picture.changes}, {settings.transform} as the training images")
 
 
 def _describe(path: Path, net: Network, picture: Picture, scores: Float[np.ndarray, "classes"], measure: str) -> str:
-    """Return the class, the run that says so, what it was shown, and the score of every class."""
-    names, order = net.data.label_names, np.argsort(-scores)
-    lines = [f"{path.name}: {names[order[0]]}", f"  by {net.name}", f"  picture: {picture.changes}"]
+    """Return the class, the run that says so, what it was shown, how sure it is, and the score of every class."""
+    names, order, said = net.data.label_names, np.argsort(-scores, kind="stable"), answer(scores, net)
+    lines = [f"{path.name}: {said.label}", f"  by {net.name}", f"  picture: {picture.changes}"]
+    top = ", ".join(f"{name} {score:.3f}" for name, score in said.top)
+    unsure = f"UNSURE, as {said.unsure}; " if said.unsure else ""
+    lines += [f"  {unsure}confidence {said.confidence:.3f}; top {len(said.top)}: {top}"]
     most = f" ({LISTED} of {len(order)})" if len(order) > LISTED else ""
     lines += [f"  {measure} of each class{most}:"]
     width = max(12, *(len(names[i]) for i in order[:LISTED]))

@@ -13,6 +13,7 @@ from capsnet_jax.config import Config, Data, Eval
 from capsnet_jax.overrides import flatten, program_key
 from capsnet_jax.sweeps.pretrain import pretraining_run
 from capsnet_jax.sweeps.records import Run
+from capsnet_jax.sweeps.start_from import check_layers, read_setting
 from capsnet_jax.training.evaluation import ObserveFn
 from capsnet_jax.training.finetune import check_frozen, check_pretrained
 from capsnet_jax.training.limits import check_limits
@@ -78,9 +79,14 @@ def check(runs: Sequence[Run], datasets: Mapping[Data, data.Dataset]) -> None:
         check_limits(config, 1, dataset, params)
         models.check_head(config.model.name, params)
         check_frozen(params, config.train.frozen)
-        if source := pretraining_run(run):
+        if config.finetune.starts_from_run:
+            pretrained = read_setting(config.finetune.source).params
+            check_layers(config, params, pretrained)
+        elif source := pretraining_run(run):
             pretrained = _param_shapes(source.config, datasets[source.config.data])
-            check_pretrained(params, pretrained, config.finetune, models.MODELS[config.model.name].head_layers)
+        else:
+            continue
+        check_pretrained(params, pretrained, config.finetune, models.MODELS[config.model.name].head_layers)
 
 
 def _param_shapes(config: Config, dataset: data.Dataset) -> dict[str, Any]:

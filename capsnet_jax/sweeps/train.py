@@ -23,7 +23,7 @@ from capsnet_jax.sweeps.code import code_of
 from capsnet_jax.sweeps.events import GroupEvents, select_run
 from capsnet_jax.sweeps.interrupt import Interrupted, check
 from capsnet_jax.sweeps.plan import Plan
-from capsnet_jax.sweeps.pretrain import initialize_from_pretrained, pretraining_run
+from capsnet_jax.sweeps.pretrain import initialize
 from capsnet_jax.sweeps.progress import Progress
 from capsnet_jax.sweeps.records import Record, Run
 from capsnet_jax.training import evaluation
@@ -72,8 +72,7 @@ def train_together(
     start = checkpoint.restore(checkpoints, like, code=code)
     if start is None:
         states = initial_states(configs, seeds, dataset, parallel=plan.parallel, mesh=mesh)
-        if source := pretraining_run(group[0]):
-            states = initialize_from_pretrained(states, group, plan.workdir, datasets[source.config.data])
+        states = initialize(states, group, plan.workdir, datasets)
         start = checkpoint.Restored(0, states, [])
     step, history = start.step, start.history
     progress.skip(step * batch)

@@ -218,6 +218,21 @@ junk more
 --experiment=routing_diagnostics --set=data.validation_fraction=0
 --experiment=capsule_dimensions --set=loss.reconstruction=false
 --experiment=capsule_dimensions --set=model.name=cnn_small
+--predict=tests/faults
+--predict=missing.png --model=tests
+--export=
+--export=/
+--export=tests
+--export=pyproject.toml
+--export=new --model=squeezenet
+--export=new --predict=x.png
+--start_from=
+--start_from=missing
+--start_from=tests
+--start_from=pyproject.toml
+--start_from=a,b
+--start_from=tests --predict=x.png
+--experiment=throughput --start_from=tests
 """
 LINES = [shlex.split(line) for line in COMMANDS.strip().splitlines()]
 

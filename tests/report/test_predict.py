@@ -14,6 +14,7 @@ from capsnet_jax.config import ConfigError, Data
 from capsnet_jax.figures import style
 from capsnet_jax.interpret import network as restoring
 from capsnet_jax.report import predict as predicting
+from capsnet_jax.sweeps import best as choosing
 from capsnet_jax.sweeps import records
 from capsnet_jax.sweeps.plan import load_data
 from tests import tiny
@@ -70,11 +71,14 @@ def predicted(workdir, digit):
 def test_class_and_lengths_are_the_models_own(workdir, digit, predicted):
     (_, pixels), (text, _, path) = digit, predicted
     wanted = lengths(best(workdir), pixels)
-    first, second, third, fourth, *_ = text.splitlines()
+    first, second, third, fourth, fifth, *_ = text.splitlines()
     assert first == f"digit.png: {wanted.argmax()}"
     assert second == f"  by {best(workdir).name}"
     assert third == "  picture: light ink on dark, cropped to the ink, centred"
-    assert fourth == "  capsule length of each class:"
+    best_five = [f"{k} {scores(text)[str(k)]:.3f}" for k in np.argsort(-wanted)[:5]]
+    assert fourth.endswith(f"confidence {best_five[0][2:]}; top 5: {', '.join(best_five)}")
+    assert fourth.startswith("  UNSURE, as its score is below 0.5; ") == (float(best_five[0][2:]) < 0.5)
+    assert fifth == "  capsule length of each class:"
     printed = scores(text)
     assert list(printed) == [str(k) for k in np.argsort(-wanted)]
     assert [printed[str(k)] for k in range(10)] == pytest.approx(wanted, abs=0.02)  # its faintest pixels are cut
@@ -174,7 +178,7 @@ def test_a_picture_is_transformed_as_the_training_images_were(workdir, digit, mo
     monkeypatch.setattr(
         restoring.Network, "outputs", lambda _, images: seen.append(images) or {"logits": np.zeros((1, 10))}
     )
-    monkeypatch.setattr(restoring, "build", lambda settings: overrides.build(settings | {"data.transform": "inverted"}))
+    monkeypatch.setattr(choosing, "build", lambda settings: overrides.build(settings | {"data.transform": "inverted"}))
     text = predict(digit[0], workdir).text
     predict(digit[0], workdir, as_is=True)
     assert "inverted as the training images" in text
