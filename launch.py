@@ -56,6 +56,7 @@ flags.DEFINE_string("predict", None, "a picture to classify with the workdir's b
 flags.DEFINE_string(
     "inspect", None, "list, or what to show of the workdir's best run or --model, as grad_cam, and stop"
 )
+flags.DEFINE_bool("explore", False, "write explorer.html: the workdir's best CapsNets, to draw for in the browser")
 flags.DEFINE_string("image", None, "with --inspect: a picture; otherwise a test image, or a sample photograph")
 flags.DEFINE_integer("index", None, "with --inspect: which test image, from 0")
 flags.DEFINE_string("layer", None, "with --inspect: a layer, by its name in --inspect=list")

@@ -361,6 +361,14 @@ def _predict(options: flags.FlagValues) -> None:
     print(prediction.save())
 
 
+def _explore(options: flags.FlagValues) -> None:
+    """Write the page that runs the workdir's best CapsNets in the browser."""
+    from capsnet_jax.report.explorer import write_explorer
+
+    _start_jax()
+    print(write_explorer(_workdir(options)))
+
+
 def _inspect(options: flags.FlagValues) -> None:
     """Draw what a method shows of a network, or list methods, layers and units."""
     from capsnet_jax import figures
@@ -529,6 +537,7 @@ TASKS: dict[str, tuple[Callable[[flags.FlagValues], None], tuple[str, ...]]] = {
     "describe": (_describe, ("dataset", "set")),
     "predict": (_predict, ("experiment", "workdir", "model", "invert", "as_is")),
     "inspect": (_inspect, ("experiment", "workdir", "model", *INSPECT_FLAGS, "figure_format")),
+    "explore": (_explore, ("experiment", "workdir")),
     "report": (_report, ("workdir",)),
     "figures_only": (_figures_only, ("experiment", "workdir", "baseline", "figure_format")),
 }

@@ -164,14 +164,23 @@ def restore(workdir: Path | str, name: str | None = None) -> Network:
         ConfigError: there is no such run with its parameters, or it cannot be built.
         CheckpointError: its parameters are damaged.
     """
-    finished = {n: r for n, r in records.load_all(Path(workdir)).items() if has_params(r)}
-    if not finished:
-        raise ConfigError(f"no finished run in {workdir}; train one first, or name its --workdir")
     if name is None:
-        return restore_record(min(_buildable(finished.values()), key=_validation_error))
+        return restore_record(ranked(workdir)[0])
+    finished = _finished(workdir)
     if name not in finished:
         raise ConfigError(f"no run {name} with its parameters in {workdir}; there are: {', '.join(finished)}")
     return restore_record(finished[name])
+
+
+def ranked(workdir: Path | str) -> list[Record]:
+    """Return the finished runs that can be restored, the one of least validation error first.
+
+    Runs whose model, router or loss is not there any more are left out, with a warning.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    return sorted(_buildable(_finished(workdir).values()), key=_validation_error)
 
 
 def restore_record(record: Record) -> Network:
@@ -259,6 +268,18 @@ def load_observation(record: Record, name: str) -> Observation | None:
 
 def _params_path(record: Record) -> Path:
     return records.params_path(record.workdir, record.name)
+
+
+def _finished(workdir: Path | str) -> dict[str, Record]:
+    """Return by name the finished runs whose parameters are there.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    finished = {name: record for name, record in records.load_all(Path(workdir)).items() if has_params(record)}
+    if not finished:
+        raise ConfigError(f"no finished run in {workdir}; train one first, or name its --workdir")
+    return finished
 
 
 def _config(record: Record) -> Config:
