@@ -81,7 +81,7 @@ def write_explorer(workdir: Path) -> Path:
     others.sort(key=lambda record: _routing(record) == _routing(best))  # and by their error, as they were
     shown = [best, *others[:1]]
     nets = [restore_record(record) for record in shown]
-    data = {**_dataset(nets[0]), "images": _test_images(nets[0]), "models": [*map(_model, nets, _labels(shown))]}
+    data = {**_dataset(nets[0]), "images": _test_images(nets[0]), "models": [*map(pack, nets, _labels(shown))]}
     title = f"Explorer of {workdir}"
     body = asset("explorer.html").replace("{how}", _how(nets)).replace("{title}", html.escape(title))
     text = page_of(title, body, data, name="explorer", scripts=("capsnet.js", "picture.js"))
@@ -167,7 +167,7 @@ def choose(present: Bool[np.ndarray, "images classes"], wrong: Bool[np.ndarray, 
     return np.concatenate([easy, np.flatnonzero(wrong)[:HARD]])
 
 
-def _model(net: Network, label: str) -> dict[str, Any]:
+def pack(net: Network, label: str) -> dict[str, Any]:
     """Return what the page's script needs to run a network.
 
     Raises:

@@ -172,7 +172,7 @@ function routingPart(view) {
     title.textContent = `Routing to ${page.classes[k]}, iteration by iteration`;
     scale.textContent = most < NOTHING ? "All couplings are uniform." : `Strongest colour: ${rounded(most)}${kind === "couplings" ? "" : "; blue is negative"}.`;
     fit(cards, out.steps.length, (t) => {
-      const card = element("button", { type: "button", class: "step" }, element("canvas", { class: "picture" }), element("span", { class: "mini" }), element("span", {}));
+      const card = element("button", { type: "button", class: "step" }, element("canvas", { class: "picture", "aria-hidden": "true" }), element("span", { class: "mini" }), element("span", {}));
       card.addEventListener("click", () => { state.iteration = t; drawAll(); });
       return card;
     });
@@ -380,7 +380,10 @@ async function read(file) {
 
 function fileChooser() {
   byId("framed").hidden = !page.frame;
-  byId("file").addEventListener("change", (event) => { if (event.target.files[0]) read(event.target.files[0]); });
+  byId("file").addEventListener("change", (event) => {
+    if (event.target.files[0]) read(event.target.files[0]);
+    event.target.value = ""; // so that the same file can be chosen again
+  });
   document.addEventListener("dragover", (event) => event.preventDefault());
   document.addEventListener("drop", (event) => {
     event.preventDefault();

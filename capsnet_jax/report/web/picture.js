@@ -4,7 +4,7 @@
 "use strict";
 
 const THICKEST = 0.35, EDGE = 0.15, THINNEST = 2, SAME_SIZE = 0.12, FULL = 0.9, SOFT = 0.3; // the first four as in ink.py
-const LONGEST = 112; // pixels of a picture's longer side, to find ink in
+const LONGEST = 160; // pixels of a picture's longer side, to find ink in
 const LUMINANCE = [0.299, 0.587, 0.114];
 
 // Map a function over windows of 2 · reach + 1 pixels along rows, and then along columns: their greatest, or least.
@@ -55,7 +55,8 @@ function resize(picture, width, height) {
   return { values, width, height };
 }
 
-// How wide lines are: twice their area over the edges between ink and ground.
+// How wide lines are: twice their area over their outline, which crosses 4/π as many sides of pixels as it is long, in
+// the mean over its directions.
 function lineWidth({ values, width, height }) {
   let area = 0, edges = 0;
   const inked = (x, y) => x >= 0 && x < width && y >= 0 && y < height && values[y * width + x] > 0.5;
@@ -63,7 +64,7 @@ function lineWidth({ values, width, height }) {
     area++;
     edges += !inked(x - 1, y) + !inked(x + 1, y) + !inked(x, y - 1) + !inked(x, y + 1);
   }
-  return edges ? 2 * area / edges : 0;
+  return edges ? 8 / Math.PI * area / edges : 0;
 }
 
 // A drawing as large as the data set's are; lines that would become thinner than THINNEST are thickened first.
