@@ -4,6 +4,7 @@ python launch.py                          the default experiment on embedded dat
 python launch.py --list                   experiments, models, routers, data sets
 python launch.py --describe=capsnet       a model's layers, parameters and FLOPs
 python launch.py --predict=digit.png      what the workdir's best run says of a picture
+python launch.py --explore                a page that runs its best CapsNets in the browser
 python launch.py --inspect=list           what can be seen inside of it
 """
 

@@ -180,7 +180,9 @@ def pack(net: Network, label: str) -> dict[str, Any]:
     with np.errstate(over="ignore"):
         halves = [array.astype("<f2") for array in arrays.values()]
     if not all(np.isfinite(half).all() for half in halves):
-        raise ConfigError(f"{net.name} has parameters beyond ±65504, which float16 lacks; train with train.weight_decay")
+        raise ConfigError(
+            f"{net.name} has parameters beyond ±65504, which float16 lacks; train with train.weight_decay"
+        )
     test_error = float(net.record.result.get("test_error", np.nan))
     return {
         "label": label,
