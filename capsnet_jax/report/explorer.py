@@ -4,7 +4,6 @@ The page needs no other file. It holds a workdir's best CapsNet, beside it the b
 test images. Weights are float16; `web/capsnet.js` is the forward pass, which `tests/browser` compares with JAX's.
 """
 
-import base64
 import html
 import importlib.metadata
 import logging
@@ -12,29 +11,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-from jaxtyping import Bool, Int, Num
-
 from capsnet_jax.config import ConfigError
-from capsnet_jax.data import frame_of
-from capsnet_jax.figures.labels import dataset_label, setting_label
+from capsnet_jax.figures.labels import setting_label
 from capsnet_jax.interpret.network import Network, ranked, restore_record
 from capsnet_jax.models import MODELS
 from capsnet_jax.models.capsnet import CapsNet
 from capsnet_jax.overrides import format_value
 from capsnet_jax.report.html import asset, page_of
+from capsnet_jax.report.packed import pack_dataset, pack_images, pack_model
 from capsnet_jax.sweeps.files import write_text
 from capsnet_jax.sweeps.records import Record
 from capsnet_jax.sweeps.varying import varying_paths
 
 FILE = "explorer.html"
-SHOWN = 20  # test images, as equally of all classes as can be
-HARD = 16  # more test images, which the best run classifies wrong
 SAME = ("data.dataset", "data.label", "data.transform", "data.image_size")  # of nets that can see the same images
 
-# The routers whose forward pass the page knows, each in a formula. u: primary capsules, û: votes, c: couplings, s: sums,
-# b: routing logits, v: class capsules.
+# The routers whose forward pass the page knows, each in a formula. u: primary capsules, û: votes, c: couplings,
+# s: sums, b: routing logits, v: class capsules.
 ROUTERS = {
     "dynamic": "routing by agreement: c = softmax(b / T), s = Σ c û, v = squash(s), b ← b + û · v, with b = 0 at first",
     "max_min": "routing by agreement with c = (b − min b) / (max b − min b), and c = 1 at first",
@@ -81,10 +74,10 @@ def write_explorer(workdir: Path) -> Path:
     others.sort(key=lambda record: _routing(record) == _routing(best))  # and by their error, as they were
     shown = [best, *others[:1]]
     nets = [restore_record(record) for record in shown]
-    data = {**_dataset(nets[0]), "images": _test_images(nets[0]), "models": [*map(pack, nets, _labels(shown))]}
+    data = {**pack_dataset(nets[0]), "images": pack_images(nets[0]), "models": [*map(pack_model, nets, _labels(shown))]}
     title = f"Explorer of {workdir}"
     body = asset("explorer.html").replace("{how}", _how(nets)).replace("{title}", html.escape(title))
-    text = page_of(title, body, data, name="explorer", scripts=("capsnet.js", "picture.js"))
+    text = page_of(title, body, data, name="explorer", scripts=("capsnet.js", "picture.js", "panel.js", "sources.js"))
     write_text(workdir / FILE, text.encode("utf-8", "replace").decode())  # a folder's name need not be text
     return workdir / FILE
 
@@ -125,90 +118,6 @@ def _labels(records: Sequence[Record]) -> list[str]:
     return [setting_label(paths, [words(record.settings.get(path)) for path in paths]) for record in records]
 
 
-def _dataset(net: Network) -> dict[str, Any]:
-    """Return what the page has to know of images."""
-    settings = net.config.data
-    frame = frame_of(settings.dataset)
-    return {
-        "dataset": dataset_label(settings.dataset),
-        "classes": list(net.data.label_names),
-        "shape": list(net.data.image_shape),
-        "frame": frame and frame._asdict(),
-        "transform": settings.transform,
-    }
-
-
-def _test_images(net: Network) -> dict[str, Any]:
-    """Return some images of every class, and some that the net's run classifies wrong."""
-    examples = net.data.test
-    labels = np.asarray(examples.labels)
-    present = labels if labels.ndim == 2 else labels[:, None] == np.arange(net.data.classes)
-    wrong = net.record.wrong if net.record is not None else None
-    if wrong is None or len(wrong) != len(labels):  # not known, or of another version of the data set
-        wrong = np.zeros(len(labels), bool)
-    index = choose(present.astype(bool), wrong)
-    return {
-        "pixels": _base64(np.asarray(examples.images)[index]),
-        "labels": [np.flatnonzero(present[i]).tolist() for i in index],
-        "index": index.tolist(),
-        "wrong": wrong[index].tolist(),
-    }
-
-
-def choose(present: Bool[np.ndarray, "images classes"], wrong: Bool[np.ndarray, "images"]) -> Int[np.ndarray, "shown"]:
-    """Choose test images: the first of every class, the second of every class, …; then the first that are hard.
-
-    Args:
-        present: which classes each image shows.
-        wrong: which images are classified wrong.
-    """
-    ranks = np.where(present & ~wrong[:, None], np.cumsum(present & ~wrong[:, None], axis=0), len(present) + 1)
-    easy = np.lexsort((ranks.argmin(axis=1), ranks.min(axis=1)))[: min(SHOWN, int((~wrong).sum()))]
-    return np.concatenate([easy, np.flatnonzero(wrong)[:HARD]])
-
-
-def pack(net: Network, label: str) -> dict[str, Any]:
-    """Return what the page's script needs to run a network.
-
-    Raises:
-        ConfigError: a parameter is too large for float16.
-    """
-    assert net.record is not None and net.config.routing is not None
-    model, routing = net.model, net.config.routing
-    leaves = jax.tree_util.tree_leaves_with_path(net.params)
-    arrays = {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
-    with np.errstate(over="ignore"):
-        halves = [array.astype("<f2") for array in arrays.values()]
-    if not all(np.isfinite(half).all() for half in halves):
-        raise ConfigError(
-            f"{net.name} has parameters beyond ±65504, which float16 lacks; train with train.weight_decay"
-        )
-    test_error = float(net.record.result.get("test_error", np.nan))
-    return {
-        "label": label,
-        "run": net.name,
-        "error": test_error if np.isfinite(test_error) else None,
-        "parameters": sum(array.size for array in arrays.values()),
-        "shape": list(net.data.image_shape),
-        "classes": model.classes,
-        "kernel": model.kernel,
-        "types": model.capsule_types,
-        "primary_dim": model.primary_dim,
-        "class_dim": model.class_dim,
-        "divide_primary": model.divide_primary,
-        "squash": model.squash,
-        "decodes": model.reconstruction,
-        "shown": model.shown,
-        "routing": {"name": routing.name, **vars(routing.settings)},
-        "arrays": [[name, list(array.shape)] for name, array in arrays.items()],
-        "weights": _base64(np.concatenate([half.ravel() for half in halves])),
-    }
-
-
-def _base64(array: Num[np.ndarray, "..."]) -> str:
-    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
-
-
 def _how(nets: Sequence[Network]) -> str:
     """Return HTML: the formulas of these networks' routers, and where the source is."""
     routers = dict.fromkeys(net.config.routing.name for net in nets if net.config.routing is not None)
@@ -229,5 +138,5 @@ def _repository() -> str:
         urls = importlib.metadata.metadata("capsnet_jax").get_all("Project-URL") or []
     except importlib.metadata.PackageNotFoundError:
         return ""
-    named = dict(url.split(", ", 1) for url in urls if ", " in url)
-    return named.get("Repository", named.get("Source", "")).rstrip("/")
+    named: dict[str, str] = dict(url.split(", ", 1) for url in urls if ", " in url)
+    return named.get("Repository", "").rstrip("/")

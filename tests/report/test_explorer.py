@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from capsnet_jax.config import ConfigError
-from capsnet_jax.report import explorer
+from capsnet_jax.report import explorer, packed
 from tests import tiny
 from tests.report.untrained import TINY, network, save
 
@@ -64,11 +64,11 @@ def test_a_workdir_without_runs_is_refused(tmp_path, capsys):
 
 def test_weights_are_float16_in_the_order_that_is_told():
     net = network(**TINY)
-    packed = explorer.pack(net, "")
-    halves = np.frombuffer(base64.b64decode(packed["weights"]), "<f2")
-    assert len(halves) == packed["parameters"] == sum(int(np.prod(shape)) for _, shape in packed["arrays"])
+    told = packed.pack_model(net, "")
+    halves = np.frombuffer(base64.b64decode(told["weights"]), "<f2")
+    assert len(halves) == told["parameters"] == sum(int(np.prod(shape)) for _, shape in told["arrays"])
     start = 0
-    for name, shape in packed["arrays"]:
+    for name, shape in told["arrays"]:
         array = net.params
         for part in name.split("/"):
             array = array[part]
@@ -81,13 +81,13 @@ def test_weights_that_float16_lacks_are_refused():
     net = network(**TINY)
     net.params["conv1"]["bias"] *= 1e6
     with pytest.raises(ConfigError, match="beyond ±65504"):
-        explorer.pack(net, "")
+        packed.pack_model(net, "")
 
 
 def test_images_of_all_classes_and_hard_ones_are_chosen():
     present = np.eye(3, dtype=bool)[[0, 0, 0, 1, 2, 1, 0]]
     wrong = np.array([True, False, False, False, False, False, True])
-    assert explorer.choose(present, wrong).tolist() == [1, 3, 4, 2, 5, 0, 6]
+    assert packed.choose(present, wrong).tolist() == [1, 3, 4, 2, 5, 0, 6]
     many = np.eye(100, dtype=bool)[np.arange(500) % 100]
-    assert explorer.choose(many, np.ones(500, bool)).tolist() == list(range(explorer.HARD))
-    assert explorer.choose(many, np.zeros(500, bool)).tolist() == list(range(explorer.SHOWN))
+    assert packed.choose(many, np.ones(500, bool)).tolist() == list(range(packed.HARD))
+    assert packed.choose(many, np.zeros(500, bool)).tolist() == list(range(packed.SHOWN))
