@@ -1,6 +1,7 @@
 """explorer.html in a browser: its numbers beside JAX's, and what one does with it."""
 
 import dataclasses
+import io
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +36,13 @@ RUN = """([packed, images, classes, kinds]) => {
     }));
     return { ms, steps, primary: list(out.primary), reconstruction: list(out.reconstruction) };
   });
+}"""
+
+
+DROP = """(bytes) => {
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(new File([new Uint8Array(bytes)], "red.png", { type: "image/png" }));
+  document.body.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
 }"""
 
 
@@ -233,14 +241,15 @@ def test_what_is_no_picture_is_refused(page, tmp_path):
     page.wait_for_function("document.getElementById('told').textContent.startsWith('This is no picture')")
 
 
-def test_colour_images_are_not_drawn_but_read(visit, tmp_path, monkeypatch):
+def test_colour_images_are_not_drawn_but_dropped(visit, tmp_path, monkeypatch):
     net = network((16, 12, 3), 4, **TINY | {"data__dataset": "cifar10", "loss__reconstruction": False})
     monkeypatch.setattr(explorer, "ranked", lambda _: [net.record])
     monkeypatch.setattr(explorer, "restore_record", lambda _: net)
     page = visit(explorer.write_explorer(tmp_path))
     assert page.locator("#drawing").is_hidden()
-    Image.new("RGB", (64, 64), (255, 0, 51)).save(tmp_path / "red.png")
-    page.locator("#file").set_input_files(tmp_path / "red.png")
+    red = io.BytesIO()
+    Image.new("RGB", (64, 64), (255, 0, 51)).save(red, "PNG")
+    page.evaluate(DROP, list(red.getvalue()))
     page.wait_for_function("document.getElementById('told').textContent.startsWith('red.png')")
     np.testing.assert_allclose(page.evaluate("Array.from(state.pixels.slice(-3))"), [1, 0, 0.2], atol=0.01)
     assert "no decoder" in page.locator(".model").text_content()

@@ -2,6 +2,7 @@
 "use strict";
 
 const ROWS = 12; // classes that are told, the ones of greatest length where there are more
+const NAME = 12; // letters of a class's name that have room beside its bar
 const MOST_ITERATIONS = 7;
 const NOTHING = 1e-6; // a map of less is one of rounding errors
 
@@ -70,7 +71,8 @@ function barList(view) {
     button.addEventListener("click", () => choose(k));
     return { button, fill, value };
   });
-  const title = element("h4"), place = element("div", { class: "bars" }, title, ...rows.map(({ button }) => button));
+  const wide = Math.min(NAME, Math.max(2, ...page.classes.map((name) => name.length)));
+  const title = element("h4"), place = element("div", { class: "bars", style: `--name: ${wide}ch` }, title, ...rows.map(({ button }) => button));
   const draw = () => {
     const { activations } = view.step(), shown = new Set(greatest(activations, ROWS)), longest = new Set(greatest(activations, view.model.shown));
     const at = view.out.steps.indexOf(view.step()) + 1;
@@ -118,7 +120,7 @@ function decoderPart(view) {
       input.min = -limit;
       input.max = limit;
       if (document.activeElement !== input || !view.moved) input.value = capsule[d];
-      value.textContent = capsule[d].toFixed(2);
+      value.textContent = capsule[d].toFixed(2).replace("-0.00", "0.00");
     });
   };
   const place = element("div", {}, element("div", { class: "pictures" }, wholeFigure, partFigure), title,
