@@ -64,19 +64,22 @@ function greyOf(channels) {
 function drawingPad() {
   const pad = byId("pad"), pen = byId("pen"), context = pad.getContext("2d", { willReadFrequently: true });
   const before = beforeTransform();
-  let at = null, cursor = [PAD / 2, PAD / 2], waiting = false;
+  let at = null, cursor = [PAD / 2, PAD / 2], waiting = false, spent = 0;
   pad.width = PAD;
   pad.height = Math.round(PAD * before[0] / before[1]);
 
   const clear = () => { context.fillStyle = "#000"; context.shadowBlur = 0; context.fillRect(0, 0, pad.width, pad.height); };
   const see = () => {
+    const start = performance.now();
     waiting = false;
     const [ink] = channelsOf(pad), framed = page.frame ? frameInk(ink, page.frame, ...before) : resize(ink, before[1], before[0]);
     tests.unmark();
     if (framed && boxOf(ink, EDGE)) show(toPixels([framed]), "your drawing");
     else show(toPixels([resize(ink, before[1], before[0])]), "nothing is drawn yet");
+    spent = performance.now() - start;
   };
-  const soon = () => { if (!waiting) { waiting = true; requestAnimationFrame(see); } };
+  // At most half of the time is for looking, so that the pen follows the hand.
+  const soon = () => { if (!waiting) { waiting = true; setTimeout(see, spent); } };
   const line = (from, to) => {
     Object.assign(context, { strokeStyle: "#fff", lineWidth: PEN, lineCap: "round", lineJoin: "round", shadowColor: "#fff", shadowBlur: PEN / 5 });
     context.beginPath();
