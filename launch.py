@@ -5,6 +5,7 @@ python launch.py --list                   experiments, models, routers, data set
 python launch.py --describe=capsnet       a model's layers, parameters and FLOPs
 python launch.py --predict=digit.png      what the workdir's best run says of a picture
 python launch.py --export=FOLDER          that run, to be taken elsewhere
+python launch.py --explore                a page that runs its best CapsNets in the browser
 python launch.py --inspect=list           what can be seen inside of it
 """
 
@@ -66,6 +67,7 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "inspect", None, "list, or what to show of the workdir's best run or --model, as grad_cam, and stop"
 )
+flags.DEFINE_bool("explore", False, "write explorer.html: the workdir's best CapsNets, to draw for in the browser")
 flags.DEFINE_string("image", None, "with --inspect: a picture; otherwise a test image, or a sample photograph")
 flags.DEFINE_integer("index", None, "with --inspect: which test image, from 0")
 flags.DEFINE_string("layer", None, "with --inspect: a layer, by its name in --inspect=list")

@@ -410,6 +410,14 @@ def _export(options: flags.FlagValues) -> None:
     print(export(_network(options)[0], options.export))
 
 
+def _explore(options: flags.FlagValues) -> None:
+    """Write the page that runs the workdir's best CapsNets in the browser."""
+    from capsnet_jax.report.explorer import write_explorer
+
+    _start_jax()
+    print(write_explorer(_workdir(options)))
+
+
 def _inspect(options: flags.FlagValues) -> None:
     """Draw what a method shows of a network, or list methods, layers and units."""
     from capsnet_jax import figures
@@ -579,6 +587,7 @@ TASKS: dict[str, tuple[Callable[[flags.FlagValues], None], tuple[str, ...]]] = {
     "predict": (_predict, ("experiment", "workdir", "model", "invert", "as_is")),
     "inspect": (_inspect, ("experiment", "workdir", "model", *INSPECT_FLAGS, "figure_format")),
     "export": (_export, ("experiment", "workdir")),
+    "explore": (_explore, ("experiment", "workdir")),
     "report": (_report, ("workdir",)),
     "figures_only": (_figures_only, ("experiment", "workdir", "baseline", "figure_format")),
 }

@@ -62,7 +62,7 @@ def write_report(composed: Mapping[Path, Sequence[Page]]) -> Path:
     return path
 
 
-def page_of(title: str, body: str, data: Any, *, name: str) -> str:
+def page_of(title: str, body: str, data: Any, *, name: str, scripts: Sequence[str] = ()) -> str:
     """Return a page that needs no other file.
 
     Args:
@@ -70,18 +70,21 @@ def page_of(title: str, body: str, data: Any, *, name: str) -> str:
         body: HTML.
         data: what its script reads, as JSON.
         name: of its style sheet and script in the folder `web`, beside the style that all pages share.
+        scripts: of that folder too, which come before its own.
     """
     text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{_asset('page.css')}{_asset(f'{name}.css')}</style></head><body>"
-        f'{body}<script type="application/json" id="data">{text}</script><script>{_asset(f"{name}.js")}</script>'
-        "</body></html>\n"
+        f"<title>{html.escape(title)}</title><style>{asset('page.css')}{asset(f'{name}.css')}</style></head><body>"
+        f'{body}<script type="application/json" id="data">{text}</script>'
+        + "".join(f"<script>{asset(script)}</script>" for script in (*scripts, f"{name}.js"))
+        + "</body></html>\n"
     )
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """Return the text of a file of the folder `web`."""
     return (resources.files("capsnet_jax.report") / "web" / name).read_text(encoding="utf-8")
 
 

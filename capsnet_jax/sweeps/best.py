@@ -14,12 +14,19 @@ log = logging.getLogger(__name__)
 
 
 def best_run(workdir: Path) -> Record:
-    """Return the run of least validation error. Those that cannot be built any more are left out, with a warning.
+    """Return the run of least validation error, the first of `ranked`."""
+    return ranked(workdir)[0]
+
+
+def ranked(workdir: Path) -> list[Record]:
+    """Return the finished runs, the one of least validation error first.
+
+    Those that cannot be built any more are left out, with a warning.
 
     Raises:
         ConfigError: there is no finished run with its parameters, or none can be built.
     """
-    return min(_buildable(runs_with_params(workdir).values()), key=_validation_error)
+    return sorted(_buildable(runs_with_params(workdir).values()), key=_validation_error)
 
 
 def runs_with_params(workdir: Path) -> dict[str, Record]:
