@@ -350,6 +350,16 @@ def _report(options: flags.FlagValues) -> None:
     print(_write_html(composed))
 
 
+def _course(options: flags.FlagValues) -> None:
+    """Write the course; the first time, it trains two small nets."""
+    from capsnet_jax.sweeps.interrupt import stop_requested
+    from experiments.course import build
+
+    _start_jax()
+    with stop_requested() as stop:
+        print(build.write(build.WORKDIR if options.workdir is None else _workdir(options), stop))
+
+
 def _predict(options: flags.FlagValues) -> None:
     """Say what a picture shows."""
     from capsnet_jax.report.predict import predict
@@ -530,6 +540,7 @@ TASKS: dict[str, tuple[Callable[[flags.FlagValues], None], tuple[str, ...]]] = {
     "predict": (_predict, ("experiment", "workdir", "model", "invert", "as_is")),
     "inspect": (_inspect, ("experiment", "workdir", "model", *INSPECT_FLAGS, "figure_format")),
     "report": (_report, ("workdir",)),
+    "course": (_course, ("workdir",)),
     "figures_only": (_figures_only, ("experiment", "workdir", "baseline", "figure_format")),
 }
 MEASURE_FLAGS = ("experiment", "dataset", "preset", "set", "sweep", "workdir", "figure_format")

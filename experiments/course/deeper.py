@@ -1,0 +1,105 @@
+"""Pages on nets whose layers are no longer in a row: GoogLeNet, ResNet and DenseNet."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from capsnet_jax.figures.galleries import gallery
+from capsnet_jax.models.convnets.densenet import DenseBlock
+from capsnet_jax.models.convnets.googlenet import INCEPTIONS, Inception
+from capsnet_jax.models.convnets.resnet import BasicBlock
+from experiments.course.imagenet import counted
+from experiments.course.material import Material
+from experiments.course.page import Excerpt, Page, drawn, saved, table
+
+BLOCKS = 50
+
+
+def inception(material: Material) -> Page:
+    """GoogLeNet's module: four branches, and what the 1×1 reductions save."""
+    del material
+    one, reduce3, three, reduce5, five, project = INCEPTIONS["3a"]
+    inputs = 192
+    rows: list[tuple[object, ...]] = []
+    for name, reduced, size, filters in (("3×3", reduce3, 3, three), ("5×5", reduce5, 5, five)):
+        direct, by_reduction = weights(inputs, size, filters), weights(inputs, 1, reduced) + weights(reduced, size, filters)
+        rows.append((f"{name}, {filters} filters", f"{direct:,}", f"{by_reduction:,}", f"{by_reduction / direct:.0%}"))
+    rows.append((f"1×1, {one} filters", f"{weights(inputs, 1, one):,}", "", ""))
+    rows.append((f"pooling, {project} filters", f"{weights(inputs, 1, project):,}", "", ""))
+    google, alex = counted("googlenet"), counted("alexnet")
+    return Page(
+        "GoogLeNet, 2014: the inception module",
+        f"""Should a layer have 1×1, 3×3 or 5×5 filters, or a pooling? All of them side by side, and their channels one
+above the other. 1×1 convolutions before the large filters make the many channels few, which is what the table counts
+for the first module. Nine modules and an average over all positions in place of hidden fully connected layers:
+**{google.parameters:,}** parameters, {alex.parameters / google.parameters:.1f} times fewer than AlexNet, as counted here
+(the slides say 12 times).""",
+        [table(("branch of module 3a", "weights, directly", "with 1×1 before", "part"), rows)],
+        [Excerpt(Inception.__call__, "one, reduce3")],
+        ["--describe=googlenet,googlenet_bn"],
+    )
+
+
+def weights(inputs: int, size: int, filters: int) -> int:
+    """Return the weights of a convolution, without its biases."""
+    return size * size * inputs * filters
+
+
+def residual(material: Material) -> Page:
+    """The residual block: at the start it is the identity, and gradients pass it."""
+    photo = jnp.asarray(material.photographs.china[None] / 255, jnp.float32)
+    after, slope = through_blocks(photo, BLOCKS)
+    difference = float(jnp.abs(after - photo).max())
+    cells = [("photograph", np.asarray(photo[0])), (f"after {BLOCKS} blocks", np.asarray(after[0]))]
+    return Page(
+        "ResNet, 2015: the residual block",
+        f"""Deeper nets should not be worse: layers that have nothing to add could leave everything as it is. But that is
+hard to learn from scratch. So a block of two layers learns only what to *add*: its output is ReLU(F(x) + x). Where
+the weights of F are small, the block is the identity, and where gradients would vanish in F they pass by. A photograph
+through {BLOCKS} blocks whose last scale starts at 0 changes by at most **{difference:g}**, and the gradient of
+each pixel is still **{float(slope.mean()):g}**.""",
+        [
+            drawn(gallery([cells]), "a photograph, and the same after 50 residual blocks: no difference"),
+            table(("net", "parameters", "GFLOP"), _costs("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")),
+        ],
+        [Excerpt(BasicBlock.__call__), Excerpt(through_blocks)],
+        ["--describe=resnet18,resnet50,resnet152", "--dataset=cifar10 --set model.name=resnet18"],
+    )
+
+
+def through_blocks(photo: Float[Array, "1 height width 3"], count: int) -> tuple[Array, Array]:
+    """Return a photograph after so many residual blocks, and the gradient of the sum of its pixels."""
+    block = BasicBlock(3, zero_init=True)
+    variables = block.init(jax.random.key(0), photo, train=False)
+
+    def stack(image: Array) -> Array:
+        for _ in range(count):
+            image = block.apply(variables, image, train=False)
+        return image
+
+    return stack(photo), jax.grad(lambda image: stack(image).sum())(photo)
+
+
+def densenet(material: Material) -> Page:
+    """DenseNet: every layer sees all before it, and what a parameter buys."""
+    del material
+    dense, residual_net = counted("densenet201"), counted("resnet101")
+    return Page(
+        "DenseNet, 2016: all layers before",
+        f"""If one shortcut is good, why not all? In a dense block every layer sees the channels of all layers before it,
+and adds a few of its own. Nothing is computed twice, so parameters go further: DenseNet-201 has the published error of
+ResNet-101 with **{dense.parameters / 1e6:.1f}** in place of {residual_net.parameters / 1e6:.1f} million. Errors
+are published ones; parameters and computing are counted from our models.""",
+        [
+            saved("ilsvrc_evolution-cost", "published top-5 errors against parameters and against computing"),
+            table(("net", "parameters", "GFLOP"), _costs("densenet121", "densenet169", "densenet201", "densenet264")),
+        ],
+        [Excerpt(DenseBlock.__call__)],
+        ["--describe=densenet121,densenet264", "--experiment=ilsvrc_evolution"],
+    )
+
+
+def _costs(*names: str) -> list[tuple[str, str, str]]:
+    each = {name: counted(name) for name in names}
+    return [(name, f"{net.parameters:,}", f"{net.flops / 1e9:.2f}") for name, net in each.items()]

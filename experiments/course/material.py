@@ -1,0 +1,67 @@
+"""What pages look at: photographs, digits, a net that has seen ImageNet, and two nets that are trained in a moment."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from capsnet_jax import data
+from capsnet_jax.config import PRESETS
+from capsnet_jax.interpret.network import Network, load_released, restore
+from capsnet_jax.overrides import build
+from capsnet_jax.report import seen_photographs
+from capsnet_jax.report.seen_photographs import Photographs
+from capsnet_jax.sweeps import run
+from capsnet_jax.sweeps.plan import Plan
+from capsnet_jax.sweeps.records import Run
+from experiments import hops
+
+DIGITS = PRESETS["small"] | {"train.epochs": 4}
+STORIES = hops.CONFIG | {"data.dataset": "babi_2", "model.hops": 3, "train.epochs": 60}
+
+
+class Material:
+    """What pages share; each part is made when a page first asks for it.
+
+    Attributes:
+        workdir: where the trained nets are, and the page will be.
+    """
+
+    def __init__(self, workdir: Path, stop: Callable[[], int | None] = lambda: None):
+        self.workdir, self._stop = workdir, stop
+
+    @functools.cached_property
+    def squeezenet(self) -> Network:
+        """A net that has seen ImageNet."""
+        return load_released("squeezenet")
+
+    @functools.cached_property
+    def photographs(self) -> Photographs:
+        """A portrait, a temple and a flower."""
+        return seen_photographs.load(self.squeezenet)
+
+    @functools.cached_property
+    def digits(self) -> np.ndarray:
+        """One test image of each of the embedded digits: float32[10, 28, 28, 1]."""
+        test = data.load("mnist_5k").test
+        labels = np.asarray(test.labels)
+        return np.asarray(test.images)[[int(np.argmax(labels == k)) for k in range(10)]] / np.float32(255)
+
+    @functools.cached_property
+    def capsnet(self) -> Network:
+        """A CapsNet of 4,000 digits: a few seconds of training."""
+        return restore(self.workdir, self._trained[0].name)
+
+    @functools.cached_property
+    def memory_network(self) -> Network:
+        """A memory network of 1,000 questions about stories."""
+        return restore(self.workdir, self._trained[1].name)
+
+    @functools.cached_property
+    def _trained(self) -> list[Run]:
+        """Train what is not yet there; each is an ordinary run of the workdir."""
+        runs = [Run(build({**PRESETS["small"], **settings}), 0) for settings in (DIGITS, STORIES)]
+        plan = Plan(self.workdir, "auto", lambda run: "python launch.py --course --workdir=WORKDIR", self._stop)
+        run.train_all(runs, plan, run.load_and_check(runs))
+        return runs
