@@ -45,7 +45,10 @@ decoder draw it. Nobody named the dimensions, but many have a meaning: how thick
 digit is, how large a loop. Which dimension stands for what is different in every training. Above, the net that was trained
 for this page; below, one that learned all of MNIST for ten epochs, with each class's strongest dimension.""",
         [
-            drawn(dimension_grid(moved[strongest], offsets, row_names=names, note=note), "a six, changing from left to right"),
+            drawn(
+                dimension_grid(moved[strongest], offsets, row_names=names, note=note),
+                "a six, changing from left to right",
+            ),
             saved("capsule_dimensions-dimensions-mnist", "each digit, changing from left to right with one dimension"),
         ],
         [Excerpt(move_dimensions, "classes, dims")],

@@ -45,7 +45,12 @@ def limits(material: Material) -> Page:
 halves exchanged, tie above the face, {same[1]}: the parts are there, that is nearly all that counts. On its head it is
 {same[2]}. A person sees at once that it is the same thing and how it is turned, as if each thing came with a
 coordinate frame. Capsules are meant to have one.""",
-        [drawn(gallery([cells[:3], cells[3:]]), "the portrait, turned and with its halves exchanged, and what the net says")],
+        [
+            drawn(
+                gallery([cells[:3], cells[3:]]),
+                "the portrait, turned and with its halves exchanged, and what the net says",
+            )
+        ],
         [Excerpt(turn), Excerpt(affine, "angle = ")],
         ["--experiment=invariance --dataset=mnist", "--experiment=affnist"],
     )

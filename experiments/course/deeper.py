@@ -1,5 +1,7 @@
 """Pages on nets whose layers are no longer in a row: GoogLeNet, ResNet and DenseNet."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from capsnet_jax.models.convnets.googlenet import INCEPTIONS, Inception
 from capsnet_jax.models.convnets.resnet import BasicBlock
 from experiments.course.imagenet import counted
 from experiments.course.material import Material
-from experiments.course.page import Excerpt, Page, drawn, saved, table
+from experiments.course.page import Excerpt, Page, drawn, recorded, saved, table
 
 BLOCKS = 50
 
@@ -23,7 +25,10 @@ def inception(material: Material) -> Page:
     inputs = 192
     rows: list[tuple[object, ...]] = []
     for name, reduced, size, filters in (("3×3", reduce3, 3, three), ("5×5", reduce5, 5, five)):
-        direct, by_reduction = weights(inputs, size, filters), weights(inputs, 1, reduced) + weights(reduced, size, filters)
+        direct, by_reduction = (
+            weights(inputs, size, filters),
+            weights(inputs, 1, reduced) + weights(reduced, size, filters),
+        )
         rows.append((f"{name}, {filters} filters", f"{direct:,}", f"{by_reduction:,}", f"{by_reduction / direct:.0%}"))
     rows.append((f"1×1, {one} filters", f"{weights(inputs, 1, one):,}", "", ""))
     rows.append((f"pooling, {project} filters", f"{weights(inputs, 1, project):,}", "", ""))
@@ -61,7 +66,7 @@ through {BLOCKS} blocks whose last scale starts at 0 changes by at most **{diffe
 each pixel is still **{float(slope.mean()):g}**.""",
         [
             drawn(gallery([cells]), "a photograph, and the same after 50 residual blocks: no difference"),
-            table(("net", "parameters", "GFLOP"), _costs("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")),
+            costs("resnet"),
         ],
         [Excerpt(BasicBlock.__call__), Excerpt(through_blocks)],
         ["--describe=resnet18,resnet50,resnet152", "--dataset=cifar10 --set model.name=resnet18"],
@@ -74,9 +79,7 @@ def through_blocks(photo: Float[Array, "1 height width 3"], count: int) -> tuple
     variables = block.init(jax.random.key(0), photo, train=False)
 
     def stack(image: Array) -> Array:
-        for _ in range(count):
-            image = block.apply(variables, image, train=False)
-        return image
+        return jax.lax.fori_loop(0, count, lambda _, x: block.apply(variables, x, train=False), image)
 
     return stack(photo), jax.grad(lambda image: stack(image).sum())(photo)
 
@@ -84,22 +87,28 @@ def through_blocks(photo: Float[Array, "1 height width 3"], count: int) -> tuple
 def densenet(material: Material) -> Page:
     """DenseNet: every layer sees all before it, and what a parameter buys."""
     del material
-    dense, residual_net = counted("densenet201"), counted("resnet101")
+    parameters = {row["model"]: int(row["parameters"]) / 1e6 for row in recorded("ilsvrc_evolution")}
+    dense, wide = (f"{parameters.get(name, math.nan):.1f}" for name in ("densenet201", "resnet101"))
     return Page(
         "DenseNet, 2016: all layers before",
         f"""If one shortcut is good, why not all? In a dense block every layer sees the channels of all layers before it,
 and adds a few of its own. Nothing is computed twice, so parameters go further: DenseNet-201 has the published error of
-ResNet-101 with **{dense.parameters / 1e6:.1f}** in place of {residual_net.parameters / 1e6:.1f} million. Errors
+ResNet-101 with **{dense}** in place of {wide} million. Errors
 are published ones; parameters and computing are counted from our models.""",
         [
             saved("ilsvrc_evolution-cost", "published top-5 errors against parameters and against computing"),
-            table(("net", "parameters", "GFLOP"), _costs("densenet121", "densenet169", "densenet201", "densenet264")),
+            costs("densenet"),
         ],
         [Excerpt(DenseBlock.__call__)],
         ["--describe=densenet121,densenet264", "--experiment=ilsvrc_evolution"],
     )
 
 
-def _costs(*names: str) -> list[tuple[str, str, str]]:
-    each = {name: counted(name) for name in names}
-    return [(name, f"{net.parameters:,}", f"{net.flops / 1e9:.2f}") for name, net in each.items()]
+def costs(family: str) -> str:
+    """Return the table of a family's nets, as counted from our models."""
+    rows = [
+        (row["model"], f"{int(row['parameters']):,}", f"{float(row['flops']) / 1e9:.2f}", row["top5_error"])
+        for row in recorded("ilsvrc_evolution")
+        if row["model"].startswith(family)
+    ]
+    return table(("net", "parameters", "GFLOP for one image", "published top-5 error %"), rows)

@@ -80,7 +80,7 @@ as published. It learned with ReLU in place of tanh, which is quicker, and with 
 hidden units in each step. Two graphics cards of 3 GB held a half each, so the second, fourth and fifth convolution see
 only their own half's channels. Training took them five to six days.""",
         [text_table(describe("alexnet", net))],
-        [Excerpt(AlexNet.__call__, "for index", "x = out[f\"pool")],
+        [Excerpt(AlexNet.__call__, "for index", 'x = out[f"pool')],
         ["--describe=alexnet,alexnet_single", "--dataset=cifar10 --set model.name=alexnet"],
     )
 

@@ -19,7 +19,11 @@ def activations(material: Material) -> Page:
 layer, and show each channel as a small grey picture. Here are the 64 channels of SqueezeNet's first layer before the
 ReLU, on one scale: white is strongly positive, black strongly negative. Most are edges in some direction, some
 are colours.""",
-        [drawn(figure, "64 grey pictures of a portrait: its edges in all directions, its bright and its coloured parts")],
+        [
+            drawn(
+                figure, "64 grey pictures of a portrait: its edges in all directions, its bright and its coloured parts"
+            )
+        ],
         [Excerpt(interpret.activations), Excerpt(seen_photographs.all_activations)],
         [f"{SQUEEZENET}activations --layer=conv1", f"{SQUEEZENET}list"],
     )

@@ -6,7 +6,7 @@ from capsnet_jax.report.inspection import Asked, inspect
 from capsnet_jax.report.seen_photographs import FOLDER
 from experiments.course.inside import SQUEEZENET
 from experiments.course.material import Material
-from experiments.course.page import Excerpt, Page, drawn, saved
+from experiments.course.page import Excerpt, Page, drawn, recorded, saved
 
 
 def heat_maps(material: Material) -> Page:
@@ -54,17 +54,25 @@ def maximal(material: Material) -> Page:
     del material
     return Page(
         "What does a unit like best?",
-        """Begin with noise and climb until a channel, or a class, is as active as it can be. Without care the result is
+        f"""Begin with noise and climb until a channel, or a class, is as active as it can be. Without care the result is
 noise that fools the net; so the image is kept smooth, and shifted, turned and scaled a little in each step. The other
-way is to look: which of 10,000 test images activates a unit most? Images that were made activate 59 of 60 channels of
-a CNN more than any real image does, and class capsules, whose length cannot exceed 1, 50 of 60 times.""",
+way is to look: which of 10,000 test images activates a unit most? Images that were made activate {stronger("cnn_small")} channels of a CNN more
+than any real image does, and {stronger("capsnet_small")} class capsules, whose length cannot exceed 1.""",
         [
             saved("seeing_inside-made-squeezenet", "images made for channels and for four classes of ImageNet"),
-            saved("seeing_inside-strongest_images-mnist-cnn_small", "test digits that activate each class of a CNN most"),
+            saved(
+                "seeing_inside-strongest_images-mnist-cnn_small", "test digits that activate each class of a CNN most"
+            ),
         ],
         [Excerpt(interpret.visualize), Excerpt(interpret.top_images)],
         [f"{SQUEEZENET}visualize --target=volcano", "--workdir={workdir} --inspect=top_images"],
     )
+
+
+def stronger(network: str) -> str:
+    """Count the units that an image made for them activates more than any test image does."""
+    rows = [row for row in recorded("seeing_inside-observed") if row["network"] == network and row["made"]]
+    return f"{sum(float(row['made']) > float(row['found']) for row in rows)} of {len(rows)}"
 
 
 def reconstruction(material: Material) -> Page:

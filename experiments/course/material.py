@@ -1,7 +1,7 @@
 """What pages look at: photographs, digits, a net that has seen ImageNet, and two nets that are trained in a moment."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,8 @@ from capsnet_jax.sweeps.plan import Plan
 from capsnet_jax.sweeps.records import Run
 from experiments import hops
 
-DIGITS = PRESETS["small"] | {"train.epochs": 4}
-STORIES = hops.CONFIG | {"data.dataset": "babi_2", "model.hops": 3, "train.epochs": 60}
+DIGITS: dict[str, object] = {"train.epochs": 4}
+STORIES: dict[str, object] = hops.CONFIG | {"data.dataset": "babi_2", "model.hops": 3, "train.epochs": 60}
 
 
 class Material:
@@ -50,18 +50,17 @@ class Material:
 
     @functools.cached_property
     def capsnet(self) -> Network:
-        """A CapsNet of 4,000 digits: a few seconds of training."""
-        return restore(self.workdir, self._trained[0].name)
+        """A CapsNet of 3,600 digits: a few seconds of training."""
+        return self._trained(DIGITS)
 
     @functools.cached_property
     def memory_network(self) -> Network:
-        """A memory network of 1,000 questions about stories."""
-        return restore(self.workdir, self._trained[1].name)
+        """A memory network of 900 questions about stories."""
+        return self._trained(STORIES)
 
-    @functools.cached_property
-    def _trained(self) -> list[Run]:
-        """Train what is not yet there; each is an ordinary run of the workdir."""
-        runs = [Run(build({**PRESETS["small"], **settings}), 0) for settings in (DIGITS, STORIES)]
+    def _trained(self, settings: Mapping[str, object]) -> Network:
+        """Return a net of the small preset; it is an ordinary run of the workdir, and trained if it is not there."""
+        wanted = Run(build({**PRESETS["small"], **settings}), seed=0)
         plan = Plan(self.workdir, "auto", lambda run: "python launch.py --course --workdir=WORKDIR", self._stop)
-        run.train_all(runs, plan, run.load_and_check(runs))
-        return runs
+        run.train_all([wanted], plan, run.load_and_check([wanted]))
+        return restore(self.workdir, wanted.name)

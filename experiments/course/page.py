@@ -115,7 +115,9 @@ def lines_of(excerpt: Excerpt) -> str:
         end = first.end_lineno or first.lineno
         del lines[first.lineno - 1 : end + (not lines[end : end + 1] or not lines[end].strip())]
     begin = next((n for n, line in enumerate(lines) if excerpt.first in line), None)
-    stop = next((n for n, line in enumerate(lines) if n >= (begin or 0) and excerpt.last and excerpt.last in line), None)
+    stop = next(
+        (n for n, line in enumerate(lines) if n >= (begin or 0) and excerpt.last and excerpt.last in line), None
+    )
     if begin is None or (excerpt.last and stop is None):
         raise ValueError(f"{excerpt.of.__qualname__} has no lines from {excerpt.first!r} to {excerpt.last!r}")
     return textwrap.dedent("\n".join(lines[begin : len(lines) if stop is None else stop + 1])).strip("\n")
@@ -127,12 +129,19 @@ def place_of(excerpt: Excerpt) -> str:
     return f"{file.relative_to(ROOT)}: {excerpt.of.__qualname__}"
 
 
-def measured(experiment: str, settings: Mapping[str, str], quantity: str = "test_error") -> str:
-    """Return the mean over seeds of what an experiment's CSV file records, with its 95 % interval, in percent."""
-    path = FIGURES.parent / f"{experiment}.csv"
+def recorded(file: str) -> list[dict[str, str]]:
+    """Return the rows of a CSV file of `experiments/results`; none where it is missing."""
+    path = FIGURES.parent / f"{file}.csv"
     if not path.is_file():
-        return f"(not there: {path.name}, which comes with a checkout)"
-    with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if all(row[name] == value for name, value in settings.items())]
+        return []
+    with path.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def measured(file: str, settings: Mapping[str, str], quantity: str = "test_error") -> str:
+    """Return the mean over seeds of what a CSV file records in percent, with its 95 % interval."""
+    rows = [row for row in recorded(file) if all(row[name] == value for name, value in settings.items())]
+    if not rows:
+        return "(not there)"
     estimate = mean_interval([float(row[quantity]) for row in rows])
     return f"{estimate.mean:.2f} ± {estimate.half_width:.2f} %"

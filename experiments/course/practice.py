@@ -14,9 +14,7 @@ def transfer(material: Material) -> Page:
     del material
     rows = []
     for amount in ("much", "little"):
-        cells = [
-            f"{CASES[alike, amount == 'much']}. {ADVICE[alike, amount == 'much']}" for alike in (False, True)
-        ]
+        cells = [f"{CASES[alike, amount == 'much']}. {ADVICE[alike, amount == 'much']}" for alike in (False, True)]
         rows.append((f"{amount} data", *cells))
     scratch = measured("transfer_cases", FOR_TEXT | {"finetune.source": "none"})
     first = measured("transfer_cases", FOR_TEXT | {"train.frozen": "conv1+conv2"})

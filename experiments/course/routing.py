@@ -27,9 +27,7 @@ def routing(material: Material) -> Page:
     share = [f"{float(c):.2f}" for c in routed.couplings[:, 0]]
     net = material.capsnet
     images = material.digits[[3, 8]]
-    maps = {
-        f"iteration {t + 1}": np.asarray(coupling_maps(net, images, kind="difference"))[:, t] for t in (1, 2)
-    }
+    maps = {f"iteration {t + 1}": np.asarray(coupling_maps(net, images, kind="difference"))[:, t] for t in (1, 2)}
     figure = figures.overlay(
         images, maps, signed=True, note="small CapsNet; how much more than uniformly each part is coupled to the digit"
     )
