@@ -25,6 +25,7 @@ from experiments.course.page import FIGURES, Page, lines_of, place_of
 
 WORKDIR = Path("runs/course")
 FILE = "course.html"
+WIDE = 84  # characters of a line, beside which no others fit
 NAME = "Convolutional networks and capsules"
 
 CHAPTERS: dict[str, Sequence[Callable[[Material], Page]]] = {
@@ -98,11 +99,12 @@ def write(workdir: Path = WORKDIR, stop: Callable[[], int | None] = lambda: None
 
 def section(page: Page, anchor: str, chapter: str, workdir: Path) -> str:
     """Return a page as HTML: words and commands, what is shown, and the lines that did it."""
-    code = "".join(
-        f"<figure><figcaption>{html.escape(place_of(each))}</figcaption>"
-        f'<pre tabindex="0"><code>{html.escape(lines_of(each))}</code></pre></figure>'
-        for each in page.code
-    )
+    code = ""
+    for each in page.code:
+        lines = lines_of(each)
+        wide = ' class="wide"' if max(map(len, lines.splitlines())) > WIDE else ""
+        code += f"<figure{wide}><figcaption>{html.escape(place_of(each))}</figcaption>"
+        code += f'<pre tabindex="0"><code>{html.escape(lines)}</code></pre></figure>'
     commands = "\n".join(f"python launch.py {flags.format(workdir=workdir)}" for flags in page.commands)
     return (
         f'<section class="page" id="{anchor}" aria-label="{html.escape(page.title)}">'

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from capsnet_jax import figures
 from capsnet_jax.interpret.capsule_dimensions import move_dimensions
 from capsnet_jax.models.capsnet import CapsNet, mask_other_classes
 from capsnet_jax.models.summary import describe, outline
@@ -12,8 +13,16 @@ from experiments.course.page import Excerpt, Page, drawn, saved, text_table
 
 
 def capsnet(material: Material) -> Page:
-    """The paper's net, layer by layer."""
-    del material
+    """Tell the paper's net layer by layer, and show what a small one says of a digit."""
+    small, digit = material.capsnet, material.digits[4]
+    out = small.outputs(digit[None])
+    said = figures.prediction(
+        digit,
+        np.asarray(out["reconstruction"][0]),
+        np.asarray(out["lengths"][0]),
+        small.data.label_names,
+        note="the small CapsNet of these pages",
+    )
     net = outline(build({"model.name": "capsnet"}))
     decoder = sum(layer.parameters for layer in net.layers if layer.name == "decoder")
     return Page(
@@ -23,7 +32,10 @@ of 8 dimensions at 6×6 positions: **1,152 primary capsules**. And ten class cap
 learned 8×16 matrix makes the vote. That is **{net.parameters - decoder:,}** parameters. A decoder with
 **{decoder:,}** more draws the image from the right capsule alone, which makes the capsules keep how the digit looks.
 The paper errs on 0.25 ± 0.005 % of MNIST.""",
-        [text_table(describe("capsnet", net))],
+        [
+            text_table(describe("capsnet", net)),
+            drawn(said, "a four, what the decoder makes of its capsule, and the ten class capsules' lengths"),
+        ],
         [Excerpt(CapsNet.__call__), Excerpt(mask_other_classes)],
         ["--describe=capsnet,capsnet_small", "--dataset=mnist --preset=paper"],
     )
@@ -42,8 +54,8 @@ def mnist(material: Material) -> Page:
         "Activity vectors of MNIST",
         """What does each dimension stand for? Take a digit's capsule, add a little to one of its 16 numbers, and let the
 decoder draw it. Nobody named the dimensions, but many have a meaning: how thick the strokes are, how slanted, how wide the
-digit is, how large a loop. Which dimension stands for what is different in every training. Above, the net that was trained
-for this page; below, one that learned all of MNIST for ten epochs, with each class's strongest dimension.""",
+digit is, how large a loop. Which dimension stands for what is different in every training. Above, the net that was trained for
+these pages; below, one that learned all of MNIST for ten epochs, with each class's strongest dimension.""",
         [
             drawn(
                 dimension_grid(moved[strongest], offsets, row_names=names, note=note),
@@ -61,9 +73,9 @@ def fashion(material: Material) -> Page:
     del material
     return Page(
         "Activity vectors of Fashion-MNIST",
-        """The same with ten kinds of clothes. A dimension makes sleeves longer or a bag's handle higher, a shirt
-brighter, a shoe's heel taller. The pictures are coarser than those of digits: clothes have patterns, and sixteen numbers
-do not hold a pattern. The decoder keeps outline and brightness, and leaves out the print.""",
+        """The same with ten kinds of clothes. The dimension that changes a picture most makes a shirt or a boot darker or
+brighter, trousers wider, a sandal higher. The pictures are coarser than those of digits: clothes have patterns, and
+sixteen numbers do not hold a pattern. The decoder keeps outline and brightness, and leaves out the print.""",
         [
             saved("capsule_dimensions-dimensions-fashion_mnist", "each kind of clothes, changing with one dimension"),
             saved("capsule_dimensions-reconstructions-fashion_mnist", "clothes above, their reconstructions below"),

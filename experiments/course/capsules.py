@@ -42,7 +42,7 @@ def limits(material: Material) -> Page:
     return Page(
         "Limits: where things are, and how they are turned",
         f"""Pooling forgets where parts are, and no unit says how a part is turned. Upright this is {same[0]}; with its
-halves exchanged, tie above the face, {same[1]}: the parts are there, that is nearly all that counts. On its head it is
+halves exchanged, tie above the face, the first guess is still {same[1]}: the parts are there. On its head it is
 {same[2]}. A person sees at once that it is the same thing and how it is turned, as if each thing came with a
 coordinate frame. Capsules are meant to have one.""",
         [
@@ -70,8 +70,8 @@ def capsule(material: Material) -> Page:
         "What is a capsule?",
         f"""A neuron gives a number; a capsule is a group of neurons that gives a vector, its *activity vector*. The
 vector's **length** says how sure the capsule is that its thing is there, and its **direction** says how the
-thing looks: how thick, how slanted, where. Below, the ten class capsules of a small CapsNet that learned 3,600 digits
-in ten seconds (test error {error:.1f} %): a row is a class and a column one of 16 dimensions. One row is long, and
+thing looks: how thick, how slanted, where. Below, the ten class capsules of a small CapsNet that learned 3,600
+digits in half a minute (test error {error:.1f} %): a row is a class and a column one of 16 dimensions. One row is long, and
 a decoder draws the digit again from that row alone.""",
         [drawn(seen_runs.activity_vectors(net, shown), "digits, their class capsules, and what is reconstructed")],
         [Excerpt(lengths), Excerpt(seen_runs.activity_vectors, "out = ", "rows = ")],

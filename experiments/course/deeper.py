@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from capsnet_jax.figures.galleries import gallery
+from capsnet_jax import interpret
+from capsnet_jax.figures.galleries import gallery, grey
 from capsnet_jax.models.convnets.densenet import DenseBlock
 from capsnet_jax.models.convnets.googlenet import INCEPTIONS, Inception
 from capsnet_jax.models.convnets.resnet import BasicBlock
@@ -20,7 +21,12 @@ BLOCKS = 50
 
 def inception(material: Material) -> Page:
     """GoogLeNet's module: four branches, and what the 1×1 reductions save."""
-    del material
+    found = np.asarray(interpret.activations(material.squeezenet, material.photographs.pixels[:1], "fire3")[0])
+    half = found.shape[-1] // 2  # of 1×1 filters, then of 3×3 filters
+    cells = []
+    for name, channels in (("1×1", found[..., :half]), ("3×3", found[..., half:])):
+        strongest = np.argsort(-channels.max(axis=(0, 1)), kind="stable")[:5]
+        cells.append([(f"{name}, channel {k}", grey(channels[..., k])) for k in strongest])
     one, reduce3, three, reduce5, five, project = INCEPTIONS["3a"]
     inputs = 192
     rows: list[tuple[object, ...]] = []
@@ -39,8 +45,12 @@ def inception(material: Material) -> Page:
 above the other. 1×1 convolutions before the large filters make the many channels few, which is what the table counts
 for the first module. Nine modules and an average over all positions in place of hidden fully connected layers:
 **{google.parameters:,}** parameters, {alex.parameters / google.parameters:.1f} times fewer than AlexNet, as counted here
-(the slides say 12 times).""",
-        [table(("branch of module 3a", "weights, directly", "with 1×1 before", "part"), rows)],
+(the slides say 12 times). The pictures are of a relative whose weights we have: SqueezeNet's modules have 1×1 and
+3×3 filters side by side.""",
+        [
+            drawn(gallery(cells), "the strongest channels of 1×1 filters, which see colours, and of 3×3 filters: edges"),
+            table(("branch of module 3a", "weights, directly", "with 1×1 before", "part"), rows),
+        ],
         [Excerpt(Inception.__call__, "one, reduce3")],
         ["--describe=googlenet,googlenet_bn"],
     )
@@ -53,7 +63,7 @@ def weights(inputs: int, size: int, filters: int) -> int:
 
 def residual(material: Material) -> Page:
     """The residual block: at the start it is the identity, and gradients pass it."""
-    photo = jnp.asarray(material.photographs.china[None] / 255, jnp.float32)
+    photo = jnp.asarray((material.photographs.china[None] + 1.0) / 256, jnp.float32)  # at 0 a ReLU has no slope
     after, slope = through_blocks(photo, BLOCKS)
     difference = float(jnp.abs(after - photo).max())
     cells = [("photograph", np.asarray(photo[0])), (f"after {BLOCKS} blocks", np.asarray(after[0]))]
@@ -99,7 +109,7 @@ are published ones; parameters and computing are counted from our models.""",
             saved("ilsvrc_evolution-cost", "published top-5 errors against parameters and against computing"),
             costs("densenet"),
         ],
-        [Excerpt(DenseBlock.__call__)],
+        [Excerpt(DenseBlock.__call__, "for index", "return x")],
         ["--describe=densenet121,densenet264", "--experiment=ilsvrc_evolution"],
     )
 

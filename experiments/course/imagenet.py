@@ -27,11 +27,11 @@ def counted(name: str) -> Outline:
 def classification(material: Material) -> Page:
     """What a net of 1,000 classes says of three photographs, and what top-5 means."""
     net, photos = material.squeezenet, material.photographs
-    rows = []
-    for name, photo in zip(photos.names, photos.pixels, strict=True):
+    columns = []
+    for photo in photos.pixels:
         probabilities = probabilities_of(net, photo)
-        best = top5(probabilities)
-        rows.append([name, *(f"{net.data.label_names[k]} {probabilities[k]:.3f}" for k in best)])
+        columns.append([f"{net.data.label_names[k]}, {probabilities[k]:.3f}" for k in top5(probabilities)])
+    rows = [(str(rank), *guesses) for rank, guesses in enumerate(zip(*columns, strict=True), 1)]
     pictures = [list(zip(photos.names, photos.pixels, strict=True))]
     return Page(
         "ImageNet: a thousand classes",
@@ -41,7 +41,7 @@ how often the label is none of the five most probable. This is what SqueezeNet, 
 photographs that come with Python packages. The flower is a dahlia, which is none of the thousand.""",
         [
             drawn(gallery(pictures), "a portrait of Grace Hopper, a Chinese temple, a dahlia"),
-            table(("photograph", "1", "2", "3", "4", "5"), rows),
+            table(("guess", *photos.names), rows),
         ],
         [Excerpt(top5), Excerpt(probabilities_of)],
         ["--model=squeezenet --predict=photo.jpg"],

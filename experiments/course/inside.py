@@ -35,8 +35,8 @@ def red(material: Material) -> Page:
     return Page(
         "A channel that is active on red",
         """Put one channel beside the image and ask what they have in common. Guesses can be measured: of all 64 channels
-of the first layer this is the one whose activations go most with how red the pixels are. It finds the flag, the lips
-and the flower, and leaves the white shirt dark.""",
+of the first layer this is the one whose activations go most with how red the pixels are. It shows the ribbons,
+the temple's pillars and the flower, and leaves sky, sea and shirt dark.""",
         [drawn(figure, "three photographs, how red their pixels are, and channel 47, which shows the same places")],
         [Excerpt(seen_photographs.most_correlated), Excerpt(interpret.strongest_channel)],
         [f"{SQUEEZENET}activations --layer=conv1 --unit=47"],
@@ -53,7 +53,7 @@ all channels of a layer, the one that is stronger on the portrait's eyes, face o
 three photographs. Nobody told the network what an eye is. It learned a thousand names of things, and eyes help.""",
         [drawn(figure, "heat maps of three channels: one is active at the eyes, one at the face, one at the tie")],
         [Excerpt(seen_photographs.most_selective)],
-        [f"{SQUEEZENET}activations --layer=fire7 --unit=0", "--experiment=seeing_inside"],
+        [f"{SQUEEZENET}activations --layer=fire7 --unit=201", "--experiment=seeing_inside"],
     )
 
 

@@ -64,15 +64,19 @@ than any real image does, and {stronger("capsnet_small")} class capsules, whose 
                 "seeing_inside-strongest_images-mnist-cnn_small", "test digits that activate each class of a CNN most"
             ),
         ],
-        [Excerpt(interpret.visualize), Excerpt(interpret.top_images)],
+        [Excerpt(interpret.visualize, "net, images, target"), Excerpt(interpret.top_images)],
         [f"{SQUEEZENET}visualize --target=volcano", "--workdir={workdir} --inspect=top_images"],
     )
 
 
 def stronger(network: str) -> str:
     """Count the units that an image made for them activates more than any test image does."""
-    rows = [row for row in recorded("seeing_inside-observed") if row["network"] == network and row["made"]]
-    return f"{sum(float(row['made']) > float(row['found']) for row in rows)} of {len(rows)}"
+    units = [
+        (float(row["made"]), float(row["found"]))
+        for row in recorded("seeing_inside-observed")
+        if row["network"] == network and row["made"] and None not in row  # rows of layers have one field more
+    ]
+    return f"{sum(made > found for made, found in units)} of {len(units)}"
 
 
 def reconstruction(material: Material) -> Page:
@@ -83,7 +87,7 @@ def reconstruction(material: Material) -> Page:
         """Take the activations of a layer, forget the image, and look for a smooth image that gives the same ones. From
 the first layer it comes back whole. The deeper the layer, the less of it does: first the exact colours go, then places,
 and in the end there is a sketch of parts in no order. What is lost is what the net does not need to name the
-thing. Under each picture stands how far its activations still are from the wanted ones.""",
+thing. Above each picture stands how far its activations still are from the wanted ones.""",
         [saved("seeing_inside-inverted-squeezenet", "a portrait, and images made to look the same to four layers")],
         [Excerpt(inversion._invert, "def loss", "return (distance"), Excerpt(inversion.relative_distance)],
         [f"{SQUEEZENET}invert", f"{SQUEEZENET}invert --layer=fire9"],

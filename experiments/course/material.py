@@ -17,7 +17,7 @@ from capsnet_jax.sweeps.plan import Plan
 from capsnet_jax.sweeps.records import Run
 from experiments import hops
 
-DIGITS: dict[str, object] = {"train.epochs": 4}
+DIGITS: dict[str, object] = {"train.epochs": 8}
 STORIES: dict[str, object] = hops.CONFIG | {"data.dataset": "babi_2", "model.hops": 3, "train.epochs": 60}
 
 

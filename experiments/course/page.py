@@ -144,4 +144,4 @@ def measured(file: str, settings: Mapping[str, str], quantity: str = "test_error
     if not rows:
         return "(not there)"
     estimate = mean_interval([float(row[quantity]) for row in rows])
-    return f"{estimate.mean:.2f} ± {estimate.half_width:.2f} %"
+    return f"{estimate.mean:.2f} ± {estimate.half_width:.2f} %" if estimate.mean else "none"

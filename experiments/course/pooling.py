@@ -96,7 +96,7 @@ def probabilities_of(net: Network, photo: np.ndarray) -> Float[np.ndarray, "clas
 
 def invariance(material: Material) -> Page:
     """Shifts: what a convolution does with them exactly, and what nets bear."""
-    digit = jnp.asarray(material.digits[2, :, :, 0])
+    digit = jnp.pad(jnp.asarray(material.digits[2, :, :, 0]), 4)  # so that nothing leaves the image
     edges = jnp.asarray(KERNELS["edges, upright"], jnp.float32)
     moved = float(jnp.abs(slide(shift(digit, 3), edges) - shift(slide(digit, edges), 3)).max())
     rows = [
@@ -111,11 +111,11 @@ def invariance(material: Material) -> Page:
         "What does a CNN not mind?",
         f"""A filter is the same everywhere, so when the image moves its output moves along: shifting a digit by 3 pixels
 and then convolving gives the same numbers as the other way round, to within **{moved:g}**. Pooling goes further and
-forgets a little of where things are: the table says how much of a feature map changes. The price is that exact positions
+forgets a little of where things are, as the table of |f(Tx) − f(x)| / |f(x)| shows. The price is that exact positions
 are lost. The curves are of whole nets and all MNIST test images; undistorted they err on {errors}. The CapsNet, which
 keeps positions, bears no distortion better.""",
         [
-            table(("a digit moved by", "1 pixel", "2", "3"), rows),
+            table(("change, when a digit moves by", "1 pixel", "2", "3"), rows),
             saved("invariance-curves-mnist", "error against shift, rotation, scale, shear and elastic distortion"),
         ],
         [Excerpt(change), Excerpt(shift)],
@@ -134,7 +134,7 @@ def change(
     """Return how much of a pooled feature map changes with a shift: |f(Tx) − f(x)| / |f(x)|."""
 
     def feature(image: Array) -> Array:
-        found = jnp.maximum(slide(jnp.pad(image, 3), kernel), 0)
+        found = jnp.maximum(slide(image, kernel), 0)
         return pooling.max_pool(found[None, :, :, None], window)
 
     before = feature(image)

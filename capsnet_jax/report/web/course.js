@@ -133,14 +133,14 @@ function kernel(place, examples) {
 // ---- squashes
 
 function squashes(place, { lengths, curves, words }) {
-  const width = 600, height = 300, left = 40, low = 30, end = lengths[lengths.length - 1];
+  const width = 600, height = 310, left = 40, low = 45, end = lengths[lengths.length - 1];
   const x = (value) => left + (width - left - 10) * value / end, y = (value) => 10 + (height - low - 10) * (1 - value);
   const svg = made("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "length after a squash against the length before" });
   for (const value of [0, .25, .5, .75, 1]) svg.append(
     made("line", { class: "axis", x1: left, x2: width - 10, y1: y(value), y2: y(value) }),
     made("text", { class: "name", x: left - 18, y: y(value) }, value));
-  for (let value = 0; value <= end; value++) svg.append(made("text", { class: "name", x: x(value), y: height - 18 }, value));
-  svg.append(made("text", { class: "name", x: (left + width) / 2, y: height - 4 }, "length before: |s|"));
+  for (let value = 0; value <= end; value++) svg.append(made("text", { class: "name", x: x(value), y: height - 30 }, value));
+  svg.append(made("text", { class: "name", x: (left + width) / 2, y: height - 10 }, "length before: |s|"));
   const names = Object.keys(curves);
   names.forEach((name, n) => {
     const path = made("path", { d: curves[name].map((value, i) => `${i ? "L" : "M"}${x(lengths[i]).toFixed(1)} ${y(value).toFixed(1)}`).join(""), fill: "none", "stroke-width": 2.5 });
