@@ -116,12 +116,12 @@ def section(page: Page, anchor: str, chapter: str, workdir: Path) -> str:
     )
 
 
-INTRODUCTION = """A picture book to a course on convolutional networks and capsules: the pages of its slides, in our own words.
-Every page has a figure or a number that this project's code computed, on real images, the lines that did it, taken from the
-source when this file was made, and a command that shows more.
+INTRODUCTION = """A picture book to a course on convolutional networks and capsules: the pages of its slides, in our
+own words. Every page has a figure or a number that this project's code computed, on real images, the lines that did
+it, taken from the source when this file was made, and a command that shows more.
 
-The arrow keys ← and →, or Page Up and Page Down, turn the pages; *Contents* leads back here. Three pages can be moved by
-hand: the filter that slides, the squash, and the votes that are routed."""
+The arrow keys ← and →, or Page Up and Page Down, turn the pages; *Contents* leads back here. Three pages can be moved
+by hand: the filter that slides, the squash, and the votes that are routed."""
 
 BAR = (
     '<nav class="bar" aria-label="Pages"><a href="#contents">Contents</a><span id="where" aria-live="polite"></span>'

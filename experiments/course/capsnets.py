@@ -27,9 +27,9 @@ def capsnet(material: Material) -> Page:
     decoder = sum(layer.parameters for layer in net.layers if layer.name == "decoder")
     return Page(
         "CapsNet for MNIST",
-        f"""Three layers. A convolution of 256 filters, 9×9. A second one whose channels are read as 32 types of capsules
-of 8 dimensions at 6×6 positions: **1,152 primary capsules**. And ten class capsules of 16 dimensions; for each pair a
-learned 8×16 matrix makes the vote. That is **{net.parameters - decoder:,}** parameters. A decoder with
+        f"""Three layers. A convolution of 256 filters, 9×9. A second one whose channels are read as 32 types of
+capsules of 8 dimensions at 6×6 positions: **1,152 primary capsules**. And ten class capsules of 16 dimensions; for
+each pair a learned 8×16 matrix makes the vote. That is **{net.parameters - decoder:,}** parameters. A decoder with
 **{decoder:,}** more draws the image from the right capsule alone, which makes the capsules keep how the digit looks.
 The paper errs on 0.25 ± 0.005 % of MNIST.""",
         [
@@ -42,40 +42,36 @@ The paper errs on 0.25 ± 0.005 % of MNIST.""",
 
 
 def mnist(material: Material) -> Page:
-    """One dimension of a digit's capsule moved, and decoded."""
-    net = material.capsnet
-    capsules = net.outputs(material.digits[6][None])["capsules"][0]
-    offsets = np.linspace(-0.25, 0.25, 11)
-    moved = np.asarray(move_dimensions(net, capsules, 6, offsets))
-    strongest = np.argsort(-np.abs(moved - moved[:, 5:6]).mean(axis=(1, 2, 3, 4)), kind="stable")[:5]
-    names = [f"dimension {k + 1}" for k in strongest]
-    note = "a six of the embedded digits; of 16 dimensions the five that change it most"
+    """Show digits whose capsules are changed in one dimension, and decoded."""
+    del material
     return Page(
         "Activity vectors of MNIST",
-        """What does each dimension stand for? Take a digit's capsule, add a little to one of its 16 numbers, and let the
-decoder draw it. Nobody named the dimensions, but many have a meaning: how thick the strokes are, how slanted, how wide the
-digit is, how large a loop. Which dimension stands for what is different in every training. Above, the net that was trained for
-these pages; below, one that learned all of MNIST for ten epochs, with each class's strongest dimension.""",
+        """What does each dimension stand for? Take a digit's capsule, add a little to one of its 16 numbers, and let
+the decoder draw it. Nobody named the dimensions, but many have a meaning: how thick the strokes are, how slanted or
+how wide the digit is, how large a loop. Which dimension stands for what is different in every training. Above, of
+each digit the dimension that changes it most; below, all dimensions of one digit. The net learned MNIST for ten
+epochs.""",
         [
-            drawn(
-                dimension_grid(moved[strongest], offsets, row_names=names, note=note),
-                "a six, changing from left to right",
-            ),
             saved("capsule_dimensions-dimensions-mnist", "each digit, changing from left to right with one dimension"),
+            saved("capsule_dimensions-all_dimensions-mnist", "one digit, and how each of 16 dimensions changes it"),
         ],
         [Excerpt(move_dimensions, "classes, dims")],
-        ["--experiment=capsule_dimensions --dataset=mnist --seeds=1"],
+        [
+            "--experiment=capsule_dimensions --dataset=mnist --seeds=1",
+            "--workdir={workdir} --inspect=visualize_dimensions --target=6",
+        ],
     )
 
 
 def fashion(material: Material) -> Page:
-    """The same of clothes."""
+    """Show the same of clothes."""
     del material
     return Page(
         "Activity vectors of Fashion-MNIST",
-        """The same with ten kinds of clothes. The dimension that changes a picture most makes a shirt or a boot darker or
-brighter, trousers wider, a sandal higher. The pictures are coarser than those of digits: clothes have patterns, and
-sixteen numbers do not hold a pattern. The decoder keeps outline and brightness, and leaves out the print.""",
+        """The same with ten kinds of clothes. The dimension that changes a picture most makes a shirt or a boot
+darker or brighter, trousers wider, a sandal higher. The pictures are coarser than those of digits: clothes have
+patterns, and sixteen numbers do not hold a pattern. The decoder keeps outline and brightness, and leaves out the
+print.""",
         [
             saved("capsule_dimensions-dimensions-fashion_mnist", "each kind of clothes, changing with one dimension"),
             saved("capsule_dimensions-reconstructions-fashion_mnist", "clothes above, their reconstructions below"),

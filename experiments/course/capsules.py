@@ -28,7 +28,7 @@ TEXTBOOK = {
 
 
 def limits(material: Material) -> Page:
-    """Turned by hand, and its parts exchanged: what a CNN says."""
+    """Turn a portrait and exchange its halves: what does a CNN say?"""
     net, portrait = material.squeezenet, material.photographs.pixels[0]
     pictures = {f"turned by {angle}°": turn(portrait, angle) for angle in TURNED[1:]}
     pictures = {"upright": portrait, **pictures, "upper and lower half exchanged": np.roll(portrait, 113, axis=0)}
@@ -41,8 +41,8 @@ def limits(material: Material) -> Page:
     same = [f"{name} ({probability:.0%})" for name, probability in (says[0], says[-1], says[3])]
     return Page(
         "Limits: where things are, and how they are turned",
-        f"""Pooling forgets where parts are, and no unit says how a part is turned. Upright this is {same[0]}; with its
-halves exchanged, tie above the face, the first guess is still {same[1]}: the parts are there. On its head it is
+        f"""Pooling forgets where parts are, and no unit says how a part is turned. Upright this is {same[0]}; with
+its halves exchanged, tie above the face, the first guess is still {same[1]}: the parts are there. On its head it is
 {same[2]}. A person sees at once that it is the same thing and how it is turned, as if each thing came with a
 coordinate frame. Capsules are meant to have one.""",
         [
@@ -62,17 +62,17 @@ def turn(photo: np.ndarray, degrees: float) -> np.ndarray:
 
 
 def capsule(material: Material) -> Page:
-    """What a capsule is, on real digits."""
+    """Say what a capsule is, on real digits."""
     net = material.capsnet
     shown = seen_runs.examples(net)
     error = net.record.result["test_error"] if net.record else float("nan")
     return Page(
         "What is a capsule?",
         f"""A neuron gives a number; a capsule is a group of neurons that gives a vector, its *activity vector*. The
-vector's **length** says how sure the capsule is that its thing is there, and its **direction** says how the
-thing looks: how thick, how slanted, where. Below, the ten class capsules of a small CapsNet that learned 3,600
-digits in half a minute (test error {error:.1f} %): a row is a class and a column one of 16 dimensions. One row is long, and
-a decoder draws the digit again from that row alone.""",
+vector's **length** says how sure the capsule is that its thing is there, and its **direction** says how the thing
+looks: how thick, how slanted, where. Below, the ten class capsules of a small CapsNet that learned 3,600 digits in
+half a minute (test error {error:.1f} %): a row is a class and a column one of 16 dimensions. A long row is a sure
+class, two are a doubt; a decoder draws the digit again from the longest alone.""",
         [drawn(seen_runs.activity_vectors(net, shown), "digits, their class capsules, and what is reconstructed")],
         [Excerpt(lengths), Excerpt(seen_runs.activity_vectors, "out = ", "rows = ")],
         ["--workdir={workdir} --predict=digit.png", "--workdir={workdir} --inspect=reconstruct_from_one"],
@@ -85,16 +85,16 @@ def lengths(net: Network, image: Float[Array, "1 height width channels"]) -> Flo
 
 
 def squashing(material: Material) -> Page:
-    """Every squash, as a curve of the length before."""
+    """Show every squash as a curve of the length before."""
     del material
     curves = squash_curves()
     values = {"lengths": LENGTHS.round(4).tolist(), "curves": curves, "words": TEXTBOOK}
     half = float(np.interp(1, LENGTHS, curves["sabour"]))
     return Page(
         "Squashing: a length is a probability",
-        f"""A layer's weighted sum *s* may have any length; to be read as a probability it must not exceed 1. The squash
-keeps the direction and shrinks the length: short vectors to almost nothing, long ones to almost 1; a vector of length 1
-becomes {half:g} long. Sabour's curve is flat at 0, where it gives no gradient, so other squashes were tried.
+        f"""A layer's weighted sum *s* may have any length; to be read as a probability it must not exceed 1. The
+squash keeps the direction and shrinks the length: short vectors to almost nothing, long ones to almost 1; a vector of
+length 1 becomes {half:g} long. Sabour's curve is flat at 0, where it gives no gradient, so other squashes were tried.
 **Move the slider** and compare. The last two have learned directions, which are drawn as they start.""",
         [movable("squash", values, "Sabour's squash: |s| = 0.5, 1, 2, 4 becomes 0.2, 0.5, 0.8, 0.94.")],
         [Excerpt(squash), Excerpt(exponential_squash)],

@@ -1,5 +1,7 @@
 """Pages on images, filters and what a convolution is told."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -25,7 +27,7 @@ KERNELS = {
 
 
 def images(material: Material) -> Page:
-    """An image is numbers, and a fully connected layer would need a weight for each."""
+    """Show an image as numbers, and count the weights of a fully connected layer."""
     net, photo = material.squeezenet, material.photographs.pixels[0]
     shared, full = first_layer(net)
     height, width, channels = net.data.image_shape
@@ -33,10 +35,10 @@ def images(material: Material) -> Page:
     return Page(
         "An image is numbers",
         f"""A colour image is three grids of numbers: how red, how green and how blue each pixel is. A fully connected
-layer has a weight for each number and each unit: 300 a unit for 10×10 pixels, {height * width * channels:,} a unit for
-the {width}×{height} pixels below. A convolution looks at a few pixels at a time, with the same weights everywhere.
-SqueezeNet's first layer has **{shared:,}** parameters; as many fully connected units would have **{full:,}**, and would
-not know which pixels are neighbours.""",
+layer has a weight for each number and each unit: 300 a unit for 10×10 pixels, {height * width * channels:,} a unit
+for the {width}×{height} pixels below. A convolution looks at a few pixels at a time, with the same weights
+everywhere. SqueezeNet's first layer has **{shared:,}** parameters; as many fully connected units would have
+**{full:,}**, and would not know which pixels are neighbours.""",
         [drawn(gallery([[("a photograph", photo), *colours]]), "a portrait, and its red, green and blue channel")],
         [Excerpt(first_layer)],
         ["--describe=squeezenet"],
@@ -51,13 +53,13 @@ def first_layer(net: Network) -> tuple[int, int]:
 
 
 def kernel(material: Material) -> Page:
-    """The slides' worked example, to be moved by hand."""
+    """Show the slides' worked example, to be moved by hand."""
     digit = material.digits[3, :, :, 0]
     levels = np.round(9 * digit[::2, ::2])  # small enough to read
     examples = [
-        _example("the slides' example", IMAGE, KERNEL),
-        _example("a digit, upright edges", levels, KERNELS["edges, upright"]),
-        _example("a digit, level edges", levels, KERNELS["edges, level"]),
+        example("the slides' example", IMAGE, KERNEL),
+        example("a digit, upright edges", levels, KERNELS["edges, upright"]),
+        example("a digit, level edges", levels, KERNELS["edges, level"]),
     ]
     first = ", ".join(f"{value:g}" for value in examples[0]["output"][0])
     return Page(
@@ -76,14 +78,15 @@ def slide(image: Float[Array, "height width"], kernel: Float[Array, "rows column
     return conv2d(image[None, :, :, None], kernel[:, :, None, None])[0, :, :, 0]
 
 
-def _example(name: str, image: object, kernel: object) -> dict[str, object]:
+def example(name: str, image: Any, kernel: Any) -> dict[str, Any]:
+    """Return what `course.js` makes a filter slide over, with its name."""
     values, weights = np.asarray(image, np.float32), np.asarray(kernel, np.float32)
     output = np.asarray(slide(jnp.asarray(values), jnp.asarray(weights)))
     return {"name": name, "image": values.tolist(), "kernel": weights.tolist(), "output": output.tolist()}
 
 
 def features(material: Material) -> Page:
-    """Filters by hand, on a photograph."""
+    """Show filters made by hand on a photograph."""
     photo = material.photographs.china.mean(axis=-1) / 255
     cells = [("photograph, grey", photo)]
     for name, weights in KERNELS.items():
@@ -92,10 +95,10 @@ def features(material: Material) -> Page:
         cells.append((name, np.clip(made, 0, 1) if kernel.sum() else grey(np.abs(made))))
     return Page(
         "Every filter finds its own feature",
-        """Filters can be written by hand: one that weighs a pixel against its neighbours sharpens, one of equal weights
-smooths, and one that is negative on one side and positive on the other finds edges. For every feature there is a filter,
-and its output is a *channel*. A network is not given its filters: it learns them from labelled images, and its second
-layer's filters look at all channels of the first.""",
+        """Filters can be written by hand: one that weighs a pixel against its neighbours sharpens, one of equal
+weights smooths, and one that is negative on one side and positive on the other finds edges. For every feature there
+is a filter, and its output is a *channel*. A network is not given its filters: it learns them from labelled images,
+and its second layer's filters look at all channels of the first.""",
         [drawn(gallery([cells[:3], cells[3:]]), "a temple, sharpened, smoothed, its upright and its level edges")],
         [Excerpt(slide)],
         ["--model=squeezenet --inspect=weights --layer=conv1"],
@@ -112,7 +115,7 @@ TOLD = {
 
 
 def hyperparameters(material: Material) -> Page:
-    """Filters, kernel size, stride and padding, and the sizes they lead to."""
+    """Show filters, kernel size, stride and padding, and the sizes they lead to."""
     photo = jnp.asarray(material.photographs.china / 255, jnp.float32)
     level = jnp.asarray(KERNELS["edges, level"], jnp.float32)
     cells, rows = [], []
@@ -131,8 +134,8 @@ def hyperparameters(material: Material) -> Page:
         "What a convolution is told",
         """**Filters**: how many, so how many channels come out. **Kernel size**: the side of each filter in pixels.
 **Stride**: how many pixels the filter moves at a time; 2 halves height and width. **Padding**: pixels of 0 around the
-image, without which a kernel of size *k* takes *k* − 1 rows and columns away. Of *n* pixels there remain
-⌊(*n* + 2*p* − *k*) / *s*⌋ + 1.""",
+image, without which a kernel of size *k* takes *k* − 1 rows and columns away. Of *n* pixels there remain ⌊(*n* + 2*p*
+− *k*) / *s*⌋ + 1.""",
         [
             table(header, rows),
             drawn(gallery([cells[:2], cells[2:]]), "the temple's level edges, found in steps of 1, 2, 4 and 8 pixels"),

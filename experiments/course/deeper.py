@@ -20,7 +20,7 @@ BLOCKS = 50
 
 
 def inception(material: Material) -> Page:
-    """GoogLeNet's module: four branches, and what the 1×1 reductions save."""
+    """Show GoogLeNet's module: four branches, and what the 1×1 reductions save."""
     found = np.asarray(interpret.activations(material.squeezenet, material.photographs.pixels[:1], "fire3")[0])
     half = found.shape[-1] // 2  # of 1×1 filters, then of 3×3 filters
     cells = []
@@ -41,14 +41,16 @@ def inception(material: Material) -> Page:
     google, alex = counted("googlenet"), counted("alexnet")
     return Page(
         "GoogLeNet, 2014: the inception module",
-        f"""Should a layer have 1×1, 3×3 or 5×5 filters, or a pooling? All of them side by side, and their channels one
-above the other. 1×1 convolutions before the large filters make the many channels few, which is what the table counts
-for the first module. Nine modules and an average over all positions in place of hidden fully connected layers:
-**{google.parameters:,}** parameters, {alex.parameters / google.parameters:.1f} times fewer than AlexNet, as counted here
-(the slides say 12 times). The pictures are of a relative whose weights we have: SqueezeNet's modules have 1×1 and
-3×3 filters side by side.""",
+        f"""Should a layer have 1×1, 3×3 or 5×5 filters, or a pooling? All of them side by side, and their channels
+one above the other. 1×1 convolutions before the large filters make the many channels few, which is what the table
+counts for the first module. Nine modules and an average over all positions in place of hidden fully connected layers:
+**{google.parameters:,}** parameters, {alex.parameters / google.parameters:.1f} times fewer than AlexNet, as counted
+here (the slides say 12 times). The pictures are of a relative whose weights we have: SqueezeNet's modules have 1×1
+and 3×3 filters side by side.""",
         [
-            drawn(gallery(cells), "the strongest channels of 1×1 filters, which see colours, and of 3×3 filters: edges"),
+            drawn(
+                gallery(cells), "the strongest channels of 1×1 filters, which see colours, and of 3×3 filters: edges"
+            ),
             table(("branch of module 3a", "weights, directly", "with 1×1 before", "part"), rows),
         ],
         [Excerpt(Inception.__call__, "one, reduce3")],
@@ -62,18 +64,18 @@ def weights(inputs: int, size: int, filters: int) -> int:
 
 
 def residual(material: Material) -> Page:
-    """The residual block: at the start it is the identity, and gradients pass it."""
+    """Show that a residual block starts as the identity, and lets gradients pass."""
     photo = jnp.asarray((material.photographs.china[None] + 1.0) / 256, jnp.float32)  # at 0 a ReLU has no slope
     after, slope = through_blocks(photo, BLOCKS)
     difference = float(jnp.abs(after - photo).max())
     cells = [("photograph", np.asarray(photo[0])), (f"after {BLOCKS} blocks", np.asarray(after[0]))]
     return Page(
         "ResNet, 2015: the residual block",
-        f"""Deeper nets should not be worse: layers that have nothing to add could leave everything as it is. But that is
-hard to learn from scratch. So a block of two layers learns only what to *add*: its output is ReLU(F(x) + x). Where
-the weights of F are small, the block is the identity, and where gradients would vanish in F they pass by. A photograph
-through {BLOCKS} blocks whose last scale starts at 0 changes by at most **{difference:g}**, and the gradient of
-each pixel is still **{float(slope.mean()):g}**.""",
+        f"""Deeper nets should not be worse: layers that have nothing to add could leave everything as it is. But that
+is hard to learn from scratch. So a block of two layers learns only what to *add*: its output is ReLU(F(x) + x). Where
+the weights of F are small, the block is the identity, and where gradients would vanish in F they pass by. A
+photograph through {BLOCKS} blocks whose last scale starts at 0 changes by at most **{difference:g}**, and the
+gradient of each pixel is still **{float(slope.mean()):g}**.""",
         [
             drawn(gallery([cells]), "a photograph, and the same after 50 residual blocks: no difference"),
             costs("resnet"),
@@ -95,16 +97,16 @@ def through_blocks(photo: Float[Array, "1 height width 3"], count: int) -> tuple
 
 
 def densenet(material: Material) -> Page:
-    """DenseNet: every layer sees all before it, and what a parameter buys."""
+    """Show DenseNet: every layer sees all before it, and what a parameter buys."""
     del material
     parameters = {row["model"]: int(row["parameters"]) / 1e6 for row in recorded("ilsvrc_evolution")}
     dense, wide = (f"{parameters.get(name, math.nan):.1f}" for name in ("densenet201", "resnet101"))
     return Page(
         "DenseNet, 2016: all layers before",
-        f"""If one shortcut is good, why not all? In a dense block every layer sees the channels of all layers before it,
-and adds a few of its own. Nothing is computed twice, so parameters go further: DenseNet-201 has the published error of
-ResNet-101 with **{dense}** in place of {wide} million. Errors
-are published ones; parameters and computing are counted from our models.""",
+        f"""If one shortcut is good, why not all? In a dense block every layer sees the channels of all layers before
+it, and adds a few of its own. Nothing is computed twice, so parameters go further: DenseNet-201 has the published
+error of ResNet-101 with **{dense}** in place of {wide} million. Errors are published ones; parameters and computing
+are counted from our models.""",
         [
             saved("ilsvrc_evolution-cost", "published top-5 errors against parameters and against computing"),
             costs("densenet"),

@@ -25,7 +25,7 @@ def counted(name: str) -> Outline:
 
 
 def classification(material: Material) -> Page:
-    """What a net of 1,000 classes says of three photographs, and what top-5 means."""
+    """Show what a net of 1,000 classes says of three photographs, and what top-5 means."""
     net, photos = material.squeezenet, material.photographs
     columns = []
     for photo in photos.pixels:
@@ -36,9 +36,9 @@ def classification(material: Material) -> Page:
     return Page(
         "ImageNet: a thousand classes",
         """ImageNet has 14,197,122 images of 21,841 kinds of things, in WordNet's order. Its challenge asks for one of
-1,000 classes, from *tench* to *toilet tissue*. Much is in most photographs, so five guesses are free: the **top-5 error** is
-how often the label is none of the five most probable. This is what SqueezeNet, of 1.2 million parameters, says of three
-photographs that come with Python packages. The flower is a dahlia, which is none of the thousand.""",
+1,000 classes, from *tench* to *toilet tissue*. Much is in most photographs, so five guesses are free: the **top-5
+error** is how often the label is none of the five most probable. This is what SqueezeNet, of 1.2 million parameters,
+says of three photographs that come with Python packages. The flower is a dahlia, which is none of the thousand.""",
         [
             drawn(gallery(pictures), "a portrait of Grace Hopper, a Chinese temple, a dahlia"),
             table(("guess", *photos.names), rows),
@@ -54,15 +54,15 @@ def top5(probabilities: Float[np.ndarray, "classes"]) -> list[int]:
 
 
 def errors(material: Material) -> Page:
-    """The challenge's winners by year and depth."""
+    """Show the challenge's winners by year and depth."""
     del material
     best = {name: error for _, name, _, error in WINNERS}
     return Page(
         "The error fell with depth",
-        f"""In 2012 AlexNet took the top-5 error from 25.8 to {best["AlexNet"]} %, with eight layers; the next best entry
-had 26.2 %. In 2014 there were 19 and 22 layers, in 2015 there were 152, and the error passed the {HUMAN} % of a person
-who had practised. In 2017 it was {best["SENet"]} %, and the challenge ended. These are the best entries, ensembles of
-several nets.""",
+        f"""In 2012 AlexNet took the top-5 error from 25.8 to {best["AlexNet"]} %, with eight layers; the next best
+entry had 26.2 %. In 2014 there were 19 and 22 layers, in 2015 there were 152, and the error passed the {HUMAN} % of a
+person who had practised. In 2017 it was {best["SENet"]} %, and the challenge ended. These are the best entries,
+ensembles of several nets.""",
         [drawn(winners(), "top-5 error by year from 28.2 % in 2010 to 2.25 % in 2017, a person at 5.1 %")],
         [Excerpt(winners, "names = ", "bars = ")],
         ["--experiment=ilsvrc_evolution"],
@@ -70,15 +70,15 @@ several nets.""",
 
 
 def alexnet(material: Material) -> Page:
-    """AlexNet, layer by layer."""
+    """Show AlexNet, layer by layer."""
     del material
     net = counted("alexnet")
     return Page(
         "AlexNet, 2012",
-        f"""Five convolutions, three of them pooled, and three fully connected layers: **{net.parameters:,}** parameters,
-as published. It learned with ReLU in place of tanh, which is quicker, and with dropout, which leaves out half of the
-hidden units in each step. Two graphics cards of 3 GB held a half each, so the second, fourth and fifth convolution see
-only their own half's channels. Training took them five to six days.""",
+        f"""Five convolutions, three of them pooled, and three fully connected layers: **{net.parameters:,}**
+parameters, as published. It learned with ReLU in place of tanh, which is quicker, and with dropout, which leaves out
+half of the hidden units in each step. Two graphics cards of 3 GB held a half each, so the second, fourth and fifth
+convolution see only their own half's channels. Training took them five to six days.""",
         [text_table(describe("alexnet", net))],
         [Excerpt(AlexNet.__call__, "for index", 'x = out[f"pool')],
         ["--describe=alexnet,alexnet_single", "--dataset=cifar10 --set model.name=alexnet"],
@@ -86,7 +86,7 @@ only their own half's channels. Training took them five to six days.""",
 
 
 def vgg(material: Material) -> Page:
-    """VGG's table, and why three small filters are better than a large one."""
+    """Show VGG's table, and why three small filters are better than a large one."""
     del material
     sees = interpret.receptive_field(three_filters, (32, 32, 1), "third").size[0]
     return Page(

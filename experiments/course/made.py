@@ -10,7 +10,7 @@ from experiments.course.page import Excerpt, Page, drawn, recorded, saved
 
 
 def heat_maps(material: Material) -> Page:
-    """Which pixels count for a class."""
+    """Show which pixels count for a class."""
     asked = {"tie": Asked(target="bow tie"), "stupa": Asked(image=str(FOLDER / "china.jpg"), target="stupa")}
     drawings = [
         drawn(inspect("grad_cam", material.squeezenet, each)[0], f"Grad-CAM of a photograph for {name}")
@@ -18,10 +18,10 @@ def heat_maps(material: Material) -> Page:
     ]
     return Page(
         "Heat maps: where does it look?",
-        """Why *bow tie*? Grad-CAM weighs each channel of the last layer by how much the class's score would grow with it,
-and adds the channels up: red is where the class was found. There are many more methods, from hiding parts of the image to
-following gradients to each pixel, and they do not agree. Which of them tells the truth can be measured too: remove
-the pixels a map calls important, and see how fast the score falls.""",
+        """Why *bow tie*? Grad-CAM weighs each channel of the last layer by how much the class's score would grow with
+it, and adds the channels up: red is where the class was found. There are many more methods, from hiding parts of the
+image to following gradients to each pixel, and they do not agree. Which of them tells the truth can be measured too:
+remove the pixels a map calls important, and see how fast the score falls.""",
         [
             *drawings,
             saved("seeing_inside-heat_maps_portrait-squeezenet", "nine methods' maps of the portrait for bow tie"),
@@ -32,14 +32,14 @@ the pixels a map calls important, and see how fast the score falls.""",
 
 
 def deep_dream(material: Material) -> Page:
-    """A photograph with more in it of what a layer sees."""
+    """Show a photograph with more in it of what a layer sees."""
     del material
     return Page(
         "Deep dream",
         """Turn learning around: keep the weights and change the image. In each step every pixel moves a little in the
 direction in which a layer becomes more active, so that what the layer saw a little of, it sees a lot of. An early
-layer draws strokes, a middle one eyes and whirls, a late one things. It is done at four sizes, from small to large, so that
-large shapes come first. The photograph is scikit-learn's, 320 pixels wide.""",
+layer draws strokes, a middle one eyes and whirls, a late one things. It is done at four sizes, from small to large,
+so that large shapes come first. The photograph is scikit-learn's, 320 pixels wide.""",
         [
             saved("seeing_inside-deep_dream-squeezenet", "a Chinese temple, covered in strokes, whirls and eyes"),
             saved("seeing_inside-deep_dream_noise-squeezenet", "the same from noise"),
@@ -50,14 +50,15 @@ large shapes come first. The photograph is scikit-learn's, 320 pixels wide.""",
 
 
 def maximal(material: Material) -> Page:
-    """Images that a unit likes best, made and found."""
+    """Show images that a unit likes best, made and found."""
     del material
     return Page(
         "What does a unit like best?",
-        f"""Begin with noise and climb until a channel, or a class, is as active as it can be. Without care the result is
-noise that fools the net; so the image is kept smooth, and shifted, turned and scaled a little in each step. The other
-way is to look: which of 10,000 test images activates a unit most? Images that were made activate {stronger("cnn_small")} channels of a CNN more
-than any real image does, and {stronger("capsnet_small")} class capsules, whose length cannot exceed 1.""",
+        f"""Begin with noise and climb until a channel, or a class, is as active as it can be. Without care the result
+is noise that fools the net; so the image is kept smooth, and shifted, turned and scaled a little in each step. The
+other way is to look: which of 10,000 test images activates a unit most? Images that were made activate
+{stronger("cnn_small")} channels of a CNN more than any real image does, and {stronger("capsnet_small")} class
+capsules, whose length cannot exceed 1.""",
         [
             saved("seeing_inside-made-squeezenet", "images made for channels and for four classes of ImageNet"),
             saved(
@@ -80,13 +81,13 @@ def stronger(network: str) -> str:
 
 
 def reconstruction(material: Material) -> Page:
-    """Images from the activations of a layer."""
+    """Show images made from the activations of a layer."""
     del material
     return Page(
         "What does a layer keep?",
-        """Take the activations of a layer, forget the image, and look for a smooth image that gives the same ones. From
-the first layer it comes back whole. The deeper the layer, the less of it does: first the exact colours go, then places,
-and in the end there is a sketch of parts in no order. What is lost is what the net does not need to name the
+        """Take the activations of a layer, forget the image, and look for a smooth image that gives the same ones.
+From the first layer it comes back whole. The deeper the layer, the less of it does: first the exact colours go, then
+places, and in the end there is a sketch of parts in no order. What is lost is what the net does not need to name the
 thing. Above each picture stands how far its activations still are from the wanted ones.""",
         [saved("seeing_inside-inverted-squeezenet", "a portrait, and images made to look the same to four layers")],
         [Excerpt(inversion._invert, "def loss", "return (distance"), Excerpt(inversion.relative_distance)],

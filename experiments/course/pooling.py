@@ -22,7 +22,7 @@ CHANNELS = [[[5, 3], [2, 4]], [[3, 1], [2, 1]]]  # the slides' two channels befo
 
 
 def pool(material: Material) -> Page:
-    """Max pooling, the slides' example and a digit."""
+    """Show max pooling, the slides' example and a digit."""
     [[best, other]] = pooled(ROWS, pooling.max_pool)
     digit = material.digits[5]
     cells = [("a digit, 28×28", digit)]
@@ -32,10 +32,10 @@ def pool(material: Material) -> Page:
         cells += [(f"{name}, 14×14", smaller), (f"{name}, 7×7", smallest)]
     return Page(
         "Pooling keeps the strongest",
-        f"""A pooling layer has no weights. It looks at a window, mostly 2×2, keeps its greatest number, and moves on by
-the window's side: height and width are halved, three of four numbers are gone. Of the rows {ROWS[0]} and {ROWS[1]} there
-remain **{best:g}** and **{other:g}**. What follows has less to compute and fewer parameters, which helps against
-overfitting too; but a network can only halve its image a few times.""",
+        f"""A pooling layer has no weights. It looks at a window, mostly 2×2, keeps its greatest number, and moves on
+by the window's side: height and width are halved, three of four numbers are gone. Of the rows {ROWS[0]} and {ROWS[1]}
+there remain **{best:g}** and **{other:g}**. What follows has less to compute and fewer parameters, which helps
+against overfitting too; but a network can only halve its image a few times.""",
         [drawn(gallery([cells]), "a five, its maxima and its means in windows of 2×2, twice")],
         [Excerpt(pooled), Excerpt(pooling._max_and_index), Excerpt(pooling._views)],
         ["--describe=vgg_d", "--experiment=conv_baselines"],
@@ -49,7 +49,7 @@ def pooled(rows: object, how: Callable[..., Array]) -> list[list[float]]:
 
 
 def connected(material: Material) -> Page:
-    """Fully connected layers: the flattened vector, and where VGG's parameters are."""
+    """Show the flattened vector, what a last layer says, and where VGG's parameters are."""
     net, portrait = material.squeezenet, material.photographs.pixels[0]
     vector = flatten(jnp.moveaxis(jnp.asarray(CHANNELS), 0, -1)).astype(int).tolist()
     layers = {layer.name: layer.parameters for layer in outline(build({"model.name": "vgg_d"})).layers}
@@ -95,7 +95,7 @@ def probabilities_of(net: Network, photo: np.ndarray) -> Float[np.ndarray, "clas
 
 
 def invariance(material: Material) -> Page:
-    """Shifts: what a convolution does with them exactly, and what nets bear."""
+    """Show what a convolution and pooling do with a shift, and what nets bear."""
     digit = jnp.pad(jnp.asarray(material.digits[2, :, :, 0]), 4)  # so that nothing leaves the image
     edges = jnp.asarray(KERNELS["edges, upright"], jnp.float32)
     moved = float(jnp.abs(slide(shift(digit, 3), edges) - shift(slide(digit, edges), 3)).max())
@@ -109,11 +109,11 @@ def invariance(material: Material) -> Page:
     )
     return Page(
         "What does a CNN not mind?",
-        f"""A filter is the same everywhere, so when the image moves its output moves along: shifting a digit by 3 pixels
-and then convolving gives the same numbers as the other way round, to within **{moved:g}**. Pooling goes further and
-forgets a little of where things are, as the table of |f(Tx) − f(x)| / |f(x)| shows. The price is that exact positions
-are lost. The curves are of whole nets and all MNIST test images; undistorted they err on {errors}. The CapsNet, which
-keeps positions, bears no distortion better.""",
+        f"""A filter is the same everywhere, so when the image moves its output moves along: shifting a digit by 3
+pixels and then convolving gives the same numbers as the other way round, to within **{moved:g}**. Pooling goes
+further and forgets a little of where things are, as the table of |f(Tx) − f(x)| / |f(x)| shows. The price is that
+exact positions are lost. The curves are of whole nets and all MNIST test images; undistorted they err on {errors}.
+The CapsNet, which keeps positions, bears no distortion better.""",
         [
             table(("change, when a digit moves by", "1 pixel", "2", "3"), rows),
             saved("invariance-curves-mnist", "error against shift, rotation, scale, shear and elastic distortion"),

@@ -10,7 +10,7 @@ FOR_TEXT = {"dataset": "mnist", "data.transform": "rotated", "data.train_size": 
 
 
 def transfer(material: Material) -> Page:
-    """Four cases, and what was measured."""
+    """Show the four cases, and what was measured."""
     del material
     rows = []
     for amount in ("much", "little"):
@@ -21,11 +21,11 @@ def transfer(material: Material) -> Page:
     last = measured("transfer_cases", FOR_TEXT | {"train.frozen": "conv1+conv2+conv3+hidden"})
     return Page(
         "Transfer learning: four cases",
-        f"""Training a large net takes days, powerful machines and a million labelled images. But first layers
-look alike whatever is learned, so one can start from a net that has learned something else: copy it, freeze some layers,
-train the rest. The slides advise by how much data there is and how alike it is. Measured with nets that learned MNIST,
-the advice holds in part: with 100 digits turned by 90°, freezing the first two layers errs on {first}, from scratch
-{scratch}, and training the output layer alone on {last}.""",
+        f"""Training a large net takes days, powerful machines and a million labelled images. But first layers look
+alike whatever is learned, so one can start from a net that has learned something else: copy it, freeze some layers,
+train the rest. The slides advise by how much data there is and how alike it is. Measured with nets that learned
+MNIST, the advice holds in part: with 100 digits turned by 90°, freezing the first two layers errs on {first}, from
+scratch {scratch}, and training the output layer alone on {last}.""",
         [
             table(("", "unlike the source", "like the source"), rows),
             saved("transfer_cases-transfer_grid", "test error of four strategies for three targets and three sizes"),

@@ -22,7 +22,7 @@ COMPARED = {"dataset": "fashion_mnist", "preset": "small", "train.frozen": "none
 
 
 def routing(material: Material) -> Page:
-    """Routing by agreement, by hand and on digits."""
+    """Show routing by agreement, by hand and on digits."""
     routed = route(jnp.asarray(VOTES), 3)
     share = [f"{float(c):.2f}" for c in routed.couplings[:, 0]]
     net = material.capsnet
@@ -34,10 +34,10 @@ def routing(material: Material) -> Page:
     return Page(
         "Routing by agreement",
         f"""Every input capsule has a vote for every parent: what the parent would look like, if this part belonged to
-it. At first each input shares its vote equally. A parent is the squashed sum of what it gets; where a vote points the same
-way as the parent, that coupling grows, and the rest are weaker, as an input's couplings add up to 1. **Drag the
-votes.** As drawn, inputs 1 and 2 agree on parent A; after three iterations the three send it {share[0]}, {share[1]} and
-{share[2]}. On the digits: red parts are coupled to the right class more than uniformly.""",
+it. At first each input shares its vote equally. A parent is the squashed sum of what it gets; where a vote points the
+same way as the parent, that coupling grows, and the rest are weaker, as an input's couplings add up to 1. **Drag the
+votes.** As drawn, inputs 1 and 2 agree on parent A; after three iterations the three send it {share[0]}, {share[1]}
+and {share[2]}. On the digits: red parts, empty ones too, are coupled to the chosen class more than uniformly.""",
         [
             movable("routing", {"votes": VOTES, "iterations": 3}, f"Couplings to parent A: {', '.join(share)}."),
             drawn(figure, "two digits, and where their couplings to the chosen class grow in iterations 2 and 3"),
@@ -53,7 +53,7 @@ def route(votes: Float[Array, "inputs parents 2"], iterations: int) -> Routing:
 
 
 def backpropagation(material: Material) -> Page:
-    """The slide's figure, measured with seeds."""
+    """Show the slide's figure, measured with seeds."""
     del material
     dynamic = COMPARED | {"routing.name": "dynamic", "routing.iterations": "3"}
     full = measured("routing_vs_backprop", dynamic | {"routing.gradient": "full"})
@@ -62,10 +62,10 @@ def backpropagation(material: Material) -> Page:
     frozen = measured("routing_vs_backprop", dynamic | {"train.frozen": "class_capsules", "routing.gradient": "full"})
     return Page(
         "Routing against backpropagation",
-        f"""Routing finds couplings in the forward pass; backpropagation finds weights. Does the gradient have to
-pass through all iterations? A slide of 2017 shows Fashion-MNIST with and without, 92.4 and 92.3 % right, from one seed.
-With five seeds our small net errs on {full} with the gradient through all iterations and on {stopped} through the last
-alone: not told apart. Uniform couplings err on {uniform}, so routing does help here. With the votes' matrices
+        f"""Routing finds couplings in the forward pass; backpropagation finds weights. Does the gradient have to pass
+through all iterations? A slide of 2017 shows Fashion-MNIST with and without, 92.4 and 92.3 % right, from one seed.
+With five seeds our small net errs on {full} with the gradient through all iterations and on {stopped} through the
+last alone: not told apart. Uniform couplings err on {uniform}, so routing does help here. With the votes' matrices
 frozen at random it is {frozen}.""",
         [
             saved(
@@ -80,14 +80,15 @@ frozen at random it is {frozen}.""",
 
 
 def others(material: Material) -> Page:
-    """Other squashes and routers, as the slides' outlook wishes."""
+    """Show other routers, which the slides' outlook wishes for."""
     del material
     return Page(
         "Other squashes, other routing",
-        """The slides end with wishes: another squash, a better routing. Many were published since: EM, self-attention,
-variational Bayes, couplings that are learned or random. Here ten routers stand in the same net, each with its best
-learning rate, five seeds. Few differ from routing by agreement, and none is shown to be better; a CNN of equal size
-errs less on Fashion-MNIST. To try an idea of your own, write one function of the votes and one line in `ROUTERS`.""",
+        """The slides end with wishes: another squash, a better routing. Many were published since: EM,
+self-attention, variational Bayes, couplings that are learned or random. Here ten routers stand in the same net, each
+with its best learning rate, five seeds. Few differ from routing by agreement, and none is shown to be better; a CNN
+of equal size errs less on Fashion-MNIST. To try an idea of your own, write one function of the votes and one line in
+`ROUTERS`.""",
         [saved("routers-test_error", "test error of ten routers and a CNN on MNIST and Fashion-MNIST")],
         [Excerpt(dynamic_routing, "return route_by_agreement")],
         ["--experiment=routers --dataset=fashion_mnist", "--sweep routing.name=dynamic,self_attention,uniform"],
@@ -95,7 +96,7 @@ errs less on Fashion-MNIST. To try an idea of your own, write one function of th
 
 
 def memory(material: Material) -> Page:
-    """Memory networks: attention hop by hop, and that a hop is an iteration of routing."""
+    """Show attention hop by hop, and that a hop is an iteration of routing."""
     net = material.memory_network
     rows, difference = hops_and_iterations(material)
     error = net.record.result["test_error"] if net.record else float("nan")
@@ -105,13 +106,13 @@ def memory(material: Material) -> Page:
         f"""A memory network answers a question about a story in *hops*: it compares the question with every sentence,
 reads a weighted mean of them, adds it to the question, and looks again. An iteration of routing is a hop: parents
 ask, votes are the memories, and what is read is squashed. On a digit's {rows[0][3]} votes both give the same parents,
-to within **{difference:.0e}**. The network below learned 1,000 questions in half a minute (test error {error:.0f} %; a
-guess errs on 83 %).""",
+to within **{difference:.0e}**. The network below learned 1,000 questions in half a minute (test error {error:.0f} %;
+a guess errs on 83 %).""",
         [
             drawn(figure, "sentences of a story, and how much each hop of the network attends to them"),
             table(("iteration, or hop", "least coupling", "greatest", "votes"), rows),
         ],
-        [Excerpt(attend), Excerpt(hops), Excerpt(hops_and_iterations, "summed, steps")],
+        [Excerpt(attend), Excerpt(hops), Excerpt(hops_and_iterations, "primary = ", "capsules = ")],
         ["--experiment=hops"],
     )
 
@@ -122,13 +123,14 @@ def hops_and_iterations(material: Material) -> tuple[list[tuple[str, str, str, s
     primary = net.outputs(material.digits[3][None])["primary"][0]
     votes = jnp.einsum("ip,iopd->iod", primary, net.params["class_capsules"]["W"])
     routed = dynamic_routing(votes, iterations=3, trace=True)
-    summed, steps = hops(
+    _, steps = hops(
         jnp.zeros(votes.shape[1:]),  # questions
         [(votes, votes)] * 3,  # keys and values
         lambda scores: jax.nn.softmax(scores, axis=1),  # shares among parents
         read=SQUASHES["sabour"],
     )
     capsules = jnp.stack([step.read for step in steps])
+    assert routed.trace is not None
     rows = [
         (str(t + 1), f"{float(step.shares.min()):.3f}", f"{float(step.shares.max()):.3f}", f"{votes[..., 0].size:,}")
         for t, step in enumerate(steps)

@@ -36,7 +36,9 @@ function show() {
 
 function turn(by) {
   const next = clamp(current + by, 0, pages.length - 1);
-  if (next !== current) location.hash = pages[next].id;
+  if (next === current) return;
+  location.hash = pages[next].id;
+  show(); // before the event comes, so that no key is lost
 }
 
 addEventListener("hashchange", show);
