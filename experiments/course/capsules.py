@@ -15,7 +15,7 @@ from experiments.course.material import Material
 from experiments.course.page import Excerpt, Page, drawn, movable
 from experiments.course.pooling import probabilities_of
 
-TURNED = (0, 45, 90, 180)  # degrees
+TURNED = (0.0, 45.0, 90.0, 180.0)  # degrees
 LENGTHS = np.linspace(0, 4, 81)  # of vectors before the squash
 DIM = 8  # of the vectors
 TEXTBOOK = {
@@ -30,7 +30,7 @@ TEXTBOOK = {
 def limits(material: Material) -> Page:
     """Turn a portrait and exchange its halves: what does a CNN say?"""
     net, portrait = material.squeezenet, material.photographs.pixels[0]
-    pictures = {f"turned by {angle}°": turn(portrait, angle) for angle in TURNED[1:]}
+    pictures = {f"turned by {angle:g}°": turn(portrait, angle) for angle in TURNED[1:]}
     pictures = {"upright": portrait, **pictures, "upper and lower half exchanged": np.roll(portrait, 113, axis=0)}
     cells, says = [], []
     for name, picture in pictures.items():
