@@ -27,7 +27,11 @@ def capsnet(material: Material) -> Page:
     decoder = sum(layer.parameters for layer in net.layers if layer.name == "decoder")
     return Page(
         "CapsNet for MNIST",
-        f"""A convolution of 256 filters of 9×9 is followed by a second one, whose channels are read as 32 types of capsules of 8 dimensions at 6×6 positions: **1,152 primary capsules**. Each votes for ten class capsules of 16 dimensions, by a learned 8×16 matrix for each pair: **{net.parameters - decoder:,}** parameters in all. A decoder with **{decoder:,}** more draws the image from the right capsule alone, so that a capsule keeps how its digit looks. The paper errs on 0.25 ± 0.005 % of MNIST; the four is as the small net of these pages sees it.""",
+        f"""A convolution of 256 filters of 9×9 is followed by a second one, whose channels are read as 32 types of
+capsules of 8 dimensions at 6×6 positions: **1,152 primary capsules**. Each votes for ten class capsules of 16
+dimensions, by a learned 8×16 matrix for each pair: **{net.parameters - decoder:,}** parameters in all. A decoder with
+**{decoder:,}** more draws the image from the right capsule alone, so that a capsule keeps how its digit looks. The
+paper errs on 0.25 ± 0.005 % of MNIST; the four is as the small net of these pages sees it.""",
         [
             text_table(describe("capsnet", net)),
             drawn(said, "a four, what the decoder makes of its capsule, and the ten class capsules' lengths"),
@@ -42,7 +46,10 @@ def mnist(material: Material) -> Page:
     del material
     return Page(
         "Activity vectors of MNIST",
-        """What does each dimension stand for? Add a little to one of the 16 numbers of a digit's capsule, and let the decoder draw it. Many have a meaning that nobody gave them: how thick the strokes are, how slanted or how wide the digit is, how large a loop. Which dimension stands for what is different in every training. Above, of each digit the dimension that changes it most; below, all dimensions of one digit, of a net that learned MNIST for ten epochs.""",
+        """What does each dimension stand for? Add a little to one of the 16 numbers of a digit's capsule, and let the
+decoder draw it. Many have a meaning that nobody gave them: how thick the strokes are, how slanted or how wide the
+digit is, how large a loop. Which dimension stands for what is different in every training. Above, of each digit the
+dimension that changes it most; below, all dimensions of one digit, of a net that learned MNIST for ten epochs.""",
         [
             saved("capsule_dimensions-dimensions-mnist", "each digit, changing from left to right with one dimension"),
             saved("capsule_dimensions-all_dimensions-mnist", "one digit, and how each of 16 dimensions changes it"),

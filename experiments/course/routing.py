@@ -33,7 +33,12 @@ def routing(material: Material) -> Page:
     )
     return Page(
         "Routing by agreement",
-        f"""Every input capsule has a vote for every parent: what the parent would look like, if this part belonged to it. A parent is the squashed sum of its votes, each times a coupling; at first an input couples to all parents equally. Where a vote points the same way as the parent its coupling grows, and as an input's couplings add up to 1 the others shrink. **Drag the votes**: as drawn, inputs 1 and 2 agree on parent A, and after three iterations the three send it {share[0]}, {share[1]} and {share[2]} of theirs. On the digits, red parts, empty ones too, are coupled to the chosen class more than uniformly.""",
+        f"""Every input capsule has a vote for every parent: what the parent would look like, if this part belonged to
+it. A parent is the squashed sum of its votes, each times a coupling; at first an input couples to all parents
+equally. Where a vote points the same way as the parent its coupling grows, and as an input's couplings add up to 1
+the others shrink. **Drag the votes**: as drawn, inputs 1 and 2 agree on parent A, and after three iterations the
+three send it {share[0]}, {share[1]} and {share[2]} of theirs. On the digits, red parts, empty ones too, are coupled
+to the chosen class more than uniformly.""",
         [
             movable("routing", {"votes": VOTES, "iterations": 3}, f"Couplings to parent A: {', '.join(share)}."),
             drawn(figure, "two digits, and where their couplings to the chosen class grow in iterations 2 and 3"),
@@ -58,7 +63,11 @@ def backpropagation(material: Material) -> Page:
     frozen = measured("routing_vs_backprop", dynamic | {"train.frozen": "class_capsules", "routing.gradient": "full"})
     return Page(
         "Routing against backpropagation",
-        f"""Routing finds couplings in the forward pass, backpropagation finds weights: must the gradient pass through all iterations? A slide of 2017 shows Fashion-MNIST with and without, 92.4 and 92.3 % right, from one seed. With five seeds our small net errs on {full} with the gradient through all iterations and on {stopped} through the last alone: not told apart. Uniform couplings err on {uniform}, so routing does help here. With the votes' matrices frozen at random it is {frozen}.""",
+        f"""Routing finds couplings in the forward pass, backpropagation finds weights: must the gradient pass through
+all iterations? A slide of 2017 shows Fashion-MNIST with and without, 92.4 and 92.3 % right, from one seed. With five
+seeds our small net errs on {full} with the gradient through all iterations and on {stopped} through the last alone:
+not told apart. Uniform couplings err on {uniform}, so routing does help here. With the votes' matrices frozen at
+random it is {frozen}.""",
         [
             saved(
                 "routing_vs_backprop-with_and_without-fashion_mnist",
