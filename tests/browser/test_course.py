@@ -183,3 +183,4 @@ def test_all_pages_are_printed(visit, course):
     assert page.locator("nav.bar").is_hidden()
     for image in page.locator("img").all():
         assert image.get_attribute("alt")
+        assert image.evaluate("image => image.loading") == "eager"  # of pages that were never shown, too

@@ -53,7 +53,7 @@ addEventListener("keydown", (event) => {
   event.preventDefault();
   turn(by);
 });
-addEventListener("beforeprint", () => document.querySelectorAll("img").forEach((image) => { image.loading = "eager"; }));
+for (const image of document.images) image.loading = "eager"; // a page that was never shown is printed too
 
 // ---- the filter that slides
 
@@ -270,7 +270,7 @@ function votesInThePlane(place, { votes: drawn, iterations }) {
   again.addEventListener("click", () => { votes = structuredClone(drawn); redraw(); });
   place.replaceChildren(made("div", { class: "side" }, ...planes.map(({ box }) => box)),
     made("p", {}, slider, " ", told, " ", again),
-    made("p", { class: "quiet" }, "Thin: votes; a handle is paler the less it is coupled. Thick: the parent. Circle: length 1."),
+    made("p", { class: "quiet" }, "Thin: votes; a handle is fainter the less it is coupled. Thick: the parent. Circle: length 1."),
     made("table", {}, head, body));
   redraw();
 }
