@@ -55,6 +55,7 @@ flags.DEFINE_flag(
         boolean=True,
     )
 )
+flags.DEFINE_bool("course", False, "write course.html, the slides with what our code makes of them, and stop")
 flags.DEFINE_bool("list", False, "what there is, and stop")
 flags.DEFINE_bool("settings", False, "every setting with the value in force, what it takes and means, and stop")
 flags.DEFINE_string("describe", None, "a model to describe, or several joined by commas, and stop")

@@ -385,6 +385,16 @@ def _report(options: flags.FlagValues) -> None:
     print(_write_html(composed))
 
 
+def _course(options: flags.FlagValues) -> None:
+    """Write the course; the first time, it trains two small nets."""
+    from capsnet_jax.sweeps.interrupt import stop_requested
+    from experiments.course import build
+
+    _start_jax()
+    with stop_requested() as stop:
+        print(build.write(build.WORKDIR if options.workdir is None else _workdir(options), stop))
+
+
 def _predict(options: flags.FlagValues) -> None:
     """Say what a picture shows, or each picture of a folder."""
     from capsnet_jax.report.predict import predict
@@ -589,6 +599,7 @@ TASKS: dict[str, tuple[Callable[[flags.FlagValues], None], tuple[str, ...]]] = {
     "export": (_export, ("experiment", "workdir")),
     "explore": (_explore, ("experiment", "workdir")),
     "report": (_report, ("workdir",)),
+    "course": (_course, ("workdir",)),
     "figures_only": (_figures_only, ("experiment", "workdir", "baseline", "figure_format")),
 }
 MEASURE_FLAGS = ("experiment", "dataset", "preset", "set", "sweep", "workdir", "figure_format")

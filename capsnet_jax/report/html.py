@@ -90,14 +90,14 @@ def asset(name: str) -> str:
 
 def _section(page: Page, workdir: Path, number: int) -> list[str]:
     """Return what is told of an experiment: question, failures, prose, findings, tables, curves, figures, runs."""
-    parts = [_to_html(f"**{page.question}**"), *_failures(page.runs, page.swept), _to_html(page.prose)]
+    parts = [to_html(f"**{page.question}**"), *_failures(page.runs, page.swept), to_html(page.prose)]
     with contextlib.suppress(ConfigError):  # a file of another kind of that name
         if written := findings(workdir / f"{page.name}.md").strip():
-            parts.append(f"<h2>Findings</h2>{_embed(_to_html(written), workdir)}")
-    parts.append(_to_html("\n\n".join(page.results)))
+            parts.append(f"<h2>Findings</h2>{_embed(to_html(written), workdir)}")
+    parts.append(to_html("\n\n".join(page.results)))
     if page.runs:
         parts.append(f'<h2>Learning curves</h2><div class="curves" data-curves="{number}"></div>')
-    parts.append(_embed(_to_html("\n\n".join(page.figures)), workdir))
+    parts.append(_embed(to_html("\n\n".join(page.figures)), workdir))
     if page.runs:
         parts.append(f'<h2>Every run</h2><div data-runs="{number}"></div>')
     return parts
@@ -167,10 +167,24 @@ def _number(value: Any) -> Any:
     return int(value) if value.is_integer() else float(f"{value:.{DIGITS}g}")
 
 
-def _to_html(markdown: str) -> str:
+def to_html(markdown: str) -> str:
     """Return Markdown as HTML, without the links to other files of the workdir, which need not be beside the page."""
     made = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
     return re.sub(r'<a href="(?![a-z]+:|#)[^"]*">(.*?)</a>', r"\1", made)
+
+
+def img(picture: Image.Image, alt: str) -> str:
+    """Return a picture as an `img` element that holds it.
+
+    Args:
+        picture: it need not be read yet.
+        alt: what it shows, as HTML.
+    """
+    packed = io.BytesIO()
+    picture.save(packed, "WEBP", lossless=True, method=1)
+    source = base64.b64encode(packed.getvalue()).decode()
+    size = f'width="{picture.width}" height="{picture.height}"'
+    return f'<img loading="lazy" src="data:image/webp;base64,{source}" alt="{alt}" {size}>'
 
 
 def _embed(text: str, folder: Path) -> str:
@@ -180,14 +194,9 @@ def _embed(text: str, folder: Path) -> str:
         file, words = folder / unquote(html.unescape(match["file"])), match["words"]
         if not file.is_file():
             return f"<span>{words}</span>"
-        packed = io.BytesIO()
         try:
-            picture = Image.open(file)
-            picture.save(packed, "WEBP", lossless=True, method=1)
+            return img(Image.open(file), words)
         except Exception:  # a damaged file can raise anything
             return f"<span>{words}: {file.name} is damaged; --figures_only draws it again</span>"
-        source = base64.b64encode(packed.getvalue()).decode()
-        size = f'width="{picture.width}" height="{picture.height}"'
-        return f'<img loading="lazy" src="data:image/webp;base64,{source}" alt="{words}" {size}>'
 
     return re.sub(r'<img src="(?P<file>[^":]*)" alt="(?P<words>[^"]*)"[^>]*>', embedded, text)
