@@ -29,7 +29,7 @@ from capsnet_jax.sweeps.records import Record, Run
 from capsnet_jax.training import evaluation
 from capsnet_jax.training.fit import FitProgress, abstract_states, fit, initial_states
 from capsnet_jax.training.limits import check_limits
-from capsnet_jax.training.parallel import make_mesh
+from capsnet_jax.training.parallel import RUNS, make_mesh
 from capsnet_jax.training.step import steps_per_epoch
 
 CHECKPOINT_SECONDS = 30.0
@@ -65,10 +65,11 @@ def train_together(
     checkpoints = checkpoint_folder(folder, [run.name for run in group])
     code, like = code_of(configs[0]), abstract_states(configs, seeds, dataset)
     one_run = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), like.params)
-    check_limits(configs[0], len(group), dataset, one_run)
     devices = plan.devices or jax.local_devices()[:1]
     mesh = make_mesh(len(group), configs[0].train.batch_size, devices)
     idle = len(devices) - (1 if mesh is None else mesh.size)
+    rows = 1 if mesh is None or jax.default_backend() == "cpu" else mesh.shape[RUNS]  # that have memory of their own
+    check_limits(configs[0], len(group) // rows, dataset, one_run)
     start = checkpoint.restore(checkpoints, like, code=code)
     if start is None:
         states = initial_states(configs, seeds, dataset, parallel=plan.parallel, mesh=mesh)
