@@ -32,18 +32,21 @@ CONFIG: dict[str, object] = {
 ROUTER, PRIMARY, PARENTS = "routing.name", "model.squash", "routing.squash"
 ROUTERS = ("dynamic", "uniform", "max_min", "self_attention")
 
+BASELINE: dict[str, object] = {PRIMARY: "sabour", PARENTS: "sabour"}
+
 SWEEP: list[dict[str, object]] = [
     {ROUTER: router, RATE: RATES[router], PRIMARY: squash, PARENTS: squash} for router in ROUTERS for squash in SQUASHES
 ]
 
 CAPTIONS = {
     "test_error": "test error after the last epoch, a row for each router and squash",
+    "differences": "test error less that of routing by agreement by Sabour; the table compares within a router",
     "entropy": "entropy of the couplings over its greatest value, on the test set: 1 is uniform",
     "learning_curves": "each metric by epoch",
 }
 
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
-    """Draw the error and the couplings' entropy of each squash with each router, and learning curves."""
+    """Draw each squash's error with each router, differences, the couplings' entropy, and learning curves."""
     by = [path for path in network_paths(records, [ROUTER, PARENTS]) if path != PRIMARY]
-    return compare_arms(records, by, declared=SWEEP, quantities={"entropy": "test_coupling_entropy"})
+    return compare_arms(records, by, declared=SWEEP, baseline=BASELINE, quantities={"entropy": "test_coupling_entropy"})
