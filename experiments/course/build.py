@@ -2,6 +2,7 @@
 
 import html
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -105,7 +106,8 @@ def section(page: Page, anchor: str, chapter: str, workdir: Path) -> str:
         wide = ' class="wide"' if max(map(len, lines.splitlines())) > WIDE else ""
         code += f"<figure{wide}><figcaption>{html.escape(place_of(each))}</figcaption>"
         code += f'<pre tabindex="0"><code>{html.escape(lines)}</code></pre></figure>'
-    commands = "\n".join(f"python launch.py {flags.format(workdir=workdir)}" for flags in page.commands)
+    place = shlex.quote(str(workdir))
+    commands = "\n".join(f"python launch.py {flags.format(workdir=place)}" for flags in page.commands)
     return (
         f'<section class="page" id="{anchor}" aria-label="{html.escape(page.title)}">'
         f'<p class="chapter">{html.escape(chapter)}</p><h1>{html.escape(page.title)}</h1>'
