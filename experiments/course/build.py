@@ -1,13 +1,15 @@
 """The pages in their order, and the file that holds them."""
 
+import errno
 import html
+import os
 import re
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from capsnet_jax.report.html import page_of, to_html
-from capsnet_jax.sweeps.files import write_text
+from capsnet_jax.sweeps.files import make_folder, write_text
 from capsnet_jax.sweeps.interrupt import check
 from experiments.course import (
     capsnets,
@@ -75,7 +77,13 @@ def write(workdir: Path = WORKDIR, stop: Callable[[], int | None] = lambda: None
 
     Returns:
         The file.
+
+    Raises:
+        OSError: it cannot be written.
     """
+    make_folder(workdir)
+    if not os.access(workdir, os.W_OK):  # told now, and not when all pages are made
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(workdir))
     if not FIGURES.is_dir():
         print(f"{FIGURES} is not there, which comes with a checkout; its figures are left out", flush=True)
     material, number, links, sections = Material(workdir, stop), 0, [], []

@@ -26,6 +26,16 @@ def test_commands_can_be_typed_whatever_the_workdir_is_called():
     assert "--workdir=&#x27;my runs&#x27; --inspect" in build.section(one, "title", "Chapter", Path("my runs"))
 
 
+def test_a_place_that_cannot_be_written_is_told_before_any_page_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "CHAPTERS", {"Chapter": [lambda material: pytest.fail("a page was made")]})
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        build.write(tmp_path / "file" / "course")
+    monkeypatch.setattr(build.os, "access", lambda *_: False)
+    with pytest.raises(PermissionError):
+        build.write(tmp_path)
+
+
 def documented():
     """Say much.
 
