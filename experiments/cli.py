@@ -56,7 +56,7 @@ def main(options: flags.FlagValues) -> int:
         code, line = _explain(error)
         if code is None:  # a fault of ours
             raise
-        print(line, file=sys.stderr)
+        print(" ".join(line.splitlines()), file=sys.stderr)  # a file's name may have several
         return code
 
 
@@ -375,7 +375,10 @@ def _report(options: flags.FlagValues) -> None:
     if options.report is not True:
         if options.workdir is not None:
             raise ConfigError(f"--report={options.report} names its workdirs; leave out --workdir")
-        print(_write_html(_compose([Path(os.path.expanduser(folder)) for folder in options.report.split(",")])))
+        folders = options.report.split(",")
+        if "" in folders:
+            raise ConfigError(f"--report={options.report} names an empty workdir; leave out a comma")
+        print(_write_html(_compose([Path(os.path.expanduser(folder)) for folder in folders])))
         return
     if options.workdir is None:
         raise ConfigError("--report needs the --workdir whose records it tells of; or name several: --report=DIR,DIR")

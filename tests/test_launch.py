@@ -93,6 +93,10 @@ def test_one_report_of_several_workdirs(capsys, tmp_path):
     assert not (one / "README.md").exists()
     code, _, error = tiny.call(capsys, f"--report={one}", f"--workdir={other}")
     assert (code, error) == (2, f"--report={one} names its workdirs; leave out --workdir\n")
+    code, _, error = tiny.call(capsys, f"--report={one},")
+    assert (code, error) == (2, f"--report={one}, names an empty workdir; leave out a comma\n")
+    code, _, error = tiny.call(capsys, f"--report={one},two\nlines")  # a file's name may have several
+    assert (code, error) == (2, "no results in two lines; name the --workdir of finished runs\n")
     code, _, error = tiny.call(capsys, f"--report={one},{tmp_path / 'none'}")
     assert (code, error) == (2, f"no results in {tmp_path / 'none'}; name the --workdir of finished runs\n")
 

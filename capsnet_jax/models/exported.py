@@ -95,4 +95,13 @@ def _read_about(path: Path) -> dict[str, Any]:
         raise PretrainedError(f"{path} is damaged ({about.get('name')} is no name of a run); export the run again")
     if wrong := [name for name, kind in KINDS.items() if form is None or not isinstance(about.get(name), kind)]:
         raise PretrainedError(f"{path} is damaged (no {wrong[0]} as it should be); export the run again")
+    if not (
+        len(about["image_shape"]) == 3 and all(isinstance(side, int) and side > 0 for side in about["image_shape"])
+    ):
+        raise PretrainedError(f"{path} is damaged ({about['image_shape']} is no image_shape); export the run again")
+    if not all(isinstance(label, str) for label in about["label_names"]):
+        raise PretrainedError(f"{path} is damaged (not all label_names are text); export the run again")
+    for name, value in about["result"].items():
+        if not isinstance(value, int | float | None):
+            raise PretrainedError(f"{path} is damaged ({value!r} is no {name}); export the run again")
     return about

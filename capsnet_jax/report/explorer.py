@@ -79,7 +79,7 @@ def write_explorer(workdir: Path) -> Path:
     title = f"Explorer of {workdir}"
     body = asset("explorer.html").replace("{how}", _how(nets)).replace("{title}", html.escape(title))
     text = page_of(title, body, data, name="explorer", scripts=("capsnet.js", "picture.js", "panel.js", "sources.js"))
-    write_text(workdir / FILE, text.encode("utf-8", "replace").decode())  # a folder's name need not be text
+    write_text(workdir / FILE, text)
     return workdir / FILE
 
 

@@ -58,16 +58,17 @@ def export(net: Network, folder: Path | str) -> Path:
     about = describe(net) | {"checksums": checksums}
     files[ABOUT] = (json.dumps(json.loads(to_json(about)), indent=1, ensure_ascii=False) + "\n").encode()
     files["README.md"] = model_card(net, place.name, checksums[PARAMS]).encode()
-    make_folder(place.parent)
     partial = place.parent / f".{secrets.token_hex(8)}.partial"
     try:
+        make_folder(place.parent)
         for name, data in files.items():
             write_bytes(partial / name, data)
         check_new(place)
         os.replace(partial, place)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(place)) from error  # the name that a person knows
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # which is there only if something failed
     return place
 
 

@@ -58,7 +58,7 @@ def write_report(composed: Mapping[Path, Sequence[Page]]) -> Path:
     title = ", ".join(str(workdir) for workdir in composed)
     path = next(iter(composed)) / FILE
     text = page_of(title, nav + f"<main>{''.join(parts)}</main>", data, name="report")
-    write_text(path, text.encode("utf-8", "replace").decode())  # a folder's name need not be text
+    write_text(path, text)
     return path
 
 
@@ -72,8 +72,8 @@ def page_of(title: str, body: str, data: Any, *, name: str, scripts: Sequence[st
         name: of its style sheet and script in the folder `web`, beside the style that all pages share.
         scripts: of that folder too, which come before its own.
     """
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
-    return (
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    whole = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{html.escape(title)}</title><style>{asset('page.css')}{asset(f'{name}.css')}</style></head><body>"
@@ -81,6 +81,7 @@ def page_of(title: str, body: str, data: Any, *, name: str, scripts: Sequence[st
         + "".join(f"<script>{asset(script)}</script>" for script in (*scripts, f"{name}.js"))
         + "</body></html>\n"
     )
+    return whole.encode("utf-8", "replace").decode()  # a folder's name need not be text
 
 
 def asset(name: str) -> str:

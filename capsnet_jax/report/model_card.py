@@ -1,5 +1,6 @@
 """A model card: what an exported network is, how good, and what it is not for."""
 
+import json
 import math
 import shlex
 
@@ -20,7 +21,7 @@ MOST_CLASSES = 20  # that are named
 USE = """```python
 import numpy as np
 from jax import export
-program = export.deserialize(bytearray(open("{folder}/model_uint8.stablehlo", "rb").read()))
+program = export.deserialize(bytearray(open({program}, "rb").read()))
 print(program.call(np.zeros((1, {height}, {width}, {channels}), np.uint8))["scores"])
 ```"""
 
@@ -62,7 +63,7 @@ def model_card(net: Network, folder: str, checksum: str) -> str:
         "## Data",
         _data(net),
         "## Use",
-        USE.format(folder=folder, height=height, width=width, channels=channels),
+        USE.format(program=_quoted(f"{folder}/model_uint8.stablehlo"), height=height, width=width, channels=channels),
         "This needs JAX and flatbuffers alone, on a CPU, an NVIDIA GPU or a TPU, and takes any number of images."
         " `model_float32.stablehlo` takes pixels in [0, 1] instead of bytes. Besides `scores`, which are capsules'"
         " lengths or probabilities, there are `lengths` or `logits`, and `reconstruction`, where the network has them."
@@ -87,6 +88,11 @@ def model_card(net: Network, folder: str, checksum: str) -> str:
         LIMITS.format(rule=RULE[0].upper() + RULE[1:]),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """Return text as a literal of Python's."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _errors(record: Record) -> str:

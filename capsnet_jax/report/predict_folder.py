@@ -83,8 +83,10 @@ def predict_folder(
         scores = np.asarray(_scores(net.forward, to_pixels(stacked)))
         answers |= {path: answer(row, net) for path, row in zip(paths, scores, strict=False)}
     if not answers:
-        reason = f" ({next(iter(problems.values()))})" if problems else ""
-        raise DataError(f"{root}: none of its {len(problems)} files can be read as a picture{reason}; name others")
+        if not problems:
+            raise DataError(f"{root} holds no file; name a folder of pictures")
+        reason = next(iter(problems.values()))
+        raise DataError(f"{root}: none of its {len(problems)} files can be read as a picture ({reason}); name others")
     name = legal_name(root.resolve().name or "root")
     return Predictions(
         _describe(root, net, answers, problems), _table(root, answers, problems), place / f"predictions-{name}.csv"
@@ -123,7 +125,7 @@ def _describe(root: Path, net: Network, answers: dict[Path, Answer], problems: d
     lines.append("  " + ", ".join(f"{label}: {n:,}" for label, n in counts[:20]) + (", …" if len(counts) > 20 else ""))
     lines.append(f"  {unsure:,} answers are unsure ({RULE})")
     if problems:
-        named = [os.fspath(path.relative_to(root)) for path in list(problems)[:NAMED]]
+        named = [" ".join(os.fspath(path.relative_to(root)).splitlines()) for path in list(problems)[:NAMED]]
         more = f" and {len(problems) - NAMED:,} more" if len(problems) > NAMED else ""
         lines.append(f"  {len(problems):,} files are no pictures: {', '.join(named)}{more}; the table says why")
     return "\n".join(lines)
@@ -142,5 +144,7 @@ def _table(root: Path, answers: dict[Path, Answer], problems: dict[Path, str]) -
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow([*header, "problem"])
     for path in sorted(rows):
-        writer.writerow([os.fsencode(path.relative_to(root)).decode(errors="backslashreplace"), *rows[path]])
-    return buffer.getvalue()
+        writer.writerow([path.relative_to(root), *rows[path]])
+    return os.fsencode(buffer.getvalue()).decode(
+        errors="backslashreplace"
+    )  # names, and what tells of them, need not be text

@@ -42,6 +42,6 @@ def find_devices(most: int | None = None) -> "tuple[jax.Device, ...]":
         reason = f" ({reason})" if reason else ""
         raise ConfigError(f"JAX finds no device for JAX_PLATFORMS={asked!r}{reason}; unset it, or say cpu") from error
     if most is not None and most > len(devices):
-        more = "; JAX_NUM_CPU_DEVICES makes more of a CPU" if devices[0].platform == "cpu" else ""
-        raise ConfigError(f"--devices={most}: JAX finds {len(devices)} of {devices[0].device_kind}{more}")
+        more = "; JAX_NUM_CPU_DEVICES=N makes N of a CPU" if devices[0].platform == "cpu" else ""
+        raise ConfigError(f"--devices={most}: JAX finds only {len(devices)} ({devices[0].device_kind}){more}")
     return tuple(devices[:most])

@@ -1,12 +1,15 @@
 """The pages in their order, and the file that holds them."""
 
+import errno
 import html
+import os
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from capsnet_jax.report.html import page_of, to_html
-from capsnet_jax.sweeps.files import write_text
+from capsnet_jax.sweeps.files import make_folder, write_text
 from capsnet_jax.sweeps.interrupt import check
 from experiments.course import (
     capsnets,
@@ -74,7 +77,13 @@ def write(workdir: Path = WORKDIR, stop: Callable[[], int | None] = lambda: None
 
     Returns:
         The file.
+
+    Raises:
+        OSError: it cannot be written.
     """
+    make_folder(workdir)
+    if not os.access(workdir, os.W_OK):  # told now, and not when all pages are made
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(workdir))
     if not FIGURES.is_dir():
         print(f"{FIGURES} is not there, which comes with a checkout; its figures are left out", flush=True)
     material, number, links, sections = Material(workdir, stop), 0, [], []
@@ -105,7 +114,8 @@ def section(page: Page, anchor: str, chapter: str, workdir: Path) -> str:
         wide = ' class="wide"' if max(map(len, lines.splitlines())) > WIDE else ""
         code += f"<figure{wide}><figcaption>{html.escape(place_of(each))}</figcaption>"
         code += f'<pre tabindex="0"><code>{html.escape(lines)}</code></pre></figure>'
-    commands = "\n".join(f"python launch.py {flags.format(workdir=workdir)}" for flags in page.commands)
+    place = shlex.quote(str(workdir))
+    commands = "\n".join(f"python launch.py {flags.format(workdir=place)}" for flags in page.commands)
     return (
         f'<section class="page" id="{anchor}" aria-label="{html.escape(page.title)}">'
         f'<p class="chapter">{html.escape(chapter)}</p><h1>{html.escape(page.title)}</h1>'

@@ -239,6 +239,11 @@ def test_what_is_no_picture_is_refused(page, tmp_path):
     (tmp_path / "note.txt").write_text("a note")
     page.locator("#file").set_input_files(tmp_path / "note.txt")
     page.wait_for_function("document.getElementById('told').textContent.startsWith('This is no picture')")
+    Image.new("L", (40, 40), 255).save(tmp_path / "blank.png")
+    page.locator("#gallery button").first.click()
+    page.locator("#file").set_input_files(tmp_path / "blank.png")
+    page.wait_for_function("document.getElementById('told').textContent === 'blank.png shows no ink.'")
+    assert page.locator("#gallery [aria-checked=true]").count() == 1  # the image that is still shown
 
 
 def test_colour_images_are_not_drawn_but_dropped(visit, tmp_path, monkeypatch):

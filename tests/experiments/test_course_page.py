@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import pytest
 
-from experiments.course import page
-from experiments.course.page import Excerpt
+from experiments.course import build, page
+from experiments.course.page import Excerpt, Page
 
 
 def test_what_was_measured_is_the_mean_of_the_records():
@@ -17,6 +19,21 @@ def test_figures_that_are_not_there_leave_words(monkeypatch, tmp_path):
     assert "a cat" in page.saved("cats", "a cat")
     assert "<img" not in page.saved("cats", "a cat")
     assert page.measured("cats", {}) == "(not there)"
+
+
+def test_commands_can_be_typed_whatever_the_workdir_is_called():
+    one = Page("Title", "Text.", [], [], ["--workdir={workdir} --inspect=couplings"])
+    assert "--workdir=&#x27;my runs&#x27; --inspect" in build.section(one, "title", "Chapter", Path("my runs"))
+
+
+def test_a_place_that_cannot_be_written_is_told_before_any_page_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "CHAPTERS", {"Chapter": [lambda material: pytest.fail("a page was made")]})
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        build.write(tmp_path / "file" / "course")
+    monkeypatch.setattr(build.os, "access", lambda *_: False)
+    with pytest.raises(PermissionError):
+        build.write(tmp_path)
 
 
 def documented():

@@ -1,5 +1,6 @@
 """A run of the study, exported: what is in the folder, and what it computes elsewhere."""
 
+import ast
 import json
 import math
 import os
@@ -20,6 +21,7 @@ from capsnet_jax.interpret.network import load_released, restore
 from capsnet_jax.models import pretrained
 from capsnet_jax.models.state_dict import PretrainedError
 from capsnet_jax.report import export
+from capsnet_jax.report.model_card import model_card
 from capsnet_jax.sweeps import records
 from tests import tiny
 
@@ -95,6 +97,8 @@ def test_the_card_tells_data_errors_and_how_to_use_it(net, folder):
     assert about["checksums"]["params.safetensors"] in card
     assert about["settings"] == record.settings
     assert about["environment"]["packages"]["jax"]
+    program = ast.parse(re.search(r"```python\n(.*?)```", model_card(net, 'my "net"', ""), re.DOTALL)[1])
+    assert 'my "net"/model_uint8.stablehlo' in [getattr(node, "value", None) for node in ast.walk(program)]
 
 
 @pytest.mark.slow
@@ -138,8 +142,9 @@ def test_what_fails_leaves_nothing(net, tmp_path, monkeypatch):
 
     monkeypatch.setattr(export, "write_bytes", full)
     monkeypatch.setattr(export, "to_stablehlo", lambda *_: b"")
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match="No space") as raised:
         export.export(net, tmp_path / "out")
+    assert raised.value.filename == str(tmp_path / "out")
     assert len(written) == 2
     assert list(tmp_path.iterdir()) == []
 
@@ -167,6 +172,15 @@ def flip(folder):
         (lambda folder: edit(folder, name="../../x"), r"config\.json is damaged \(\.\./\.\./x is no name"),
         (lambda folder: edit(folder, format=2), r"is of format 2, and this version of capsnet_jax reads 1"),
         (lambda folder: edit(folder, label_names=["a", "b"]), r"its parameters are not those of its settings \("),
+        (
+            lambda folder: edit(folder, image_shape=[28, 28]),
+            r"config\.json is damaged \(\[28, 28\] is no image_shape\)",
+        ),
+        (
+            lambda folder: edit(folder, label_names=[*range(10)]),
+            r"config\.json is damaged \(not all label_names are text",
+        ),
+        (lambda folder: edit(folder, result={"test_error": "x"}), r"config\.json is damaged \('x' is no test_error\)"),
         (lambda folder: edit(folder, settings={"model.name": "lenet"}), r"is of the model lenet, which"),
     ],
 )

@@ -96,7 +96,7 @@ def test_more_files_than_can_be_meant_are_refused(net, folder, tmp_path, monkeyp
 
 
 def test_a_folder_without_pictures_is_a_mistake(net, tmp_path):
-    with pytest.raises(DataError, match=r"none of its 0 files can be read as a picture; name others$"):
+    with pytest.raises(DataError, match=r" holds no file; name a folder of pictures$"):
         predicting.predict_folder(tmp_path, net, tmp_path)
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(
@@ -110,7 +110,15 @@ def test_bytes_that_are_no_text_can_be_names(net, folder, tmp_path):
     shutil.copy(folder / "0.png", tmp_path / name)
     predictions = predicting.predict_folder(tmp_path, net, tmp_path)
     assert [row["file"] for row in rows(predictions)] == ["caf\\xe9.png"]
-    assert predictions.save().exists()
+    (tmp_path / name).with_suffix(".txt").write_text("no picture, so that its name is in the column `problem` too")
+    (tmp_path / "two\nlines.txt").write_text("x")
+    predictions = predicting.predict_folder(tmp_path, net, tmp_path)
+    path = predictions.save()
+    with path.open(encoding="utf-8", newline="") as file:
+        found = {row["file"]: row["problem"] for row in csv.DictReader(file)}
+    assert list(found) == ["caf\\xe9.png", "caf\\xe9.txt", "two\nlines.txt"]
+    assert "caf\\xe9.txt is not a picture" in found["caf\\xe9.txt"]
+    assert "two lines.txt; the table" in predictions.text
 
 
 def test_scores_are_those_of_the_network(net, folder, tmp_path):

@@ -52,6 +52,6 @@ def test_no_more_devices_are_used_than_there_are():
     [device] = environment.find_devices(1)
     assert (device,) == environment.find_devices()
     with pytest.raises(
-        ConfigError, match=r"^--devices=2: JAX finds 1 of cpu; JAX_NUM_CPU_DEVICES makes more of a CPU$"
+        ConfigError, match=r"^--devices=2: JAX finds only 1 \(cpu\); JAX_NUM_CPU_DEVICES=N makes N of a CPU$"
     ):
         environment.find_devices(2)

@@ -24,7 +24,7 @@ const pages = [...document.querySelectorAll("section.page")];
 let current = 0;
 
 function show() {
-  const wanted = pages.findIndex((page) => page.id === decodeURIComponent(location.hash.slice(1)));
+  const wanted = pages.findIndex((page) => `#${encodeURIComponent(page.id)}` === location.hash);
   current = Math.max(0, wanted);
   pages.forEach((page, index) => page.classList.toggle("current", index === current));
   const title = pages[current].querySelector("h1").textContent;

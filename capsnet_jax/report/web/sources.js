@@ -143,17 +143,17 @@ async function read(file) {
     byId("told").textContent = REFUSED;
     return;
   }
-  tests.unmark();
   if (page.frame && byId("frame").checked) {
     const scale = Math.min(1, LONGEST / Math.max(bitmap.width, bitmap.height));
     const [width, height] = [bitmap.width, bitmap.height].map((side) => Math.max(1, Math.round(scale * side)));
     const found = findInk(greyOf(channelsOf(onCanvas(bitmap, width, height, false))));
     const framed = found && frameInk(found.ink, page.frame, ...before);
-    if (framed) show(toPixels([framed]), `${file.name}: ${found.isDark ? "dark ink on light, inverted" : "light ink on dark"}, centred`);
+    if (framed) { tests.unmark(); show(toPixels([framed]), `${file.name}: ${found.isDark ? "dark ink on light, inverted" : "light ink on dark"}, centred`); }
     else byId("told").textContent = `${file.name} shows no ink.`;
     return;
   }
   const channels = channelsOf(onCanvas(bitmap, before[1], before[0], true));
+  tests.unmark();
   show(toPixels(CHANNELS === 1 ? [greyOf(channels)] : channels), `${file.name}, scaled`);
 }
 
