@@ -16,26 +16,13 @@ from capsnet_jax.models.state_dict import PretrainedError
 
 PARAMS, ABOUT = "params.safetensors", "config.json"
 FORMAT = 1  # of config.json
-KINDS = {
-    "format": int,
-    "name": str,
-    "seed": int,
-    "settings": dict,
-    "label_names": list,
-    "image_shape": list,
-    "result": dict,
-    "command": str,
-    "recorded": str,
-    "environment": dict,
-    "checksums": dict,
-}
 
 
 class Exported(NamedTuple):
     """What an exported folder holds.
 
     Attributes:
-        about: `config.json`: the keys of `KINDS`.
+        about: `config.json`.
         params: the model's parameters.
         stats: its batch norms' running statistics; {} if it has none.
     """
@@ -53,6 +40,12 @@ def is_exported(folder: Path) -> bool:
 def checksum(path: Path) -> str:
     """Return the SHA-256 of a file, as `sha256sum` prints it."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def checksum_of(about: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of what `config.json` says beside its own "checksum"."""
+    rest = {name: value for name, value in about.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def read(folder: Path) -> Exported:
@@ -91,17 +84,8 @@ def _read_about(path: Path) -> dict[str, Any]:
     form = about.get("format") if isinstance(about, dict) else None
     if isinstance(form, int) and form != FORMAT:
         raise PretrainedError(f"{path} is of format {form}, and this version of capsnet_jax reads {FORMAT}")
-    if form is not None and re.fullmatch(r"\w[\w.+-]*", str(about.get("name"))) is None:
-        raise PretrainedError(f"{path} is damaged ({about.get('name')} is no name of a run); export the run again")
-    if wrong := [name for name, kind in KINDS.items() if form is None or not isinstance(about.get(name), kind)]:
-        raise PretrainedError(f"{path} is damaged (no {wrong[0]} as it should be); export the run again")
-    if not (
-        len(about["image_shape"]) == 3 and all(isinstance(side, int) and side > 0 for side in about["image_shape"])
-    ):
-        raise PretrainedError(f"{path} is damaged ({about['image_shape']} is no image_shape); export the run again")
-    if not all(isinstance(label, str) for label in about["label_names"]):
-        raise PretrainedError(f"{path} is damaged (not all label_names are text); export the run again")
-    for name, value in about["result"].items():
-        if not isinstance(value, int | float | None):
-            raise PretrainedError(f"{path} is damaged ({value!r} is no {name}); export the run again")
+    if form is None or about.get("checksum") != checksum_of(about):
+        raise PretrainedError(f"{path} is damaged, or was edited; export the run again")
+    if re.fullmatch(r"\w[\w.+-]*", about["name"]) is None:  # it becomes a folder's
+        raise PretrainedError(f"{path}: {about['name']} is no name of a run")
     return about

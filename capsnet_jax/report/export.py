@@ -2,7 +2,7 @@
 
 folder/
   params.safetensors        the run's own file: `params/LAYER/…`, and batch norms' statistics as `stats/LAYER/…`
-  config.json               settings, label names, image shape, results, versions, checksums
+  config.json               settings, label names, image shape, results, versions, checksums, its own too
   model_uint8.stablehlo     the network as a program of bytes [batch, height, width, channels]; any batch
   model_float32.stablehlo   the same of pixels in [0, 1]
   README.md                 a model card
@@ -24,7 +24,7 @@ from jaxtyping import Array, Num
 from capsnet_jax.config import ConfigError
 from capsnet_jax.interpret.examples import to_pixels
 from capsnet_jax.interpret.network import Network
-from capsnet_jax.models.exported import ABOUT, FORMAT, PARAMS
+from capsnet_jax.models.exported import ABOUT, FORMAT, PARAMS, checksum_of
 from capsnet_jax.report.answers import scores_of
 from capsnet_jax.report.model_card import model_card
 from capsnet_jax.sweeps.best import params_of
@@ -55,8 +55,9 @@ def export(net: Network, folder: Path | str) -> Path:
     files = {PARAMS: params_of(net.record).read_bytes()}
     files |= {f"model_{dtype}.stablehlo": to_stablehlo(net, dtype) for dtype in DTYPES}
     checksums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    about = describe(net) | {"checksums": checksums}
-    files[ABOUT] = (json.dumps(json.loads(to_json(about)), indent=1, ensure_ascii=False) + "\n").encode()
+    about = json.loads(to_json(describe(net) | {"checksums": checksums}))
+    about["checksum"] = checksum_of(about)
+    files[ABOUT] = (json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode()
     files["README.md"] = model_card(net, place.name, checksums[PARAMS]).encode()
     partial = place.parent / f".{secrets.token_hex(8)}.partial"
     try:

@@ -42,7 +42,7 @@ function show(pixels, words, labels = null) {
   const said = panels.map((view) => named(view.longest()));
   const answers = said.every((answer) => answer === said[0]) ? `${panels.length > 1 ? "both say" : "the network says"} ${said[0]}` : `they say ${said.join(" and ")}`;
   byId("input").setAttribute("aria-label", words);
-  byId("told").textContent = `${words}; ${answers}.`;
+  byId("told").textContent = pixels.some((value) => value > 0) ? `${words}; ${answers}.` : `${words}.`;
 }
 
 // Go through the iterations from the first, so that capsules grow and shrink.
