@@ -70,6 +70,8 @@ def load(name_or_path: str | Path) -> Weights:
         return load_torchvision(Path(name_or_path).expanduser())
     if exported.is_exported(folder := Path(name_or_path).expanduser()):
         return load_exported(folder)
+    if (folder / "runs.jsonl").is_file():
+        raise ConfigError(f"{name_or_path} is a workdir; name it by --workdir, or take its best run away by --export")
     raise ConfigError(
         f"there are no weights called {name_or_path}: give squeezenet, which comes with this package,"
         f" a folder that --export wrote, or a .safetensors or .pth file of torchvision's {', '.join(families())}"

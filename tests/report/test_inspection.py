@@ -158,6 +158,12 @@ def test_mistakes_are_one_line(flags, message, workdir, capsys):
     assert message in error
 
 
+def test_a_workdir_is_no_model(workdir, capsys):
+    code, _, error = tiny.call(capsys, "--inspect=gradient", f"--model={workdir}")
+    assert code == 2
+    assert error == f"{workdir} is a workdir; name it by --workdir, or take its best run away by --export\n"
+
+
 def test_the_figure_is_named(workdir, capsys):
     code, out, error = tiny.call(capsys, "--inspect=weights", f"--workdir={workdir}")
     assert (code, error, out) == (0, "", f"{workdir / 'figures' / 'inspect-weights.png'}\n")
