@@ -120,6 +120,7 @@ def router(monkeypatch):
     monkeypatch.setitem(ROUTERS, "mine", Router(mine_routing, settings=Mine(), parameters=mine_parameters))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("router")
 def test_a_router_with_activations_learns_parameters_of_its_own():
     configs = [capsnet(routing__name="mine", routing__sharpness=text) for text in ("1", "4.5")]
@@ -134,6 +135,7 @@ def test_a_router_with_activations_learns_parameters_of_its_own():
     assert np.abs(learned[0] - learned[1]).max() > 1e-5, "each run has its own setting"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("router")
 def test_a_routers_activations_are_its_inputs_lengths():
     config = capsnet(routing__name="mine", routing__steps=1)
@@ -194,6 +196,7 @@ def nearest_routing(votes, *, iterations, trace):
     return Routing(*steps[-1], stacked)
 
 
+@pytest.mark.slow
 def test_a_router_that_traces_is_diagnosed(monkeypatch):
     monkeypatch.setitem(ROUTERS, "nearest", Router(nearest_routing, settings=Nearest()))
     config = capsnet(routing__name="nearest", model__weight_scale=2)
@@ -218,6 +221,7 @@ def mild_squash(s, axis=-1):
     return 0.5 * s / (1 + jnp.sqrt(jnp.sum(s * s, axis=axis, keepdims=True) + 1e-9))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dynamic", "uniform"])
 def test_a_squash_of_parents(name, monkeypatch):
     monkeypatch.setitem(SQUASHES, "mine", Squash(mild_squash))

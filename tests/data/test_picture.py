@@ -192,6 +192,7 @@ def test_a_whole_photograph_keeps_its_proportions_upright(most, save):
 # Digits as MNIST has them.
 
 
+@pytest.mark.slow
 def test_digits_of_the_set_stay_what_they_are(digits, save):
     """Also inverted, of 16 bits, enlarged, in colour."""
     for digit in digits:

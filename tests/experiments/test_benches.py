@@ -8,7 +8,7 @@ from tests.figures.synthetic import fake_record
 
 FIGURES = {
     routers: ["test_error", "differences", "entropy", "variation", "learning_curves"],
-    squashings: ["test_error", "entropy", "learning_curves"],
+    squashings: ["test_error", "differences", "entropy", "learning_curves"],
     em_iterations: ["error_against_iterations", "differences", "learning_curves"],
     multi_mnist: ["test_error", "differences", "learning_curves"],
     released_recipe: ["test_error", "differences", "learning_curves"],

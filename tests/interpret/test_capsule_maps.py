@@ -165,6 +165,7 @@ def test_one_capsule_alone_is_decoded():
         np.testing.assert_allclose(pixels, decoded(v[0]), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_capsules_that_see_the_whole_image_are_looked_at_one_by_one():
     data = LazyDataset("mnist", Description((20, 20, 1), tuple("0123456789")), lambda: None)
     net, images = made(EFFICIENT, data), jax.random.uniform(jax.random.key(2), (2, 20, 20, 1))

@@ -29,6 +29,7 @@ def counted(**settings):
     return found, models.apply(model, params, stats, jnp.float32(IMAGES) / 255)
 
 
+@pytest.mark.slow
 def test_is_the_mean_entropy_and_the_deviation_between_images():
     found, out = counted(routing__iterations=3)
     couplings = np.float64(out["couplings"])

@@ -12,6 +12,7 @@ from capsnet_jax.interpret.routing_diagnostics import with_iterations
 from capsnet_jax.models.capsnet import route_again
 
 
+@pytest.mark.slow
 def test_the_shares_of_the_votes_are_coupled_lengths(net):
     observed = OBSERVATIONS["couplings"](net)
     assert observed["shares"].shape == (3, 3, 6, 6, 10)

@@ -65,6 +65,7 @@ def looped(targets=TARGETS) -> dict[str, float]:
     return means | {"dead_capsules": 100 * float(np.mean(longest < 0.1))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [pytest.param(3, marks=pytest.mark.slow), 250])
 def test_is_what_the_loops_say(batch, monkeypatch):
     monkeypatch.setattr(diagnostics, "BATCH", batch)

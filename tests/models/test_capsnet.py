@@ -158,6 +158,7 @@ def test_conv_layer_adds_its_bias():
     np.testing.assert_array_equal(conv1, np.broadcast_to([0.0, 0, 1, 2], conv1.shape))
 
 
+@pytest.mark.slow
 def test_w_that_is_shared_is_that_of_each_type_at_every_position():
     shared, plain = build({"model.share_weights": True}), build({})
     params, _ = models.init(shared, jax.random.key(0), IMAGE)

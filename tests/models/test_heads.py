@@ -85,6 +85,7 @@ def test_every_router_is_a_head(head):
     assert config.routing is None
 
 
+@pytest.mark.slow
 def test_both_losses_reach_every_layer_of_a_net_with_capsules():
     model = net("dynamic")
     params, stats = random_variables(model, IMAGE)

@@ -40,6 +40,7 @@ def test_parameters_are_counted_as_published(name, image, classes, kernels, beta
     assert models.count_parameters(params) - learned - biases == kernels
 
 
+@pytest.mark.slow
 def test_every_kernel_is_as_figure_1_says():
     params = shapes()
     assert params["conv1"]["kernel"].shape == (5, 5, 2, 64)
@@ -68,6 +69,7 @@ def test_routes_by_every_router(name):
     assert (out["lengths"].shape, out["capsules2_activations"].shape) == ((2, 3), (2, 1, 2, 4))
 
 
+@pytest.mark.slow
 def test_coordinates_are_where_a_capsule_is():
     """One iteration of EM has mean votes as capsules; of equal capsules with W = 1, only their places differ."""
     routing = overrides.build(TINY | {"routing.iterations": 1}).routing
@@ -83,6 +85,7 @@ def test_coordinates_are_where_a_capsule_is():
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_w_starts_as_the_identity_and_noise_of_the_given_scale():
     layer = CapsuleLayer(8, weight_scale=0.3)
     weights = layer.init(jax.random.key(0), jnp.ones((1, 3, 3, 4, 16)), jnp.ones((1, 3, 3, 4)))["params"]["W"]

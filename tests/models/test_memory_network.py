@@ -131,6 +131,7 @@ def test_hops_are_routing_by_agreement(squash, over):
         np.testing.assert_allclose(router.capsules, steps[-1].read, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_ages_are_blurred_upwards_in_their_order():
     there = jnp.arange(50)[None] < jnp.full((400, 1), 20)
     ages = np.asarray(blurred_ages(jax.random.key(0), there, 0.1))[:, :20]
@@ -144,6 +145,7 @@ def test_ages_are_blurred_upwards_in_their_order():
     assert full.max() <= 49
 
 
+@pytest.mark.slow
 def test_training_blurs_ages_and_evaluation_does_not():
     model = build()
     params = random_params(model, (51, 7, 1))

@@ -134,6 +134,7 @@ def test_settings_are_honoured():
     assert two.flops - one.flops == 2 * (2 * 1152 * 10 * 16)  # an agreement, and a weighted sum in place of a mean
 
 
+@pytest.mark.slow
 def test_kernels_strides_and_paddings():
     """Sabour et al. 2017, figure 1; Krizhevsky et al. 2012, figure 2. SAME at a stride has more zeros at the end."""
     layers = lines(describe("capsnet"))
@@ -182,6 +183,7 @@ VGG = {
 }
 
 
+@pytest.mark.slow
 def test_vgg_side_by_side_is_the_papers_table():
     text = side_by_side({name: outline(overrides.build({"model.name": name})) for name in VGG})
     header, *table = text.splitlines()

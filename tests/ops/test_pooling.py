@@ -122,6 +122,7 @@ def test_gradient_of_gradient(pool):
     np.testing.assert_allclose(second, expected, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_the_gradient_of_a_window_of_more_pixels_than_a_byte_counts():
     """Compiled, where XLA once computed the index in the window anew for every pixel, and ran out of memory."""
     x = np.random.default_rng(0).standard_normal((1, 17, 17, 1)).astype(np.float32)

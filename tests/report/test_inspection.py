@@ -199,6 +199,7 @@ def test_released_weights_keep_their_stem_on_small_images(squeezenet):
     assert squeezenet.outputs(images)["conv1"].shape == (1, 19, 23, 64)  # 3×3, every second position, no padding
 
 
+@pytest.mark.slow
 def test_a_net_of_one_size_dreams_in_it():
     config = overrides.build({"model.name": "cnn_small"})
     model = models.build(config, 10)

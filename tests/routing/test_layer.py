@@ -119,6 +119,7 @@ def test_curvature_is_the_plain_one_in_both_orders_of_differentiation(settings, 
             np.testing.assert_allclose(got, field, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_temperature_has_a_gradient():
     arguments, directions = problem()
 

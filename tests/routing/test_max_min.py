@@ -47,6 +47,7 @@ def test_each_input_has_a_parent_of_coupling_1_and_one_of_0():
     np.testing.assert_array_equal(np.asarray(couplings).min(axis=1), np.zeros(9))
 
 
+@pytest.mark.slow
 def test_the_gradient_does_not_pass_through_couplings_that_are_stopped():
     votes = jax.random.normal(jax.random.key(2), (4, 3, 2))
     direction = jax.random.normal(jax.random.key(3), (3, 2))

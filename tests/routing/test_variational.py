@@ -59,6 +59,7 @@ def test_is_the_loop(iterations, priors):
         np.testing.assert_allclose(found, wanted, rtol=2e-4, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_the_more_votes_the_less_the_prior_says():
     """With many equal votes the means are the votes, with one they are half of it."""
     betas = {"beta_u": jnp.zeros(1), "beta_a": jnp.zeros(1)}

@@ -131,6 +131,7 @@ def small_runs(seeds=1, **changes) -> list[Run]:
     return [Run(config, seed) for seed in range(seeds)]
 
 
+@pytest.mark.slow
 def test_a_run_of_other_code_is_trained_anew_and_its_old_record_stays(tmp_path, monkeypatch, capsys):
     [one] = small_runs()
     train([one], tmp_path)
@@ -255,6 +256,7 @@ def test_a_damaged_record_is_set_aside_and_its_run_trained_again(tmp_path, caplo
         assert {**old, **dict.fromkeys(tiny.OF_THE_MACHINE)} == {**new, **dict.fromkeys(tiny.OF_THE_MACHINE)}
 
 
+@pytest.mark.slow
 def test_what_is_observed_is_no_part_of_a_run(tmp_path, capsys):
     runs = small_runs(**{"routing.iterations": 2})
     train(runs, tmp_path)

@@ -42,6 +42,7 @@ def test_mistakes_are_named(names, message):
         finetune.check_frozen(PARAMS, names)
 
 
+@pytest.mark.slow
 def test_a_frozen_layer_stands_still_and_the_others_move_as_with_its_gradient_ignored():
     examples = jax.device_put(make_examples(4, 0))
 

@@ -261,6 +261,7 @@ def test_programs_are_compiled_without_alarms(capfd):
 # Many runs.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["vmap", "map"])
 def test_run_i_of_many_is_run_i_alone(mode):
     """Two seeds and two learning rates in one program: both are really the run's own."""
@@ -275,15 +276,11 @@ def test_run_i_of_many_is_run_i_alone(mode):
     assert np.abs(run_of(states, 1).params["class_capsules"]["W"] - other).max() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("as_compiled_for_users")
 @pytest.mark.parametrize(
     "settings",
-    [
-        TINY,
-        pytest.param(
-            build({"model.name": "cnn_small", "train.batch_size": 16, "train.epochs": 1}), marks=pytest.mark.slow
-        ),
-    ],
+    [TINY, build({"model.name": "cnn_small", "train.batch_size": 16, "train.epochs": 1})],
     ids=["capsnet", "cnn"],
 )
 def test_in_turn_a_run_is_equal_to_the_bit_whoever_runs_beside_it(settings):

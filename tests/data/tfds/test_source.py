@@ -488,6 +488,7 @@ REAL = os.environ.get("TFDS_DATA_DIR")
 
 if REAL:
 
+    @pytest.mark.slow
     def test_real_mnist_is_read_and_the_second_time_in_under_two_seconds():
         load("mnist", data_dir=REAL)
         start = time.monotonic()

@@ -24,6 +24,7 @@ def test_parameters_without_auxiliary_classifiers(name, without):
         assert parts["aux1"] == 512 * 128 + 128 + 4 * 4 * 128 * 1024 + 1024 + 1024 * 1000 + 1000
 
 
+@pytest.mark.slow
 def test_table_1():
     """Output sizes, row by row, and which outputs there are in training."""
     model = GoogLeNet()
@@ -98,6 +99,7 @@ def test_five_by_five_filters_in_the_papers_form_only():
         assert ("bias" in shapes["params"]["conv5x5"]["conv"]) == (not norm)
 
 
+@pytest.mark.slow
 def test_auxiliary_classifiers_learn():
     """Their gradient is 0.3 of what a classifier of its own would have; no image of the others' goes to them."""
     model = GoogLeNet(3, modules=("3a", "4a"), dropout=0.0)
