@@ -237,6 +237,7 @@ def test_a_squash_of_parents(name, monkeypatch):
         capsnet(routing__squash="hal")
 
 
+@pytest.mark.slow
 def test_a_squash_of_primary_capsules(monkeypatch):
     monkeypatch.setitem(SQUASHES, "mine", Squash(mild_squash))
     config = capsnet(model__squash="mine")
@@ -259,14 +260,10 @@ def brier(lengths, targets, *, power):
     return jnp.mean(jnp.abs(lengths - targets) ** power)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "loss"),
-    [
-        ("capsnet", "cross_entropy"),
-        ("cnn_small", "margin"),
-        ("capsnet", "brier"),
-        pytest.param("cnn_small", "brier", marks=pytest.mark.slow),
-    ],
+    [("capsnet", "cross_entropy"), ("cnn_small", "margin"), ("capsnet", "brier"), ("cnn_small", "brier")],
 )
 def test_any_net_is_trained_by_any_loss(model, loss, monkeypatch):
     monkeypatch.setitem(LOSSES, "brier", Loss(brier, "lengths", BrierSettings()))
@@ -297,6 +294,7 @@ def stairs(settings, step, total):
     return jnp.where(step < total / 2, 0.5, 0.125)
 
 
+@pytest.mark.slow
 def test_an_optimizer_and_a_schedule(monkeypatch):
     monkeypatch.setitem(OPTIMIZERS, "signs", signs)
     monkeypatch.setitem(SCHEDULES, "stairs", stairs)
@@ -324,7 +322,8 @@ def lead(scores, targets):
     return jnp.max(jnp.where(targets > 0, scores, -jnp.inf)) - jnp.max(jnp.where(targets > 0, -jnp.inf, scores))
 
 
-@pytest.mark.parametrize("percent", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("percent", [False, True])
 def test_a_metric(percent, monkeypatch):
     monkeypatch.setitem(METRICS, "lead", Metric(lead, percent=percent))
     monkeypatch.setitem(METRICS, "of_many", Metric(lead, min_classes=CLASSES + 1))

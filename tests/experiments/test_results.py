@@ -17,6 +17,7 @@ from experiments import EXPERIMENTS
 RESULTS = Path(__file__).parents[2] / "experiments" / "results"
 
 
+@pytest.mark.slow
 def test_pages_and_tables_are_those_that_the_records_give(tmp_path):
     """Written anew into a copy, every page and every CSV file is the same to the byte, findings included."""
     workdir = tmp_path / "results"

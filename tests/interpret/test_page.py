@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from capsnet_jax import interpret
 
@@ -14,6 +15,7 @@ def test_the_page_is_short():
     assert len(PAGE.read_text().splitlines()) <= 130
 
 
+@pytest.mark.slow
 def test_every_block_of_the_page_runs(workdir, tmp_path, monkeypatch, capsys):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "routing_iterations").symlink_to(workdir)

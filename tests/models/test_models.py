@@ -118,9 +118,10 @@ def images() -> jax.Array:
 
 
 # Tests of these take seconds each.
-DEAR = ("efficient_capsnet", "matrix_capsnet", "googlenet_bn", "squeezenet", "resnet50", "densenet121", "alexnet")
+DEAR = ("efficient_capsnet", "matrix_capsnet", "sabour_cnn", "vgg_c_bn", "googlenet_bn", "squeezenet", "resnet50")
+DEAR += ("densenet121", "alexnet")
 EACH = [pytest.param(name, marks=pytest.mark.slow) if name in DEAR else name for name in TESTED]
-LARGEST = ("densenet169", "densenet201", "densenet264")
+LARGEST = ("resnet101", "resnet152", "densenet169", "densenet201", "densenet264")
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,7 @@ def test_parameters_are_counted_as_published(name):
     assert models.count_parameters(params) == COUNTS[name]
 
 
-@pytest.mark.parametrize("name", TESTED)
+@pytest.mark.parametrize("name", EACH)
 @pytest.mark.parametrize(("image", "classes"), [((28, 28, 1), 10), ((32, 32, 3), 100), ((28, 40, 2), 3)])
 def test_shapes_follow_images_and_classes(name, image, classes):
     params, out = shapes(name, image, classes)

@@ -211,6 +211,7 @@ def test_vgg_is_told_by_the_gaps_between_its_convolutions(name, normed):
                 assert torchvision_names.torch_name(leaf, rules) == f"features.{position + 1}.running_var"
 
 
+@pytest.mark.slow
 def test_alexnet_and_densenet_have_torchvisions_names():
     alexnet = torchvision_names.rules("alexnet_single", {})
     names = [torchvision_names.torch_name((f"conv{n}", "bias"), alexnet) for n in range(1, 6)]

@@ -65,6 +65,7 @@ def test_baseline_cnn():
     assert f"{work / 1e6:,.1f} MFLOP" in text
 
 
+@pytest.mark.slow
 # Millions of multiplications and additions: twice 0.724, 15.470 and 4.089 thousand million products.
 @pytest.mark.parametrize(
     ("name", "parameters", "work"),
@@ -91,6 +92,7 @@ def test_a_net_for_cifar_is_described_at_its_images():
     assert f"{2 * products / 1e6:,.1f} MFLOP" in text
 
 
+@pytest.mark.slow
 def test_a_head_of_capsules_is_described_with_its_work():
     plain, capsules = (
         outline(overrides.build({"model.name": "resnet20", "model.head": h})) for h in ("avg", "uniform")
@@ -102,6 +104,7 @@ def test_a_head_of_capsules_is_described_with_its_work():
     assert "global_max" in rows(describe("resnet8", model__head="max"))
 
 
+@pytest.mark.slow
 def test_auxiliary_classifiers_are_told_apart():
     text = describe("googlenet")
     assert "total 6,998,552 parameters (and 6,379,728 of aux1 and aux2 in training only)" in text

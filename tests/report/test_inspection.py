@@ -103,6 +103,7 @@ def test_a_photograph_is_looked_at_whole(squeezenet, drawn, tmp_path):
     assert 70 < column < 150
 
 
+@pytest.mark.slow
 def test_what_there_is(net, squeezenet):
     text = describe(net)
     assert "  conv1                  20×20×4" in text

@@ -174,6 +174,7 @@ def test_a_window_as_large_as_the_image_is_the_fully_connected_layer(name):
     np.testing.assert_allclose(got.couplings[:, 0], expected.couplings, rtol=2e-3, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_so_is_its_gradient():
     convolutional, connected, arguments = both("em")
 

@@ -76,6 +76,7 @@ def test_damaged_parameters_are_named(workdir):
         start_from.find(str(workdir))
 
 
+@pytest.mark.slow
 def test_all_layers_are_copied_where_classes_are_as_many(workdir, monkeypatch):
     described(monkeypatch)
     source = start_from.find(str(workdir))
@@ -94,6 +95,7 @@ def test_all_layers_are_copied_where_classes_are_as_many(workdir, monkeypatch):
         )
 
 
+@pytest.mark.slow
 def test_layers_that_tell_other_classes_start_anew(workdir, monkeypatch):
     described(monkeypatch, classes=3)
     source = start_from.find(str(workdir))

@@ -401,6 +401,7 @@ def test_no_examples_have_no_mean():
     assert all(np.isnan(value) for value in metrics.values())
 
 
+@pytest.mark.slow
 def test_the_test_set_is_read_after_each_epoch_only_where_that_is_asked_for():
     asked = fit([TINY], [0], parallel="map", test_each_epoch=True)[-1]
     rows = asked.history

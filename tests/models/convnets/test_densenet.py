@@ -33,6 +33,7 @@ def for_cifar(depths: tuple[int, ...], growth: int) -> int:
     return counted_by_hand(depths, growth, classes=10) - (7 * 7 - 3 * 3) * 3 * first - 2 * first
 
 
+@pytest.mark.slow
 # L = 100: 0.8 million in the paper's table 2. A depth of L has three blocks of (L − 4) / 6 layers.
 @pytest.mark.parametrize(
     ("name", "depths", "growth", "count"),

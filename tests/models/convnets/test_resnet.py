@@ -77,6 +77,7 @@ def counted_by_hand(n: int) -> int:
     return total + 64 * 10 + 10
 
 
+@pytest.mark.slow
 # Layers → millions of parameters, table 6 of the paper.
 @pytest.mark.parametrize(("layers", "millions"), [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85), (110, 1.7)])
 def test_the_nets_for_cifar_have_the_published_parameters(layers, millions):
