@@ -124,7 +124,6 @@ def resolve_flags(experiment: ModuleType, options: flags.FlagValues, source: Any
         ConfigError: a setting that cannot be used, or one of --set and --sweep that no arm has.
     """
     from capsnet_jax import overrides
-    from capsnet_jax.sweeps import start_from
 
     preset = PRESETS[options.preset] | {"preset": options.preset}
     base = preset | experiment.CONFIG
@@ -149,6 +148,8 @@ def resolve_flags(experiment: ModuleType, options: flags.FlagValues, source: Any
     asked = [*fixed, *varied]
     overrides.refuse_unused([p for p in asked if all(p in each.unused for each in resolved)], configs)
     if source is not None and "finetune.reinitialize" not in asked:
+        from capsnet_jax.sweeps import start_from
+
         configs = [start_from.adapt(config, source) for config in configs]
     flats = [overrides.flatten(config) for config in configs]
     swept = dict.fromkeys(path for arm in arms for path in arm if path not in fixed)

@@ -206,7 +206,7 @@ def _beside_preset(settings: Mapping[str, object]) -> str:
         return ""
     told = ("preset", DATASET)
     other = {
-        path: format_value(value) if isinstance(value, list) else value
+        path: value
         for path, value in settings.items()
         if path not in told and value != (usual if path in names else same_names).get(path)
     }

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from capsnet_jax.data import short_name, slug
+from capsnet_jax.overrides import format_value
 from capsnet_jax.statistics import PERCENT
 
 MODEL, ITERATIONS, GRADIENT = "model.name", "routing.iterations", "routing.gradient"
@@ -124,9 +125,11 @@ def possible_range(name: str) -> tuple[float, float]:
 def setting_label(by: Sequence[str], values: Sequence[object]) -> str:
     """Return one setting as text: `dynamic routing, r = 3`.
 
-    A value of None, which stands for a setting that a run does not have, is left out.
+    A value of None, which stands for a setting that a run does not have, is left out. A list, as records have it of a
+    setting of several numbers, is told as it is typed.
     """
-    setting = {path: value for path, value in zip(by, values, strict=True) if value is not None}
+    told = [format_value(value) if isinstance(value, list) else value for value in values]
+    setting = {path: value for path, value in zip(by, told, strict=True) if value is not None}
     parts = [_value_label(path, value) for path, value in setting.items()]
     text = ", ".join(part for part in parts if part) or "all runs"
     return f" {text}" if text.startswith("_") else text  # matplotlib leaves such names out of legends

@@ -16,7 +16,6 @@ from capsnet_jax.figures.labels import setting_label
 from capsnet_jax.interpret.network import Network, restore_record
 from capsnet_jax.models import MODELS
 from capsnet_jax.models.capsnet import CapsNet
-from capsnet_jax.overrides import format_value
 from capsnet_jax.report.html import asset, page_of
 from capsnet_jax.report.packed import pack_dataset, pack_images, pack_model
 from capsnet_jax.sweeps.best import ranked
@@ -112,11 +111,7 @@ def _labels(records: Sequence[Record]) -> list[str]:
     """Return each run's setting in words: its router, and whatever else tells it from the other run."""
     always = ["routing.name", "routing.iterations"]
     paths = varying_paths(records, always)
-
-    def words(value: Any) -> Any:
-        return format_value(value) if isinstance(value, list) else value
-
-    return [setting_label(paths, [words(record.settings.get(path)) for path in paths]) for record in records]
+    return [setting_label(paths, [record.settings.get(path) for path in paths]) for record in records]
 
 
 def _how(nets: Sequence[Network]) -> str:

@@ -23,7 +23,6 @@ from PIL import Image
 
 from capsnet_jax.config import ConfigError
 from capsnet_jax.figures.labels import dataset_label, setting_label
-from capsnet_jax.overrides import format_value
 from capsnet_jax.report.grouping import group, shown_paths
 from capsnet_jax.report.pages import Page, findings
 from capsnet_jax.sweeps.files import write_text
@@ -121,11 +120,7 @@ def _setting_names(runs: Sequence[Record], swept: Sequence[str]) -> dict[str, st
     """Return for each run what tells its setting from the others', in words."""
     paths = [path for path in shown_paths(runs, swept) if path != "data.dataset"]
     by = [path for path in paths if len({json.dumps(record.settings.get(path)) for record in runs}) > 1]
-
-    def words(value: Any) -> Any:
-        return format_value(value) if isinstance(value, list) else value
-
-    return {record.name: setting_label(by, [words(record.settings.get(path)) for path in by]) for record in runs}
+    return {record.name: setting_label(by, [record.settings.get(path) for path in by]) for record in runs}
 
 
 def _data(runs: Sequence[Record], swept: Sequence[str]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ BATCH = 64
 MOST = 100_000  # files; who asks for more has named another folder than was meant
 NAMED = 5  # files that are no pictures, and classes
 
+# Not `Network.outputs`: all layers of a conv net, of so many pictures, would not fit into memory.
 _scores = jax.jit(lambda forward, images: scores_of(forward(images)))
 
 
@@ -145,6 +146,5 @@ def _table(root: Path, answers: dict[Path, Answer], problems: dict[Path, str]) -
     writer.writerow([*header, "problem"])
     for path in sorted(rows):
         writer.writerow([path.relative_to(root), *rows[path]])
-    return os.fsencode(buffer.getvalue()).decode(
-        errors="backslashreplace"
-    )  # names, and what tells of them, need not be text
+    # Names, and what tells of them, need not be text.
+    return os.fsencode(buffer.getvalue()).decode(errors="backslashreplace")

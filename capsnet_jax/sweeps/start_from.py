@@ -67,7 +67,7 @@ def read(folder: Path) -> Source:
     path = folder / exported.PARAMS
     if exported.is_exported(folder):
         about, params, stats = exported.read(folder)
-        return Source(folder, exported.checksum(path)[:DIGITS], about["settings"], params, stats)
+        return Source(folder, about["checksums"][exported.PARAMS][:DIGITS], about["settings"], params, stats)
     record = records.load_all(folder.parents[1]).get(folder.name) if folder.parent.name == "runs" else None
     if record is None or not path.exists():
         raise ConfigError(
