@@ -3,12 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from capsnet_jax.data.distort import affine
 from capsnet_jax.figures.galleries import gallery
-from capsnet_jax.interpret.network import Network
-from capsnet_jax.ops.squash import SQUASHES, exponential_squash, squash
+from capsnet_jax.ops.squash import SQUASHES, exponential_squash, length, squash
 from capsnet_jax.report import seen_runs
 from experiments.course.imagenet import top5
 from experiments.course.material import Material
@@ -74,14 +72,9 @@ looks: how thick, how slanted, where. Below, the ten class capsules of a small C
 half a minute (test error {error:.1f} %): a row is a class and a column one of 16 dimensions. A long row is a sure
 class, two are a doubt; a decoder draws the digit again from the longest alone.""",
         [drawn(seen_runs.activity_vectors(net, shown), "digits, their class capsules, and what is reconstructed")],
-        [Excerpt(lengths), Excerpt(seen_runs.activity_vectors, "out = ", "rows = ")],
+        [Excerpt(length), Excerpt(seen_runs.activity_vectors, "out = ", "rows = ")],
         ["--workdir={workdir} --predict=digit.png", "--workdir={workdir} --inspect=reconstruct_from_one"],
     )
-
-
-def lengths(net: Network, image: Float[Array, "1 height width channels"]) -> Float[Array, "classes"]:
-    """Return how long the class capsules of one image are: how sure the net is of each class."""
-    return jnp.linalg.norm(net.outputs(image)["capsules"][0], axis=-1)
 
 
 def squashing(material: Material) -> Page:
