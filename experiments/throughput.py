@@ -55,6 +55,7 @@ class Effort:
     classes: tuple[int, ...] = (5, 10, 20, 50)
     side: tuple[int, ...] = (20, 28, 36, 44)
     runs: tuple[int, ...] = (1, 2, 5, 10)
+    devices: tuple[int, ...] = (1, 2, 4, 8)  # as far as the machine has them
     seeds: int = 5  # trained together and alone
     epochs: int = 2  # that they are trained for
     seed_rounds: int = 2
@@ -102,8 +103,8 @@ def figures(measured: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
 def groups(setting: Config, effort: Effort) -> list[Group]:
     """Return what is measured of a setting: comparisons at it, and curves through it.
 
-    Curves over batch and iterations are of its preset, those over classes, side and runs of `small`, whose steps are
-    short.
+    Curves over batch and iterations are of its preset, those over classes, side, runs and devices of `small`, whose
+    steps are short.
     """
     small, other = (
         rebase(setting, CONFIG, name) for name in ("small", "paper" if setting.preset == "small" else "small")
@@ -124,6 +125,9 @@ def groups(setting: Config, effort: Effort) -> list[Group]:
     # A single run, and several in both ways to share a program.
     curves["runs"] = [dataclasses.replace(ours_small, runs=n, parallel="map") for n in effort.runs]
     curves["runs"] += [dataclasses.replace(ours_small, runs=n, parallel="vmap") for n in effort.runs if n > 1]
+    # A run on each device, and one run whose batches they share.
+    curves["devices"] = [dataclasses.replace(ours_small, runs=n, devices=n) for n in effort.devices]
+    curves["devices"] += [dataclasses.replace(ours_small, devices=n) for n in effort.devices if n > 1]
     fit = _training(overrides.override(small, {"train.epochs": effort.epochs}))
     fits = [dataclasses.replace(fit, runs=effort.seeds, num_images=FIT_IMAGES)] if effort.seeds else []
     results = [

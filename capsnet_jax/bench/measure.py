@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 from capsnet_jax.bench import ours, process, records
 from capsnet_jax.bench.process import Process, WorkerError, run_steps
 from capsnet_jax.bench.workload import OURS, Workload
@@ -53,10 +55,12 @@ def measure(path: Path, cases: Mapping[str, Sequence[Group]], stop: Stop) -> Non
     with tempfile.TemporaryDirectory(prefix="capsnet_jax-bench-") as scratch:
         bench = _Bench(scratch, stop)
         about, absent = bench.environment({w.subject for groups in cases.values() for g in groups for w in g.workloads})
-        for case, groups in cases.items():
+        for case, asked in cases.items():
             print(case, flush=True)
+            groups = [group for group in asked if bench.devices > 1 or group.name != "devices"]
             for number, group in enumerate(groups, 1):
-                group = group._replace(workloads=tuple(w for w in group.workloads if w.subject not in absent))
+                able = (w for w in group.workloads if w.subject not in absent and w.devices <= bench.devices)
+                group = group._replace(workloads=tuple(able))
                 key = {"machine": about["machine"], "case": case, "group": group.name, "digest": group.digest}
                 finished = any(key.items() <= row.items() for row in records.load(path).to_dict("records"))
                 todo = f"{len(group.workloads)} in turn, {group.rounds * group.starts} rounds"
@@ -79,13 +83,13 @@ class _Bench:
 
     def __init__(self, scratch: str, stop: Stop):
         self._scratch, self._stop, self._failures = scratch, stop, list[str]()
-        self._backend, self._weights = "cpu", dict[str, Any]()
+        self._backend, self.devices, self._weights = "cpu", 1, dict[str, Any]()
 
     def environment(self, subjects: set[str]) -> tuple[dict[str, str], set[str]]:
         """Return what records say of machine and code, and the subjects that cannot be compared with here."""
         if (about := self._ask("environment", environment)) is None:
             raise WorkerError(self._failures[-1])
-        self._backend = about.pop("backend")
+        self._backend, self.devices = about.pop("backend"), int(about.pop("devices"))
         peers = {name for name in subjects if name.startswith(("pytorch", "torchvision"))}
         packages = ["torch"] * bool(peers) + ["torchvision"] * ("torchvision" in peers)
         installed, why = [name for name in packages if importlib.util.find_spec(name)], ""
@@ -204,12 +208,12 @@ def warm_up(timer: Callable[[int], float], seconds: float) -> float:
 
 
 def environment() -> dict[str, str]:
-    """Return the backend, and what a record says of the machine and of this code."""
-    about, cpu = run_records.environment(), Path("/proc/cpuinfo")
-    lines = re.findall(
-        r"^(cpu family|model|model name)\s*: (.+)$", cpu.read_text() if cpu.exists() else "", re.MULTILINE
-    )
+    """Return the backend, the devices, and what a record says of the machine and of this code."""
+    about, cpu, devices = run_records.environment(), Path("/proc/cpuinfo"), jax.device_count()
+    text = cpu.read_text() if cpu.exists() else ""
+    lines = re.findall(r"^(cpu family|model|model name)\s*: (.+)$", text, re.MULTILINE)
     # "AMD EPYC" is many machines; the numbers of family and model say which.
     machine = [about["device"]] if about["device"] != "cpu" else [*dict(lines).values(), f"{about['cores']} cores"]
+    name = "/".join([*machine, *[f"{devices} devices"] * (devices > 1)])
     revision = f"{about['git_revision']}{'+' if about['git_changes'] else ''}"
-    return {"machine": "/".join(machine), "backend": about["backend"], "revision": revision}
+    return {"machine": name, "backend": about["backend"], "devices": str(devices), "revision": revision}

@@ -15,7 +15,7 @@ from capsnet_jax.data.augment import gather, to_float
 from capsnet_jax.training import fit as training
 from capsnet_jax.training.compile import aot_compile
 from capsnet_jax.training.order import epoch_order
-from capsnet_jax.training.parallel import resolve, stack
+from capsnet_jax.training.parallel import make_mesh, place, resolve, stack
 from capsnet_jax.training.step import TrainState, steps_per_epoch
 
 
@@ -23,17 +23,18 @@ class _Training(OnJax):
     """Steps of the training loop on images that live on the device, with augmentation, optimizer and metrics."""
 
     def __init__(self, workload: Workload):
-        data, self._parallel = dataset(workload), resolve(workload.parallel)
-        self._config = overrides.build(workload.settings)
+        data, self._config = dataset(workload), overrides.build(workload.settings)
         self._fixed = stack([self._config] * workload.runs), jnp.arange(workload.runs)
-        self._examples, self.states = jax.device_put(data.train), initial_states(workload)
+        mesh = make_mesh(workload.runs, workload.batch, jax.devices()[: workload.devices])
+        self._examples = place(data.train, mesh)
+        self.states = place(initial_states(workload), mesh, per_run=True)
+        self._sharing: dict[str, Any] = {"parallel": resolve(workload.parallel), "mesh": mesh}
         # The learning rate's schedule spans more steps than are ever timed.
-        self._options: dict[str, Any] = {"classes": data.classes, "total": 1_000_000, "parallel": self._parallel}
+        self._options: dict[str, Any] = {"classes": data.classes, "total": 1_000_000} | self._sharing
 
     def compile(self) -> float:
         self._program, _, seconds = training.compile_steps(*self._fixed, self.states, self._examples, **self._options)
-        images = len(self._examples.labels)
-        self._order_of = epoch_order(self._config.data, images, parallel=self._parallel)
+        self._order_of = epoch_order(self._config.data, len(self._examples.labels), **self._sharing)
         self._order = self._order_of(self._fixed[1], 0)  # compiles it
         return seconds
 

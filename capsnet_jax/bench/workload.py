@@ -33,10 +33,11 @@ class Workload:
     num_images: int = 8192  # on the device
     runs: int = 1  # side by side in one program; peers have one
     parallel: str = "auto"  # how runs share a program: "map", "vmap" or "auto", what the platform does best
+    devices: int = 1  # that share the runs and then their batches; peers have one
 
     def columns(self) -> dict[str, Any]:
         """Return what the record of a measurement says of the workload."""
-        fields = ("subject", "batch", "iterations", "classes", "side", "runs", "parallel")
+        fields = ("subject", "batch", "iterations", "classes", "side", "runs", "parallel", "devices")
         setting = {"preset": self.settings["preset"], "model": self.settings["model.name"]}
         return setting | {name: getattr(self, name) for name in fields}
 

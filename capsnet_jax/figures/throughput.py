@@ -20,6 +20,7 @@ CURVES = {  # groups that are curves, by the field on the x axis
     "classes": "classes",
     "side": "image side [pixels]",
     "runs": "runs in one program",
+    "devices": "devices",
 }
 _SUBJECTS = {
     "capsnet_jax": ("capsnet_jax", style.BLUE),
@@ -93,7 +94,7 @@ def throughput_by_subject(rows: pd.DataFrame) -> Figure:
 
 @style.styled
 def throughput_scaling(rows: pd.DataFrame) -> Figure:
-    """Draw training speed against batch, iterations, classes, image side and runs, one panel each.
+    """Draw training speed against batch, iterations, classes, image side, runs and devices, one panel each.
 
     Args:
         rows: measurements of one machine and setting.
@@ -150,14 +151,16 @@ def _subjects(axes: Axes, rows: pd.DataFrame, subjects: Sequence[str], mark: str
 
 def _series(name: str, points: pd.DataFrame) -> dict[str, tuple[str, str, pd.DataFrame]]:
     """Return the curves of a panel: {label: (colour, dashes, measurements)}."""
-    if name != "runs":
+    if name not in ("runs", "devices"):
         present = [subject for subject in _SUBJECTS if (points["subject"] == subject).any()]
         return {_SUBJECTS[s][0]: (_SUBJECTS[s][1], "-", select(points, subject=s)) for s in present}
-    styles = {"map": ("runs in turn (map)", style.GREEN, "-"), "vmap": ("runs batched (vmap)", style.PURPLE, "--")}
-    return {  # both begin at the single run
-        label: (colour, dashes, points[(points["parallel"] == parallel) | (points["runs"] == 1)])
-        for parallel, (label, colour, dashes) in styles.items()
-    }
+    looks, one = ((style.GREEN, "-"), (style.PURPLE, "--")), points["runs"] == 1
+    if name == "runs":  # both begin at the single run
+        parallel = points["parallel"]
+        chosen = {"runs in turn (map)": one | (parallel == "map"), "runs batched (vmap)": one | (parallel == "vmap")}
+    else:
+        chosen = {"a run on each": points["runs"] == points["devices"], "all share one run's batches": one}
+    return {label: (*look, points[rows]) for look, (label, rows) in zip(looks, chosen.items(), strict=True)}
 
 
 def _curve(axes: Axes, name: str, rows: pd.DataFrame, label: str, colour: str, dashes: str) -> None:
@@ -177,7 +180,8 @@ def _log_ticks(axis: Axis) -> None:
 def _caption(rows: pd.DataFrame) -> str:
     """Return machine and settings, and how often was measured."""
     timed = rows[rows["quantity"].isin(["training", "inference"])]
-    series = ["group", "subject", "preset", "quantity", "batch", "iterations", "classes", "side", "runs", "parallel"]
+    series = ["group", "subject", "preset", "quantity", "batch", "iterations", "classes", "side"]
+    series += ["runs", "parallel", "devices"]
     counts = (timed if len(timed) else rows).groupby(series).size()
     low, high = counts.min(), counts.max()
     varies = " but where it is the axis" if rows["group"].isin(CURVES).any() else ""

@@ -47,7 +47,7 @@ class FakeProcess:
         return None if self.failed else getattr(self, name)(*arguments)
 
     def environment(self):
-        return {"machine": "here", "backend": "cpu", "revision": "abc"}
+        return {"machine": "here", "backend": "cpu", "devices": "2", "revision": "abc"}
 
     def torch_device(self):
         return "cpu"

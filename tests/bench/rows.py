@@ -15,8 +15,9 @@ def row(quantity="training", value=1.0, subject="capsnet_jax", **fields) -> dict
         "model": "capsnet",
         "preset": "paper",
         "quantity": quantity,
-        **{"batch": 128, "iterations": 3, "classes": 10, "side": 28, "runs": 1, "parallel": "auto", "round": 0},
-        **{"value": value, "unit": unit, "revision": "abc", "versions": "jax 1", "recorded": "2026", "digest": "d"},
+        **{"batch": 128, "iterations": 3, "classes": 10, "side": 28, "runs": 1, "parallel": "auto", "devices": 1},
+        **{"round": 0, "value": value, "unit": unit},
+        **{"revision": "abc", "versions": "jax 1", "recorded": "2026", "digest": "d"},
     }
     return default | fields
 
@@ -55,6 +56,9 @@ def curves(case="paper") -> list[dict]:
             for parallel, speed in (("map", 2400.0), ("vmap", 1200.0))
             for n in (2, 5, 10)
         ]
+        own |= {"group": "devices"}
+        found += [row(value=2400.0 * n, runs=n, devices=n, **own) for n in (1, 2, 4)]
+        found += [row(value=2400.0 * n**0.5, devices=n, **own) for n in (2, 4)]
     return found
 
 

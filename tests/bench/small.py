@@ -13,7 +13,7 @@ from experiments.throughput import Effort
 from tests import tiny
 
 SIZES = {path: value for path, value in tiny.SETTINGS.items() if path.startswith(("model.", "train.batch"))}
-EFFORT = Effort(1, 0.01, 1, 0.01, 1, (), (1, 2), (), (), (), 0, 1, 1)
+EFFORT = Effort(1, 0.01, 1, 0.01, 1, (), (1, 2), (), (), (), (), 0, 1, 1)
 
 # Runs launch.py with a smaller effort, fewer peers and only some groups, given as the first three arguments.
 LAUNCH = """

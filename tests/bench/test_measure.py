@@ -1,5 +1,6 @@
 """Groups measured with subjects that only pretend, at known speeds."""
 
+import dataclasses
 import importlib.util
 
 import pytest
@@ -125,6 +126,19 @@ def test_a_fit_that_fails_leaves_its_sum_out(bench):
     assert set(failures) == {"None: no memory left"}
 
 
+def test_devices_that_are_not_there_are_left_out(bench, tmp_path, capsys, monkeypatch):
+    [one] = group().workloads[:1]
+    curve = group("devices")._replace(workloads=tuple(dataclasses.replace(one, devices=n) for n in (1, 2, 4)))
+    measure.measure(tmp_path / "two.jsonl", {"small": [curve]}, NEVER)
+    found = records.load(tmp_path / "two.jsonl")
+    assert found["devices"].unique().tolist() == [1, 2]
+    about = {"machine": "here", "backend": "cpu", "devices": "1", "revision": "abc"}
+    monkeypatch.setattr(FakeProcess, "environment", lambda self: about)
+    measure.measure(tmp_path / "one.jsonl", {"small": [curve]}, NEVER)
+    assert records.load(tmp_path / "one.jsonl").empty  # one device has no curve
+    assert "devices" not in capsys.readouterr().out.split("small")[-1]
+
+
 def test_finished_groups_are_not_measured_again(bench, tmp_path, capsys):
     path = tmp_path / "t.jsonl"
     measure.measure(path, {"small": [group(), group("inference")]}, NEVER)
@@ -199,7 +213,7 @@ def test_an_interrupted_group_leaves_nothing_and_finished_ones_stay(bench, tmp_p
     ],
 )
 def test_peers_that_are_not_here_are_left_out_with_a_line(bench, monkeypatch, capsys, backend, device, missing, why):
-    about = {"machine": "here", "backend": backend, "revision": ""}
+    about = {"machine": "here", "backend": backend, "devices": "1", "revision": ""}
     monkeypatch.setattr(FakeProcess, "environment", lambda self: dict(about))
     monkeypatch.setattr(FakeProcess, "torch_device", lambda self: device)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else name)
@@ -218,6 +232,6 @@ def test_without_peers_pytorch_is_not_asked_for(bench):
 
 def test_a_record_says_the_machine_and_the_code():
     about = measure.environment()
-    assert set(about) == {"machine", "backend", "revision"}
+    assert set(about) == {"machine", "backend", "devices", "revision"}
     assert about["machine"].endswith(" cores") == (about["backend"] == "cpu")
     assert len(about["revision"].rstrip("+")) == 40

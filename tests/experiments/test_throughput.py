@@ -115,7 +115,7 @@ def presets(workloads):
 def test_everything_is_measured():
     found = groups(setting())
     assert list(found) == [
-        *("training", "inference", "compile", "iterations", "batch", "classes", "side", "runs", "seeds"),
+        *("training", "inference", "compile", "iterations", "batch", "classes", "side", "runs", "devices", "seeds"),
     ]
     training = found["training"].workloads
     assert [w.subject for w in training] == [OURS, OURS, *PEERS]
@@ -144,8 +144,13 @@ def test_runs_share_a_program_in_both_ways():
     assert found == [(1, "map"), (2, "map"), (5, "map"), (10, "map"), (2, "vmap"), (5, "vmap"), (10, "vmap")]
 
 
+def test_devices_take_a_run_each_or_share_one():
+    found = [(w.devices, w.runs) for w in groups(setting())["devices"].workloads]
+    assert found == [(1, 1), (2, 2), (4, 4), (8, 8), (2, 1), (4, 1), (8, 1)]
+
+
 def test_an_empty_curve_is_no_group():
-    found = groups(setting(), iterations=(), runs=(), compile_rounds=0, seeds=0)
+    found = groups(setting(), iterations=(), runs=(), devices=(), compile_rounds=0, seeds=0)
     assert list(found) == ["training", "inference", "batch", "classes", "side"]
 
 

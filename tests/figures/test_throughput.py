@@ -52,12 +52,17 @@ def test_curves_go_through_the_medians():
     drawn = panels(throughput_scaling(frame(rows.curves())))
     assert set(drawn) == {
         *("routing iterations r", "batch [images]", "classes", "image side [pixels]", "runs in one program"),
+        "devices",
     }
     curves = [(x.tolist(), y.tolist()) for x, y in lines(drawn["routing iterations r"])]
     for speed in (250, 50):
         assert ([1, 2, 3, 5, 7], [speed - 5 * r for r in (1, 2, 3, 5, 7)]) in curves
     both = [(x.tolist(), y[0]) for x, y in lines(drawn["runs in one program"]) if len(x) == 4]
     assert both.count(([1, 2, 5, 10], 2500.0)) == 2  # a single run is where both ways begin
+    shared = [2400 * n**0.5 for n in (1, 2, 4)]
+    curves = [(x.tolist(), y.tolist()) for x, y in lines(drawn["devices"])]
+    for speeds in ([2400, 4800, 9600], shared):  # a run on each device, and one run on all
+        assert ([1, 2, 4], pytest.approx(speeds)) in curves
     assert drawn["batch [images]"].get_xscale() == "log"
     assert drawn["routing iterations r"].get_xscale() == "linear"
 
