@@ -1,11 +1,12 @@
 """explorer.html: trained CapsNets that compute in the browser, on what one draws, on a picture, or on test images.
 
-The page needs no other file. It holds a workdir's best CapsNet, beside it the best one of another setting, and some
-test images. Weights are float16; `web/capsnet.js` is the forward pass, which `tests/browser` compares with JAX's.
+The page needs no other file. It holds a workdir's best CapsNet, beside it the best one of another setting, some test
+images, and the source that they come from. Weights are float16; `web/capsnet.js` is the forward pass, which
+`tests/browser` compares with JAX's.
 """
 
 import html
-import importlib.metadata
+import inspect
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,9 @@ from capsnet_jax.models import MODELS
 from capsnet_jax.models.capsnet import CapsNet
 from capsnet_jax.report.html import asset, page_of
 from capsnet_jax.report.packed import pack_dataset, pack_images, pack_model
+from capsnet_jax.routing import ROUTERS
 from capsnet_jax.sweeps.best import ranked
+from capsnet_jax.sweeps.code import PACKAGE
 from capsnet_jax.sweeps.files import write_text
 from capsnet_jax.sweeps.records import Record
 from capsnet_jax.sweeps.varying import varying_paths
@@ -28,7 +31,7 @@ SAME = ("data.dataset", "data.label", "data.transform", "data.image_size")  # of
 
 # The routers whose forward pass the page knows, each in a formula. u: primary capsules, û: votes, c: couplings,
 # s: sums, b: routing logits, v: class capsules.
-ROUTERS = {
+FORMULAS = {
     "dynamic": "routing by agreement: c = softmax(b / T), s = Σ c û, v = squash(s), b ← b + û · v, with b = 0 at first",
     "max_min": "routing by agreement with c = (b − min b) / (max b − min b), and c = 1 at first",
     "uniform": "c = 1 / classes, always",
@@ -38,14 +41,12 @@ ROUTERS = {
     "inverted_attention": "c = softmax(v · û / √dim), v = layer norm of Σ c û, and c = 1 / classes at first",
     "self_routing": "c = softmax(W u + b) of each primary capsule alone; v is the mean of votes, weighted by c |u|",
 }
-SOURCES = (
-    ("capsnet_jax/report/web/capsnet.js", "the forward pass of this page"),
-    ("capsnet_jax/models/capsnet.py", "the network, by which it was trained"),
-    ("capsnet_jax/ops/squash.py", "squashes"),
-    ("capsnet_jax/routing", "routers, one a file"),
-    ("capsnet_jax/interpret/capsule_maps.py", "maps of couplings"),
-    ("tests/browser/test_explorer.py", "the page's numbers beside JAX's"),
-)
+SOURCES = {
+    "report/web/capsnet.js": "the forward pass of this page",
+    "models/capsnet.py": "the network, as it was trained",
+    "ops/squash.py": "squashes",
+    "interpret/capsule_maps.py": "maps of couplings",
+}
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def write_explorer(workdir: Path) -> Path:
 
 
 def _is_known(settings: dict[str, Any]) -> bool:
-    return settings["model.name"] in _models() and settings.get("routing.name") in ROUTERS
+    return settings["model.name"] in _models() and settings.get("routing.name") in FORMULAS
 
 
 def _models() -> list[str]:
@@ -95,7 +96,7 @@ def _unknown(settings: dict[str, Any]) -> str:
     router = f" with routing.name={settings['routing.name']}" if "routing.name" in settings else ""
     return (
         f"explorer.html cannot compute model.name={settings['model.name']}{router};"
-        f" it knows model.name={','.join(_models())} with routing.name={','.join(ROUTERS)}: train one of these"
+        f" it knows model.name={','.join(_models())} with routing.name={','.join(FORMULAS)}: train one of these"
     )
 
 
@@ -115,24 +116,23 @@ def _labels(records: Sequence[Record]) -> list[str]:
 
 
 def _how(nets: Sequence[Network]) -> str:
-    """Return HTML: the formulas of these networks' routers, and where the source is."""
+    """Return HTML: the formulas of these networks' routers, and the source, to be unfolded."""
     routers = dict.fromkeys(net.config.routing.name for net in nets if net.config.routing is not None)
-    formulas = "".join(f"<dt>{name.replace('_', ' ')}</dt><dd>{html.escape(ROUTERS[name])}</dd>" for name in routers)
-    repository = _repository()
-
-    def link(path: str) -> str:
-        code = f"<code>{path}</code>"
-        return f'<a href="{html.escape(repository)}/blob/main/{path}">{code}</a>' if repository else code
-
-    sources = "".join(f"<li>{link(path)}: {words}</li>" for path, words in SOURCES)
-    return f"<dl>{formulas}</dl><p>The source:</p><ul>{sources}</ul>"
+    formulas = "".join(f"<dt>{name.replace('_', ' ')}</dt><dd>{html.escape(FORMULAS[name])}</dd>" for name in routers)
+    files = SOURCES | {_file_of(name): f"{name.replace('_', ' ')} routing" for name in routers}
+    sources = "".join(
+        f"<details><summary><code>capsnet_jax/{file}</code>: {words}</summary><pre>{_source(file)}</pre></details>"
+        for file, words in files.items()
+    )
+    return f"<dl>{formulas}</dl><p>The source:</p>{sources}"
 
 
-def _repository() -> str:
-    """Return the repository's address, as the installed package names it; "" where it names none."""
-    try:
-        urls = importlib.metadata.metadata("capsnet_jax").get_all("Project-URL") or []
-    except importlib.metadata.PackageNotFoundError:
-        return ""
-    named: dict[str, str] = dict(url.split(", ", 1) for url in urls if ", " in url)
-    return named.get("Repository", "").rstrip("/")
+def _file_of(router: str) -> str:
+    """Return the file of a router, seen from the package."""
+    function = ROUTERS[router].route or ROUTERS[router].fixed
+    assert function is not None
+    return Path(inspect.getfile(inspect.unwrap(function))).relative_to(PACKAGE).as_posix()
+
+
+def _source(file: str) -> str:
+    return html.escape((PACKAGE / file).read_text(encoding="utf-8"))

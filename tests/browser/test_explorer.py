@@ -108,7 +108,7 @@ ROUTINGS = {
     "bias": {"routing__iterations": 2, "routing__bias": True},
     "bias, once": {"routing__iterations": 1, "routing__bias": True},
     "inputs": {"routing__iterations": 3, "routing__softmax_over": "inputs"},
-    **{name: {"routing__name": name} for name in explorer.ROUTERS},
+    **{name: {"routing__name": name} for name in explorer.FORMULAS},
     **{f"parents {name}": {"routing__squash": name} for name in SQUASHES},
     **{f"primary {name}": {"model__squash": name} for name in SQUASHES},
     "self_routing by presence": {"routing__name": "self_routing", "model__squash": "layer_norm"},

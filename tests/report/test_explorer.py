@@ -1,6 +1,7 @@
 """explorer.html by its text; tests/browser opens it."""
 
 import base64
+import html
 import json
 import re
 
@@ -33,7 +34,10 @@ def test_the_best_run_and_the_best_of_another_routing_are_shown(tmp_path):
     assert "softmax(b / T)" in text
     assert "(b − min b) / (max b − min b)" in text
     assert "prior" not in re.search(r"<dl>.*</dl>", text)[0]  # of routers that are not here
-    assert "<code>capsnet_jax/models/capsnet.py</code>" in text
+    files = re.findall(r"<summary><code>capsnet_jax/(.*?)</code>.*?<pre>(.*?)</pre>", text, re.DOTALL)
+    assert {file for file, _ in files} == {*explorer.SOURCES, "routing/dynamic.py", "routing/max_min.py"}
+    for file, source in files:
+        assert html.unescape(source) == (explorer.PACKAGE / file).read_text(encoding="utf-8")
 
 
 def test_of_one_routing_what_differs_elsewhere_is_shown_and_other_seeds_are_not(tmp_path):
