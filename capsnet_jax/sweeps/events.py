@@ -196,7 +196,7 @@ class GroupEvents:
         def reconstruct(config: Config, params: PyTree, stats: PyTree, images: Array) -> Array:
             return models.apply(models.build(config, classes), params, stats, to_float(images))["reconstruction"]
 
-        program = Program(reconstruct, (0, 0, 0, None), parallel=self._parallel, mesh=self._mesh)
+        program = Program(reconstruct, (0, 0, 0, None), parallel=self._parallel, mesh=self._mesh, once=True)
         decoded = np.nan_to_num(program(self._configs, *at.states.eval_params, images))  # of a run that diverged
         decoded = np.round(255 * np.clip(decoded, 0, 1)).astype(np.uint8)
         pairs = np.concatenate([np.broadcast_to(images, decoded.shape), decoded], axis=2)  # one below the other

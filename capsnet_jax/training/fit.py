@@ -6,7 +6,7 @@ takes them in turn inside the program, which a CPU prefers.
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -177,8 +177,7 @@ def initial_states(
     configs: list[Config], seeds: list[int], data: Dataset, *, parallel: str, mesh: Mesh | None = None
 ) -> TrainState:
     """Draw the stacked states before the first step."""
-    init = partial(init_state, image_shape=data.image_shape, classes=data.classes)
-    return Program(init, (0, 0), parallel=parallel, mesh=mesh)(stack(configs), jnp.asarray(seeds))
+    return Program(_init(data), (0, 0), parallel=parallel, mesh=mesh, once=True)(stack(configs), jnp.asarray(seeds))
 
 
 def abstract_states(configs: list[Config], seeds: list[int], data: Dataset) -> TrainState:
@@ -187,4 +186,8 @@ def abstract_states(configs: list[Config], seeds: list[int], data: Dataset) -> T
     Raises:
         ValueError: the images are too small for the model's kernels.
     """
-    return jax.eval_shape(partial(initial_states, configs, seeds, data, parallel="vmap"))
+    return jax.eval_shape(jax.vmap(_init(data)), stack(configs), jnp.asarray(seeds))
+
+
+def _init(data: Dataset) -> Callable[..., TrainState]:
+    return partial(init_state, image_shape=data.image_shape, classes=data.classes)

@@ -65,6 +65,18 @@ def programs():
     )
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["capsnet_small", "cnn_small", "resnet8"])
+def test_the_state_that_is_compiled_quickly_is_that_of_full_optimization(name):
+    config = override(TINY, {"model.name": name})
+    quick = training.initial_states([config] * 2, [0, 5], DATA, parallel="map")
+    init = partial(init_state, image_shape=DATA.image_shape, classes=CLASSES)
+    whole = jax.jit(init, compiler_options={"xla_backend_optimization_level": "3"})
+    for run, seed in enumerate((0, 5)):
+        for leaf, expected in zip(jax.tree.leaves(quick), jax.tree.leaves(whole(config, seed)), strict=True):
+            np.testing.assert_array_equal(leaf[run], expected)
+
+
 @cache
 def solo(settings: Config, seed: int, *stops: int):
     """The state of one run after the last of `stops`, having paused at the others."""
