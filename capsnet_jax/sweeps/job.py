@@ -8,11 +8,13 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 SAVE_SECONDS = 60  # that a child has for saving; of the 90 that submitit asks Slurm to warn before the end
+POLL_SECONDS = 0.5
 DIVERGED = 1  # the exit code of a command that did all it could; its records tell which runs diverged
 
 
@@ -63,7 +65,8 @@ class Task:
             )
         signal.signal(signal.SIGTERM, lambda *_: self._stop())
         try:
-            code = self._child.wait()
+            while (code := self._child.poll()) is None:
+                time.sleep(POLL_SECONDS)  # `wait` would keep the lock that `checkpoint` needs for its own
         finally:
             self._stop()
         if code not in (0, DIVERGED):

@@ -119,11 +119,13 @@ def _train(
             else:
                 if not plan.wait:
                     progress.say(f"{_count(len(waiting), 'program')} left to other processes")
-                    return
+                    break
                 if not announced:
                     progress.say(f"waiting for {len(waiting)} programs that {lock.holder()} trains")
                     announced = True
                 time.sleep(WAIT_SECONDS)
+        if not plan.wait:  # others have trained some of them
+            return
         programs = _count(len(groups), "compiled training program")
         progress.say(f"{_count(len(runs), 'run')} in {programs} ({compile_seconds:.1f} s)")
 

@@ -191,7 +191,6 @@ def submit(folder: Path, request: Request, tasks: int, command: Sequence[str]) -
     executor = submitit.AutoExecutor(folder, LOCAL if request.is_local else "slurm", slurm_max_num_timeout=REQUEUES)
     executor.update_parameters(name="capsnet_jax", timeout_min=minutes, gpus_per_node=request.gpus)
     if request.is_local:
-        executor.update_parameters(local_signal_delay_s=WARNING_SECONDS)
         with _ignored(signal.SIGINT, signal.SIGHUP):  # which the terminal sends to all that it started
             work = [Task(command, Path.cwd(), _devices(index, request.gpus)) for index in range(tasks)]
             return LocalJob(executor.submit_array(work))
