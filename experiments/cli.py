@@ -160,6 +160,7 @@ def resolve_flags(experiment: ModuleType, options: flags.FlagValues, source: Any
 
 def _run(options: flags.FlagValues) -> None:
     """Train or measure what is not yet done, then draw."""
+    request = _slurm_request(options)
     from capsnet_jax.interpret.network import save_observation
     from capsnet_jax.interpret.observers import observer
     from capsnet_jax.sweeps import records, run, start_from
@@ -167,7 +168,6 @@ def _run(options: flags.FlagValues) -> None:
     from capsnet_jax.sweeps.lock import exclusive
     from capsnet_jax.sweeps.plan import Plan
 
-    request = _slurm_request(options)
     name, workdir = options.experiment or DEFAULT_EXPERIMENT, _workdir(options)
     experiment = _load(name)
     source = _source(options)

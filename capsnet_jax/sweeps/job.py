@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +53,13 @@ class Task:
 
         job = JobEnvironment()
         values = {**os.environ, **self.environment}
-        with log_path(job.paths.folder, job.job_id).open("ab") as log:
+        with log_path(job.paths.folder, job.job_id).open("ab") as log, _signals_of_a_child():
             self._child = subprocess.Popen(
                 self.command,
                 cwd=self.folder,
                 env={name: value for name, value in values.items() if value is not None},
                 stdout=log,
                 stderr=log,
-                preexec_fn=_take_signals,
                 start_new_session=job.cluster == "local",  # away from Ctrl-C; Slurm might lose sight of it
             )
         signal.signal(signal.SIGTERM, lambda *_: self._stop())
@@ -94,7 +93,15 @@ class Task:
                 self._child.send_signal(signal.SIGHUP)
 
 
-def _take_signals() -> None:
-    """Let the child heed SIGHUP, whatever started the job; Slurm sends SIGUSR2 to a task's children, too."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+@contextlib.contextmanager
+def _signals_of_a_child() -> Iterator[None]:
+    """Let a child that is started meanwhile heed SIGHUP, and not SIGUSR2, which Slurm sends to children, too."""
+    handlers = {
+        signum: signal.signal(signum, action)
+        for signum, action in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGUSR2, signal.SIG_IGN))
+    }
+    try:
+        yield
+    finally:
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)

@@ -3,7 +3,7 @@
     python -m tests.peers.slurm_node COMMAND …      a command beside it; without one, sinfo
 
 It needs neither systemd nor control groups, so it runs in a container. Its daemons, keys, state and logs lie in a
-folder of its own; a Slurm that the system has is left alone. The node has two CPUs, whatever the machine has. A job that
+folder of its own; a Slurm that the system has is left alone. It has two CPUs, whatever the machine has. A job that
 is requeued starts again after `cred_expire`, 20 s here and 120 s by default.
 """
 
