@@ -159,7 +159,7 @@ def _train_program(
         parts.append(list(todo.values()))
         records.register_group(plan.workdir, key, list(todo))
     compiling = sum(train_together(part, plan, datasets, progress, name, folder) for part in parts)
-    _remove_finished(plan.workdir, folder)
+    _remove_finished(plan.workdir, folder, follower.read())
     return compiling
 
 
@@ -173,20 +173,20 @@ def is_new(run: Run, before: Mapping[str, Record], now: Mapping[str, Record]) ->
 
 def _remove_leftovers(runs: Sequence[Run], workdir: Path) -> None:
     """Remove the checkpoints of finished runs whose process was killed before it removed them."""
+    finished = records.load_all(workdir)
     for key in group_by_program(runs):
         folder = workdir / "programs" / key
         lock = ProgramLock(folder / "lock")
         has_checkpoints = any(path.is_dir() for path in folder.glob("*"))
         if has_checkpoints and lock.acquire():
             try:
-                _remove_finished(workdir, folder)
+                _remove_finished(workdir, folder, finished)
             finally:
                 lock.release()
 
 
-def _remove_finished(workdir: Path, folder: Path) -> None:
+def _remove_finished(workdir: Path, folder: Path, finished: Mapping[str, Record]) -> None:
     """Remove the checkpoints of groups that are finished, unless a run of theirs diverged."""
-    finished = records.load_all(workdir)
     for names in records.registered_groups(workdir, folder.name):
         results = [finished.get(name) for name in names]
         if all(record is not None and not record.diverged for record in results):

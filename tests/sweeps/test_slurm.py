@@ -77,8 +77,13 @@ def test_two_tasks_of_a_cluster_one_killed_and_one_requeued(tmp_path):
     """The killed task's program is free at once; the requeued task continues its own, and then trains what is left."""
     at_home()
     with slurm_node() as names:
-        line = tiny.command_line(*SWEEP, f"--workdir={tmp_path}", "--slurm=main,tasks=2,cpus=1,time=1:00")
         env = tiny.environment() | {name: names[name] for name in ("SLURM_CONF", "PATH")}
+        asked = [*SWEEP, f"--workdir={tmp_path}", "--slurm=main,tasks=2,cpus=1,time=1:00"]
+        detached = tiny_run(*asked, "--detach", env=env)
+        assert re.match(
+            r"job 1: 2 tasks for 12 programs; logs in .*\nto look: squeue -j 1; to cancel: scancel 1;", detached
+        )
+        line = tiny.command_line(*asked)
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         with subprocess.Popen(line, cwd=tiny.ROOT, env=env, text=True, **pipes) as process:
 
@@ -101,12 +106,13 @@ def test_two_tasks_of_a_cluster_one_killed_and_one_requeued(tmp_path):
             out, error = process.communicate(timeout=SECONDS)
         assert process.returncode == 0, out + error
     assert error == ""
-    assert re.search(rf"^job {job}: 2 tasks for 12 programs", out, re.MULTILINE)
+    assert job == "1"
+    assert "job 1 goes on: the same command submitted it\n" in out
     assert re.search(rf"^task 0 failed, see {tmp_path}/slurm/{job}_0\S+: \S", out, re.MULTILINE)
     assert f"{PROGRAMS} of {PROGRAMS} runs finished" in out
     log = (tmp_path / f"slurm/{job}_1.log").read_text()
     assert "stopped by SIGHUP; the same command continues" in log  # saved, before it was requeued
-    assert "Requeued job" in "".join(path.read_text() for path in tmp_path.glob(f"slurm/{job}_1*"))
+    assert "Requeued job" in (tmp_path / f"slurm/{job}_1_0_log.out").read_text()
     assert_as_at_home(tmp_path)
 
 
@@ -120,3 +126,28 @@ def test_two_tasks_of_this_machine(tmp_path):
     assert len(logs) == 2
     assert all("test error" not in log for log in logs)  # tables are the launching process's
     assert tiny_run(*SWEEP, f"--workdir={tmp_path}", "--slurm=local,tasks=2").startswith("12 of 12 runs are finished")
+
+
+@pytest.mark.parametrize("wish", ["leave", "cancel"])
+def test_interrupted_on_this_machine(wish, tmp_path):
+    """Ctrl-C reaches the waiting process alone; a task that is ended, by it or by `kill`, saves first."""
+    line = tiny.command_line(*SWEEP, f"--workdir={tmp_path}", f"--slurm=local,tasks=1,on_interrupt={wish}")
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(
+        line, cwd=tiny.ROOT, env=tiny.environment(), text=True, start_new_session=True, **pipes
+    ) as process:
+        first = process.stdout.readline()
+        controller = int(re.match(r"job of process (\d+): 1 task for 12 programs", first)[1])
+        log = tmp_path / f"slurm/{controller}.log"
+        wait_for(lambda: log.exists() and "compiling" in log.read_text(), process)
+        os.killpg(process.pid, signal.SIGINT)  # as the terminal does
+        out, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 128 + signal.SIGINT
+    if wish == "leave":
+        assert f"job of process {controller} goes on; to cancel it: kill {controller}\n" in out
+        assert "stopped by" not in log.read_text()
+        os.kill(controller, signal.SIGTERM)
+    end = time.monotonic() + SECONDS
+    while "stopped by SIGHUP; the same command continues" not in log.read_text():
+        assert time.monotonic() < end
+        time.sleep(0.2)

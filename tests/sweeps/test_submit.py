@@ -9,8 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from capsnet_jax import overrides
 from capsnet_jax.config import ConfigError
-from capsnet_jax.sweeps.submit import Request, parse
+from capsnet_jax.sweeps import slurm
+from capsnet_jax.sweeps.interrupt import Interrupted
+from capsnet_jax.sweeps.plan import Plan
+from capsnet_jax.sweeps.records import Run
+from capsnet_jax.sweeps.submit import ArrayJob, Request, parse
 from tests import tiny
 
 submitit = pytest.importorskip("submitit")
@@ -137,3 +142,55 @@ def test_a_preempted_task_saves_and_goes_on(job):
     assert time.monotonic() - began < 30  # and not the minute after which the child is killed
     again[0].result()
     assert log_path(job, "7").read_text() == "from 0\nsaved\nfrom 1\n"
+
+
+class Job(ArrayJob):
+    """Tasks that end one after the other, as their files tell; nothing is submitted."""
+
+    def __init__(self, folder: Path, states: list[dict[int, str] | None]):
+        super().__init__("7", [submitit.slurm.slurm.SlurmJob(folder, f"7_{index}") for index in range(2)])
+        self.states, self.cancelled = states, 0
+
+    def living(self) -> dict[int, str] | None:
+        return self.states.pop(0)
+
+    def cancel(self, *options: str) -> None:
+        self.cancelled += 1
+
+
+def wait_for(job: Job, folder: Path, monkeypatch: pytest.MonkeyPatch, stop: int | None = None, **request: str) -> None:
+    for name in ("STOP_SECONDS", "RECORD_SECONDS", "QUEUE_SECONDS"):
+        monkeypatch.setattr(slurm, name, 0.0)
+    monkeypatch.setattr(slurm, "count_images", lambda *_: 100)
+    run = Run(overrides.build({}), 0)
+    plan = Plan(folder, "auto", lambda _: "", lambda: stop)
+    slurm._wait([run], {}, plan, {run.config.data: None}, Request("gpu", **request), job)
+
+
+def test_what_became_of_tasks_is_told(tmp_path, monkeypatch, capsys):
+    """One ended well and trained nothing, one was killed; a queue that does not answer is no end."""
+    job = Job(tmp_path, [{0: "running", 1: "waits (Resources)"}, None, {1: "running"}, {}])
+    submitit.core.utils.cloudpickle_dump(("success", None), job.tasks[0].paths.result_pickle)
+    log_path(tmp_path, "7_1").write_text("[1/1] compiling\nno space left\n\n")
+    with pytest.raises(slurm.JobError) as refusal:
+        wait_for(job, tmp_path, monkeypatch)
+    line = f"task 1 failed, see {log_path(tmp_path, '7_1')}: no space left"
+    assert str(refusal.value) == (
+        f"job 7 is over, and 1 of 1 runs are not finished; {line}; the same command submits them again"
+    )
+    assert line in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("wish", "line"),
+    [
+        ("leave", "job 7 goes on; to cancel it: scancel 7"),
+        ("cancel", "job 7 is cancelled; its tasks save what they train"),
+    ],
+)
+def test_interrupted(wish, line, tmp_path, monkeypatch, capsys):
+    job = Job(tmp_path, [{0: "running", 1: "running"}])
+    with pytest.raises(Interrupted):
+        wait_for(job, tmp_path, monkeypatch, stop=signal.SIGINT, on_interrupt=wish)
+    assert line in capsys.readouterr().out.splitlines()
+    assert job.cancelled == (wish == "cancel")
