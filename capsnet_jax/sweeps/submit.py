@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -191,8 +192,8 @@ def submit(folder: Path, request: Request, tasks: int, command: Sequence[str]) -
     executor = submitit.AutoExecutor(folder, LOCAL if request.is_local else "slurm", slurm_max_num_timeout=REQUEUES)
     executor.update_parameters(name="capsnet_jax", timeout_min=minutes, gpus_per_node=request.gpus)
     if request.is_local:
-        with _ignored(signal.SIGINT, signal.SIGHUP):  # which the terminal sends to all that it started
-            work = [Task(command, Path.cwd(), _devices(index, request.gpus)) for index in range(tasks)]
+        work = [Task(command, Path.cwd(), _devices(index, request.gpus)) for index in range(tasks)]
+        with _on_their_own():
             return LocalJob(executor.submit_array(work))
     executor.update_parameters(
         cpus_per_task=request.cpus,
@@ -254,11 +255,20 @@ def failure(task: Any) -> str | None:
 
 
 @contextlib.contextmanager
-def _ignored(*signals: signal.Signals) -> Iterator[None]:
-    """Ignore signals, as will the processes that are started meanwhile."""
-    handlers = {signum: signal.signal(signum, signal.SIG_IGN) for signum in signals}
+def _on_their_own() -> Iterator[None]:
+    """Let processes that are started meanwhile outlive this one: Ctrl-C, its terminal, the readers of its output."""
+    handlers = {signum: signal.signal(signum, signal.SIG_IGN) for signum in (signal.SIGINT, signal.SIGHUP)}
+    sys.stdout.flush()
+    streams = {descriptor: os.dup(descriptor) for descriptor in (0, 1, 2)}
+    nothing = os.open(os.devnull, os.O_RDWR)
     try:
+        for descriptor in streams:
+            os.dup2(nothing, descriptor)
         yield
     finally:
+        for descriptor, copy in streams.items():
+            os.dup2(copy, descriptor)
+            os.close(copy)
+        os.close(nothing)
         for signum, handler in handlers.items():
             signal.signal(signum, handler)
