@@ -7,6 +7,7 @@ Slurm's array jobs: https://slurm.schedmd.com/job_array.html. submitit: https://
 import contextlib
 import dataclasses
 import importlib.util
+import io
 import os
 import re
 import shutil
@@ -206,7 +207,8 @@ def submit(folder: Path, request: Request, tasks: int, command: Sequence[str]) -
         slurm_additional_parameters={"requeue": True},
     )
     try:
-        jobs = executor.submit_array([Task(command, Path.cwd(), {})] * tasks)
+        with contextlib.redirect_stderr(io.StringIO()):  # submitit repeats what sbatch says
+            jobs = executor.submit_array([Task(command, Path.cwd(), {})] * tasks)
     except submitit.core.utils.FailedJobError as error:
         reasons = re.findall(r"sbatch: error: (.*)", str(error)) or str(error).splitlines()
         raise ConfigError(f"sbatch refuses the job: {'; '.join(reasons)}; change --slurm") from error

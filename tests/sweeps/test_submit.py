@@ -15,7 +15,7 @@ from capsnet_jax.sweeps import slurm
 from capsnet_jax.sweeps.interrupt import Interrupted
 from capsnet_jax.sweeps.plan import Plan
 from capsnet_jax.sweeps.records import Run
-from capsnet_jax.sweeps.submit import ArrayJob, Request, parse
+from capsnet_jax.sweeps.submit import ArrayJob, Request, parse, submit
 from tests import tiny
 
 submitit = pytest.importorskip("submitit")
@@ -90,6 +90,41 @@ def test_flags_that_do_not_go_together(flags, message, capsys, tmp_path):
     assert (code, error.count("\n")) == (2, 1)
     assert message in error
     assert not (tmp_path / "new").exists()
+
+
+@pytest.fixture
+def sbatch(tmp_path, monkeypatch):
+    """Makes an `sbatch` that does what a line of shell says."""
+
+    def make(line: str) -> None:
+        for name, text in (("sbatch", line), ("srun", "true")):
+            (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+            (tmp_path / name).chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+    return make
+
+
+def test_what_slurm_is_asked_for(sbatch, tmp_path):
+    sbatch(f"cp $1 {tmp_path}/asked; echo Submitted batch job 42")
+    request = parse("gpu,time=1:30,gpus=2,cpus=4,mem=16,account=lab,qos=low")
+    job = submit(tmp_path / "slurm", request, 3, ["true"])
+    assert (job.id, job.how_to_cancel) == ("42", "scancel 42")
+    assert [task.job_id for task in job.tasks] == ["42_0", "42_1", "42_2"]
+    lines = (tmp_path / "asked").read_text().splitlines()
+    asked = {line.removeprefix("#SBATCH --") for line in lines if line.startswith("#SBATCH")}
+    assert asked >= {
+        *("partition=gpu", "time=90", "gpus-per-node=2", "cpus-per-task=4", "mem=16GB", "account=lab", "qos=low"),
+        *("array=0-2%3", "signal=USR2@90", "requeue"),
+    }
+
+
+def test_what_slurm_refuses_is_one_line(sbatch, tmp_path, capfd):
+    sbatch("echo 'sbatch: error: invalid partition specified: gpu' >&2; exit 1")
+    with pytest.raises(ConfigError) as refusal:
+        submit(tmp_path / "slurm", parse("gpu"), 2, ["true"])
+    assert str(refusal.value) == "sbatch refuses the job: invalid partition specified: gpu; change --slurm"
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.fixture
