@@ -55,6 +55,12 @@ flags.DEFINE_flag(
         boolean=True,
     )
 )
+flags.DEFINE_string(
+    "slurm", None, "PARTITION,tasks=N,time=MINUTES,gpus=N,…: train on a Slurm cluster; local: in tasks of this machine"
+)
+flags.DEFINE_bool("detach", False, "with --slurm: do not wait for the job")
+flags.DEFINE_bool("worker", False, "train what no other process trains, wait for none, and draw nothing")
+flags.DEFINE_string("merge", None, "DIR,DIR: take the finished runs of other workdirs into --workdir, and stop")
 flags.DEFINE_bool("course", False, "write course.html, the slides with what our code makes of them, and stop")
 flags.DEFINE_bool("list", False, "what there is, and stop")
 flags.DEFINE_bool("settings", False, "every setting with the value in force, what it takes and means, and stop")

@@ -93,6 +93,7 @@ def _explain(error: Exception) -> tuple[int | None, str]:
     from capsnet_jax.sweeps.interrupt import Interrupted
     from capsnet_jax.sweeps.lock import LockedError
     from capsnet_jax.sweeps.run import Diverged
+    from capsnet_jax.sweeps.slurm import JobError
     from capsnet_jax.training.limits import OutOfMemoryError, told_as_out_of_memory
 
     error = told_as_out_of_memory(error) or error
@@ -101,7 +102,7 @@ def _explain(error: Exception) -> tuple[int | None, str]:
         return 1, line
     if isinstance(error, DataError):
         return 2, line
-    if isinstance(error, LockedError | CheckpointError | WorkerError | OutOfMemoryError):
+    if isinstance(error, LockedError | CheckpointError | WorkerError | OutOfMemoryError | JobError):
         return 3, line
     if isinstance(error, Interrupted):
         return error.exit_code, line
@@ -159,6 +160,7 @@ def resolve_flags(experiment: ModuleType, options: flags.FlagValues, source: Any
 
 def _run(options: flags.FlagValues) -> None:
     """Train or measure what is not yet done, then draw."""
+    request = _slurm_request(options)
     from capsnet_jax.interpret.network import save_observation
     from capsnet_jax.interpret.observers import observer
     from capsnet_jax.sweeps import records, run, start_from
@@ -177,8 +179,8 @@ def _run(options: flags.FlagValues) -> None:
             _show(name, workdir, options, stop)
         return
     check_runs(options.first_seed, options.seeds, len(asked.configs))
-    devices = _start_jax(options.devices)
-    if len(devices) > 1:
+    devices = _start_jax(None if request else options.devices, on_cpu=request is not None)
+    if len(devices) > 1 and not request:
         print(f"on {len(devices)} devices", flush=True)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     runs = [records.Run(config, seed) for config in asked.configs for seed in seeds]
@@ -202,12 +204,22 @@ def _run(options: flags.FlagValues) -> None:
             observer(asked.observed),
             rerun=options.rerun,
             devices=devices,
+            wait=not options.worker,
         )
+        if request:
+            from capsnet_jax.sweeps import slurm
+
+            if not slurm.train(runs, plan, datasets, request, _worker_command(options), detach=options.detach):
+                return
         diverged = None
         try:
             run.train_all(runs, plan, datasets)
         except run.Diverged as outcome:
             diverged = outcome
+        if options.worker:
+            if diverged:
+                raise diverged
+            return
 
         def observe(attempt: Attempt) -> None:
             for record in _finite(records.load(workdir, name)[0]) if hasattr(experiment, "observe") else []:
@@ -222,11 +234,40 @@ def _run(options: flags.FlagValues) -> None:
             raise diverged
 
 
-def _start_jax(most: int | None = None) -> tuple[Any, ...]:
-    """Find the devices, at most so many, and the programs that earlier starts compiled."""
+def _slurm_request(options: flags.FlagValues) -> Any:
+    """Return the job that --slurm asks for; None where it is not given."""
+    if options.detach and options.slurm is None:
+        raise ConfigError("--detach is for --slurm; leave it out, or say --slurm=PARTITION")
+    if options.slurm is None:
+        return None
+    if options.worker:
+        raise ConfigError("--slurm starts workers; leave out --worker")
+    if options.rerun:
+        raise ConfigError("--rerun would train anew in every task of --slurm; use another --workdir")
+    from capsnet_jax.sweeps import submit
+
+    return submit.parse(options.slurm)
+
+
+def _worker_command(options: flags.FlagValues) -> list[str]:
+    """Return the command of a process that helps with what the flags ask for."""
+    names = [name for name in RUN_FLAGS if options[name].present and name not in ("slurm", "detach")]
+    words = [word for name in names for word in options[name].serialize().split("\n")]
+    return [sys.executable, str(Path(__file__).parents[1] / "launch.py"), *words, "--worker"]
+
+
+def _start_jax(most: int | None = None, *, on_cpu: bool = False) -> tuple[Any, ...]:
+    """Find the devices, at most so many, and the programs that earlier starts compiled.
+
+    A process that leaves training to others works on the CPU: it takes no memory of a GPU.
+    """
+    import jax
+
     from capsnet_jax.training.environment import find_devices
     from capsnet_jax.training.program_cache import enable_compilation_cache
 
+    if on_cpu:
+        jax.config.update("jax_platforms", "cpu")
     devices = find_devices(most)
     enable_compilation_cache()
     return devices
@@ -387,6 +428,16 @@ def _report(options: flags.FlagValues) -> None:
     for workdir, its_pages in composed.items():
         print(*pages.write(workdir, its_pages), sep="\n")
     print(_write_html(composed))
+
+
+def _merge(options: flags.FlagValues) -> None:
+    """Take the finished runs of other workdirs into this one."""
+    from capsnet_jax.sweeps.merge import merge
+
+    if options.workdir is None:
+        raise ConfigError("--merge needs the --workdir that is to hold the runs of the others")
+    folders = [Path(os.path.expanduser(folder)) for folder in options.merge.split(",")]
+    merge(folders, _workdir(options))
 
 
 def _course(options: flags.FlagValues) -> None:
@@ -603,11 +654,24 @@ TASKS: dict[str, tuple[Callable[[flags.FlagValues], None], tuple[str, ...]]] = {
     "export": (_export, ("experiment", "workdir")),
     "explore": (_explore, ("experiment", "workdir")),
     "report": (_report, ("workdir",)),
+    "merge": (_merge, ("workdir",)),
     "course": (_course, ("workdir",)),
     "figures_only": (_figures_only, ("experiment", "workdir", "baseline", "figure_format")),
 }
 MEASURE_FLAGS = ("experiment", "dataset", "preset", "set", "sweep", "workdir", "figure_format")
-RUN_FLAGS = (*MEASURE_FLAGS, "baseline", "seeds", "first_seed", "across", "devices", "rerun", "start_from")
+RUN_FLAGS = (
+    *MEASURE_FLAGS,
+    "baseline",
+    "seeds",
+    "first_seed",
+    "across",
+    "devices",
+    "rerun",
+    "start_from",
+    "worker",
+    "slurm",
+    "detach",
+)
 ALL_FLAGS = (*TASKS, *RUN_FLAGS, *INSPECT_FLAGS, "model", "invert", "as_is")
 
 REMEDIES = {

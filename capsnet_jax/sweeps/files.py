@@ -119,7 +119,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """
     rows = []
     for number, line in enumerate(_split(path), 1):
-        row = _parse(line)
+        row = parse_line(line)
         if row is not None:
             rows.append(row)
         elif line.strip():
@@ -134,11 +134,11 @@ def set_damaged_aside(path: Path) -> None:
         return
     with _locked(path):
         lines = [line for line in _split(path) if line.strip()]
-        damaged = [line for line in lines if _parse(line) is None]
+        damaged = [line for line in lines if parse_line(line) is None]
         if damaged:
             aside = path.with_name(f"{path.name}.damaged")
             write_bytes(aside, _join([*_split(aside), *damaged]))
-            write_bytes(path, _join([line for line in lines if _parse(line) is not None]))
+            write_bytes(path, _join([line for line in lines if parse_line(line) is not None]))
 
 
 def _append(path: Path, lines: bytes) -> None:
@@ -147,7 +147,7 @@ def _append(path: Path, lines: bytes) -> None:
     try:
         before = os.fstat(descriptor).st_size
         tail = _tail(descriptor, before)
-        if tail and _parse(tail) is None:
+        if tail and parse_line(tail) is None:
             before -= len(tail)
             os.ftruncate(descriptor, before)
         elif tail:
@@ -174,7 +174,7 @@ def _tail(descriptor: int, size: int) -> bytes:
     return tail.rpartition(b"\n")[2]
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
+def parse_line(line: bytes) -> dict[str, Any] | None:
     """Return what a line holds beside its checksum; None where that is not what was written."""
     body, _, checksum = line.rstrip(b"\r").rpartition(CHECKSUM)
     if checksum != _checksum(body):

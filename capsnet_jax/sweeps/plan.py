@@ -32,6 +32,7 @@ class Plan:
         observe_fn: the function that observes it.
         rerun: whether runs that are finished are trained anew.
         devices: that share the work; () is JAX's first.
+        wait: whether to wait for what other processes train; without it, what they train is left to them.
     """
 
     workdir: Path
@@ -42,6 +43,7 @@ class Plan:
     observe_fn: ObserveFn | None = None
     rerun: bool = False
     devices: tuple[jax.Device, ...] = ()
+    wait: bool = True
 
 
 def group_by_program(runs: Sequence[Run]) -> dict[str, list[Run]]:

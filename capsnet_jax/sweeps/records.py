@@ -130,7 +130,7 @@ def append(records: Iterable[Record], workdir: Path) -> None:
 def load_all(workdir: Path) -> dict[str, Record]:
     """Return every finished run by name. A run that was trained anew counts as it was the last time."""
     path = workdir / "runs.jsonl"
-    read = [_from_line(line, workdir) for line in read_lines(path)]
+    read = [from_line(line, workdir) for line in read_lines(path)]
     if foreign := read.count(None):
         warn_once(f"{path}: {foreign} of {len(read)} runs are of another version of capsnet_jax and left out")
     finished = {record.name: record for record in read if record is not None}
@@ -240,7 +240,7 @@ def _to_line(record: Record) -> dict[str, Any]:
     return line
 
 
-def _from_line(line: dict[str, Any], workdir: Path) -> Record | None:
+def from_line(line: dict[str, Any], workdir: Path) -> Record | None:
     """Return a line's record; None where it is no record of this version, or its name is none of a folder."""
     try:
         wrong = line.get("wrong")

@@ -15,6 +15,7 @@ from capsnet_jax.sweeps import records
 from capsnet_jax.sweeps.checkpoint import is_damaged
 from capsnet_jax.sweeps.files import remove_abandoned
 from capsnet_jax.sweeps.finished import is_finished, tell_finished
+from capsnet_jax.sweeps.follow import Follower
 from capsnet_jax.sweeps.interrupt import check as stop_if_asked
 from capsnet_jax.sweeps.lock import ProgramLock
 from capsnet_jax.sweeps.plan import Plan, check, group_by_program, load_data, title
@@ -60,6 +61,22 @@ def train_all(runs: Sequence[Run], plan: Plan, datasets: Datasets) -> None:
     records.set_damaged_records_aside(plan.workdir)
     remove_abandoned(plan.workdir)
     before = records.load_all(plan.workdir)
+    missing, sources, pending = to_train(runs, plan, before)
+    _train(missing, sources, dataclasses.replace(plan, wait=True), datasets, before)
+    tell_finished(runs, pending, before, plan)
+    _train(pending, runs, plan, datasets, before)
+    after = records.load_all(plan.workdir)
+    if not plan.wait:
+        runs = [run for run in runs if run.name in after]
+    if gone := [run for run in runs if run.name not in after]:
+        raise FileNotFoundError(errno.ENOENT, f"{_count(len(gone), 'record')} just written are gone", str(plan.workdir))
+    _remove_leftovers([*runs, *pretraining_runs(runs)], plan.workdir)
+    if failures := [_failure(plan.workdir, after[run.name]) for run in runs if after[run.name].diverged]:
+        raise Diverged("\n".join(failures))
+
+
+def to_train(runs: Sequence[Run], plan: Plan, before: Mapping[str, Record]) -> tuple[list[Run], list[Run], list[Run]]:
+    """Return the runs that are to be trained first, all that the others start from, and those of `runs` to train."""
 
     def is_complete(run: Run) -> bool:
         return is_finished(run, before.get(run.name)) and not is_damaged(params_path(plan.workdir, run.name))
@@ -68,26 +85,19 @@ def train_all(runs: Sequence[Run], plan: Plan, datasets: Datasets) -> None:
     sources = pretraining_runs(pending)
     # A record may have come without its parameters: such a source is trained again, to the same result.
     missing = [run for run in sources if not is_complete(run) or not params_path(plan.workdir, run.name).exists()]
-    _train(missing, sources, plan, datasets, before)
-    tell_finished(runs, pending, before, plan)
-    _train(pending, runs, plan, datasets, before)
-    after = records.load_all(plan.workdir)
-    if gone := [run for run in runs if run.name not in after]:
-        raise FileNotFoundError(errno.ENOENT, f"{_count(len(gone), 'record')} just written are gone", str(plan.workdir))
-    _remove_leftovers([*runs, *pretraining_runs(runs)], plan.workdir)
-    if failures := [_failure(plan.workdir, after[run.name]) for run in runs if after[run.name].diverged]:
-        raise Diverged("\n".join(failures))
+    return missing, sources, pending
 
 
 def _train(
     runs: Sequence[Run], all_runs: Sequence[Run], plan: Plan, datasets: Datasets, before: Mapping[str, Record]
 ) -> None:
-    """Train runs, the pending ones of `all_runs`, program after program; wait for what another process trains."""
+    """Train runs, the pending ones of `all_runs`, program after program; then wait for what other processes train."""
     groups = group_by_program(runs)
     if not groups:
         return
     waiting, compile_seconds, announced = list(groups), 0.0, False
     total = sum(count_images(group, datasets[group[0].config.data]) for group in groups.values())
+    follower = Follower(plan.workdir)
     with Progress(total) as progress:
         while waiting:
             stop_if_asked(plan.stop)
@@ -99,16 +109,23 @@ def _train(
                     number = f"[{len(groups) - len(waiting) + 1}/{len(groups)}]"
                     name = f"{number} {title(groups[key], all_runs)}"
                     progress.programs_left = len(waiting) - 1
-                    compile_seconds += _train_program(key, groups[key], plan, datasets, before, progress, name)
+                    compile_seconds += _train_program(
+                        key, groups[key], plan, datasets, before, follower, progress, name
+                    )
                 finally:
                     lock.release()
                 waiting.remove(key)
                 break
             else:
+                if not plan.wait:
+                    progress.say(f"{_count(len(waiting), 'program')} left to other processes")
+                    break
                 if not announced:
                     progress.say(f"waiting for {len(waiting)} programs that {lock.holder()} trains")
                     announced = True
                 time.sleep(WAIT_SECONDS)
+        if not plan.wait:  # others have trained some of them
+            return
         programs = _count(len(groups), "compiled training program")
         progress.say(f"{_count(len(runs), 'run')} in {programs} ({compile_seconds:.1f} s)")
 
@@ -119,6 +136,7 @@ def _train_program(
     plan: Plan,
     datasets: Datasets,
     before: Mapping[str, Record],
+    follower: Follower,
     progress: Progress,
     name: str,
 ) -> float:
@@ -126,18 +144,13 @@ def _train_program(
 
     Groups that began earlier and were cut go on as they were, so that their checkpoints fit; the others make one more.
     """
-    now = records.load_all(plan.workdir)
-
-    def is_new(run: Run) -> bool:
-        record, old = now.get(run.name), before.get(run.name)
-        if record is None or (old is not None and record.recorded == old.recorded):
-            return False
-        return is_finished(run, record)
-
+    now = follower.read()
     folder = plan.workdir / "programs" / key
-    todo = {run.name: run for run in group if not is_new(run)}
+    todo = {run.name: run for run in group if not is_new(run, before, now)}
     done = len(group) - len(todo)
     progress.skip(done * count_images(group[:1], datasets[group[0].config.data]))
+    if not todo:
+        return 0.0
     parts: list[list[Run]] = []
     for names in records.registered_groups(plan.workdir, key):
         if set(names) <= todo.keys() and checkpoint_folder(folder, names).exists():
@@ -146,26 +159,34 @@ def _train_program(
         parts.append(list(todo.values()))
         records.register_group(plan.workdir, key, list(todo))
     compiling = sum(train_together(part, plan, datasets, progress, name, folder) for part in parts)
-    _remove_finished(plan.workdir, folder)
+    _remove_finished(plan.workdir, folder, follower.read())
     return compiling
+
+
+def is_new(run: Run, before: Mapping[str, Record], now: Mapping[str, Record]) -> bool:
+    """Whether a run was finished since `before` was read."""
+    record, old = now.get(run.name), before.get(run.name)
+    if record is None or (old is not None and record.recorded == old.recorded):
+        return False
+    return is_finished(run, record)
 
 
 def _remove_leftovers(runs: Sequence[Run], workdir: Path) -> None:
     """Remove the checkpoints of finished runs whose process was killed before it removed them."""
+    finished = records.load_all(workdir)
     for key in group_by_program(runs):
         folder = workdir / "programs" / key
         lock = ProgramLock(folder / "lock")
         has_checkpoints = any(path.is_dir() for path in folder.glob("*"))
         if has_checkpoints and lock.acquire():
             try:
-                _remove_finished(workdir, folder)
+                _remove_finished(workdir, folder, finished)
             finally:
                 lock.release()
 
 
-def _remove_finished(workdir: Path, folder: Path) -> None:
+def _remove_finished(workdir: Path, folder: Path, finished: Mapping[str, Record]) -> None:
     """Remove the checkpoints of groups that are finished, unless a run of theirs diverged."""
-    finished = records.load_all(workdir)
     for names in records.registered_groups(workdir, folder.name):
         results = [finished.get(name) for name in names]
         if all(record is not None and not record.diverged for record in results):

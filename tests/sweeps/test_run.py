@@ -290,6 +290,21 @@ def test_a_program_that_another_process_trains_is_waited_for(tmp_path, monkeypat
     assert len((workdir / "runs.jsonl").read_text().splitlines()) == 1
 
 
+def test_a_worker_leaves_what_another_process_trains(tmp_path, monkeypatch, capsys):
+    """It trains the program that is free, and ends; which records are missing is not its matter."""
+    [free], [held] = small_runs(), small_runs(**{"routing.iterations": 2})
+    trained = []
+    monkeypatch.setattr(run, "train_together", lambda part, *_: trained.extend(part) or 0.0)
+    other = ProgramLock(tmp_path / "programs" / next(iter(plan.group_by_program([held]))) / "lock")
+    assert other.acquire()
+    train([held, free], tmp_path, wait=False)
+    assert trained == [free]
+    assert "1 program left to other processes\n" in capsys.readouterr().out
+    other.release()
+    train([held, free], tmp_path, wait=False)
+    assert trained == [free, held, free]
+
+
 @pytest.mark.slow
 def test_two_processes_share_the_work(tmp_path):
     """The same command twice at once: every run is there, none twice, and equal to the bit to one process's."""
