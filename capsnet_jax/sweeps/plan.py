@@ -16,6 +16,7 @@ from capsnet_jax.sweeps.records import Run
 from capsnet_jax.sweeps.start_from import check_layers, read_setting
 from capsnet_jax.training.evaluation import ObserveFn
 from capsnet_jax.training.finetune import check_frozen, check_pretrained
+from capsnet_jax.training.hosts import ALONE, Hosts
 from capsnet_jax.training.limits import check_limits
 
 
@@ -32,6 +33,7 @@ class Plan:
         observe_fn: the function that observes it.
         rerun: whether runs that are finished are trained anew.
         devices: that share the work; () is JAX's first.
+        hosts: the processes that have them.
     """
 
     workdir: Path
@@ -42,6 +44,7 @@ class Plan:
     observe_fn: ObserveFn | None = None
     rerun: bool = False
     devices: tuple[jax.Device, ...] = ()
+    hosts: Hosts = ALONE
 
 
 def group_by_program(runs: Sequence[Run]) -> dict[str, list[Run]]:
