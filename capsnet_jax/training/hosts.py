@@ -438,7 +438,7 @@ def _send(connection: socket.socket, kind: str, value: Any, arrays: list[np.ndar
         connection.sendall(array.reshape(-1).view(np.uint8).data)
 
 
-def _receive(connection: socket.socket, most: float = math.inf) -> _Message:
+def _receive(connection: socket.socket, most: int = sys.maxsize) -> _Message:
     """Read a message.
 
     Raises:
