@@ -198,7 +198,7 @@ class Hosts:
         def end(code: int, line: str) -> None:
             if not self.process:
                 self.end_others(code)
-                line = f"process {number} failed, as its own line says; the same command continues"
+                line = f"process {number} failed; its own line says why"
             _leave(code, line)
 
         return end

@@ -20,7 +20,7 @@ def free_port() -> int:
 
 
 def connect(*members: tuple[int, int]) -> list:
-    """What each process gets of connecting, its `Hosts` or an error; named by how many it says there are, and which it is."""
+    """What each process gets of connecting, its `Hosts` or an error; a member is what it says: how many, and which."""
     port = free_port()
 
     def one(processes: int, process: int):
