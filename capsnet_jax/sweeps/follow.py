@@ -1,5 +1,6 @@
 """What a process does that is not the first of its job: its part of the programs, as process 0 asks for them."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -9,9 +10,9 @@ from capsnet_jax.config import ConfigError
 from capsnet_jax.sweeps.plan import Plan
 from capsnet_jax.sweeps.pretrain import pretraining_runs
 from capsnet_jax.sweeps.records import Run
-from capsnet_jax.sweeps.train import Datasets, test
+from capsnet_jax.sweeps.train import Datasets, describe_task, test
 from capsnet_jax.training.fit import abstract_states, fit
-from capsnet_jax.training.parallel import make_mesh
+from capsnet_jax.training.parallel import make_mesh, resolve
 
 
 def follow(runs: Sequence[Run], plan: Plan, datasets: Datasets) -> NoReturn:
@@ -23,14 +24,16 @@ def follow(runs: Sequence[Run], plan: Plan, datasets: Datasets) -> NoReturn:
         datasets: of `load_and_check`.
 
     Raises:
-        ConfigError: process 0 was asked something else.
+        ConfigError: process 0 was asked something else, or has other code.
     """
+    plan = dataclasses.replace(plan, parallel=resolve(plan.parallel))
     known = {run.name: run for run in [*runs, *pretraining_runs(runs)]}
     while True:
-        names = plan.hosts.agree()
-        if not known.keys() >= set(names):
-            raise ConfigError("process 0 was asked for other runs; give all processes of a job the same flags")
-        group = [known[name] for name in names]
+        task = plan.hosts.agree()
+        group = [known[name] for name in task["runs"] if name in known]
+        own = describe_task(group, plan) if group else task | {"runs": []}
+        if other := [what for what in task if task[what] != own[what]]:
+            raise ConfigError(f"process 0 has other {', '.join(other)}; give all processes the same flags and code")
         mesh = make_mesh(len(group), group[0].config.train.batch_size, plan.devices)
         if mesh is not None and any(device.process_index == plan.hosts.process for device in mesh.devices.flat):
             _train(group, plan, datasets, mesh)

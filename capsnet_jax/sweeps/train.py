@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -68,7 +69,7 @@ def train_together(
     one_run = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), like.params)
     devices = plan.devices or jax.local_devices()[:1]
     mesh = make_mesh(len(group), configs[0].train.batch_size, devices)
-    plan.hosts.agree([run.name for run in group])
+    plan.hosts.agree(describe_task(group, plan))
     hosts = plan.hosts.among(mesh)
     own_mesh = None if hosts.others else mesh
     idle = len(devices) - (1 if mesh is None else mesh.size)
@@ -120,6 +121,18 @@ def train_together(
     tested = test(configs, at, dataset, plan, mesh, hosts)
     _finish(group, at._replace(states=hosts.gather(at.states)), tested, plan, checkpoints, events)
     return at.compile_seconds
+
+
+def describe_task(group: Sequence[Run], plan: Plan) -> dict[str, Any]:
+    """Return what all processes of a job must have alike, as JSON says it."""
+    task = {
+        "runs": [run.name for run in group],
+        "code": code_of(group[0].config),
+        "eval": dataclasses.asdict(plan.observed),
+        "across": plan.parallel,
+        "devices": len(plan.devices),
+    }
+    return dict(json.loads(json.dumps(task)))
 
 
 def _finish(

@@ -129,6 +129,8 @@ class Hosts:
 
     def heed(self, stop: Callable[[], int | None]) -> Callable[[], int | None]:
         """Make `stop` that of all processes: process 0 learns of the signals of others, and decides."""
+        if not self._links:
+            return stop
         self._own_signal = stop
         if self.process:
             return stop

@@ -124,7 +124,7 @@ def test_processes_that_are_asked_different_things_end_with_one_line(tmp_path):
     assert [each.returncode for each in done] == [2, 2]
     assert [each.stderr for each in done] == [
         "process 1 failed; its own line says why\n",
-        "process 1: process 0 was asked for other runs; give all processes of a job the same flags\n",
+        "process 1: process 0 has other runs; give all processes the same flags and code\n",
     ]
 
 
