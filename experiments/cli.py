@@ -93,7 +93,7 @@ def _explain(error: Exception) -> tuple[int | None, str]:
     from capsnet_jax.sweeps.interrupt import Interrupted
     from capsnet_jax.sweeps.lock import LockedError
     from capsnet_jax.sweeps.run import Diverged
-    from capsnet_jax.training.hosts import HostError
+    from capsnet_jax.training.join import HostError
     from capsnet_jax.training.limits import OutOfMemoryError, told_as_out_of_memory
 
     error = told_as_out_of_memory(error) or error
@@ -167,11 +167,11 @@ def _run(options: flags.FlagValues) -> None:
     if member is None:
         return _work(options)
     from capsnet_jax.sweeps.output import hide_stdout
-    from capsnet_jax.training import hosts
+    from capsnet_jax.training.join import join
 
     hide_stdout(ours=member.process > 0)
-    with hosts.join(member, _explain) as together:
-        _work(options, together)
+    with join(member, _explain) as hosts:
+        _work(options, hosts)
 
 
 def _work(options: flags.FlagValues, hosts: Any = None) -> None:

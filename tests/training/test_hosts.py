@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from capsnet_jax.config import ConfigError
-from capsnet_jax.training import hosts
+from capsnet_jax.training import hosts, join, link
 from capsnet_jax.training.cluster import Member
-from capsnet_jax.training.hosts import ALONE, HostError
+from capsnet_jax.training.hosts import ALONE
+from capsnet_jax.training.join import HostError
 
 
 def free_port() -> int:
@@ -25,7 +26,7 @@ def connect(*members: tuple[int, int]) -> list:
 
     def one(processes: int, process: int):
         try:
-            return hosts._connect(Member(f"localhost:{port}", processes, process))
+            return join._connect(Member(f"localhost:{port}", processes, process))
         except Exception as error:
             return error
 
@@ -36,8 +37,8 @@ def connect(*members: tuple[int, int]) -> list:
 @pytest.fixture
 def three(monkeypatch):
     """Three processes that are connected, the first one first; none leaves."""
-    monkeypatch.setattr(hosts, "_leave", lambda code, line: None)
-    monkeypatch.setattr(hosts, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(hosts, "leave", lambda code, line: None)
+    monkeypatch.setattr(link, "POLL_SECONDS", 0.01)
     found = connect((3, 0), (3, 2), (3, 1))
     return sorted(found, key=lambda each: each.process)
 
@@ -102,25 +103,25 @@ def test_a_port_that_is_taken_is_named():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         where = f"localhost:{taken.getsockname()[1]}"
         with pytest.raises(HostError, match=f"process 0 cannot listen at {where} .*in use.*by --coordinator"):
-            hosts._connect(Member(where, 2, 0))
+            join._connect(Member(where, 2, 0))
 
 
 def test_who_does_not_come_is_waited_for_only_so_long(monkeypatch, capfd):
-    monkeypatch.setattr(hosts, "JOIN_SECONDS", 0.1)
+    monkeypatch.setattr(join, "JOIN_SECONDS", 0.1)
     where = f"localhost:{free_port()}"
     with pytest.raises(HostError, match=f"1 of 2 processes did not come to {where}"):
-        hosts._connect(Member(where, 2, 0))
+        join._connect(Member(where, 2, 0))
     with pytest.raises(HostError, match=f"process 0 does not answer at {where}"):
-        hosts._connect(Member(where, 2, 1))
+        join._connect(Member(where, 2, 1))
 
 
 @pytest.mark.parametrize("greeting", [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x02" + 7 * b"\0" + b"{}", b"\xff" * 64])
 def test_strangers_are_not_let_in(monkeypatch, greeting):
-    monkeypatch.setattr(hosts, "_leave", lambda code, line: None)
-    monkeypatch.setattr(hosts, "ERROR_SECONDS", 1.0)
+    monkeypatch.setattr(hosts, "leave", lambda code, line: None)
+    monkeypatch.setattr(join, "ERROR_SECONDS", 1.0)
     port = free_port()
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(hosts._connect, Member(f"localhost:{port}", 2, 0))
+        first = pool.submit(join._connect, Member(f"localhost:{port}", 2, 0))
         while True:
             try:
                 stranger = socket.create_connection(("127.0.0.1", port))
@@ -129,7 +130,7 @@ def test_strangers_are_not_let_in(monkeypatch, greeting):
                 pass
         with stranger:
             stranger.sendall(greeting)
-            second = pool.submit(hosts._connect, Member(f"localhost:{port}", 2, 1))
+            second = pool.submit(join._connect, Member(f"localhost:{port}", 2, 1))
             assert first.result().agree(7) == second.result().agree() == 7
 
 

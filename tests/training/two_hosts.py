@@ -12,7 +12,8 @@ from capsnet_jax.sweeps.train import test
 from capsnet_jax.training.cluster import Member
 from capsnet_jax.training.environment import find_devices
 from capsnet_jax.training.fit import fit
-from capsnet_jax.training.hosts import ALONE, join
+from capsnet_jax.training.hosts import ALONE
+from capsnet_jax.training.join import join
 from capsnet_jax.training.parallel import make_mesh
 
 SMALL = {"train.batch_size": 8, "train.epochs": 1, "train.learning_rate": 1e-2, "train.optimizer": "sgd"}
