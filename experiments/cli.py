@@ -179,9 +179,9 @@ def _work(options: flags.FlagValues, hosts: Any = None) -> None:
     from capsnet_jax.interpret.network import save_observation
     from capsnet_jax.interpret.observers import observer
     from capsnet_jax.sweeps import records, run, start_from
-    from capsnet_jax.sweeps.follow import follow
     from capsnet_jax.sweeps.interrupt import check, stop_requested
     from capsnet_jax.sweeps.lock import exclusive
+    from capsnet_jax.sweeps.other_hosts import follow
     from capsnet_jax.sweeps.plan import Plan
     from capsnet_jax.training.hosts import ALONE
 

@@ -86,6 +86,19 @@ def test_alone_there_is_nothing_to_wait_for():
     assert ALONE.gather(tree) is ALONE.broadcast(tree) is ALONE.everywhere(tree) is tree
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the options have other names")
+def test_a_machine_without_power_is_noticed_within_30_s(three):
+    """The kernel's, as no test takes the power away: idle, and then some probes that nobody answers."""
+    for each in three:
+        for link in each._links.values():
+            connection = link._connection
+            assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            idle, interval, count = (connection.getsockopt(socket.IPPROTO_TCP, name) for name in names)
+            assert idle + interval * count <= 30
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) <= 30_000
+
+
 @pytest.mark.parametrize(
     ("members", "message"),
     [
