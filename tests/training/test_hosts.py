@@ -90,8 +90,7 @@ def test_alone_there_is_nothing_to_wait_for():
 def test_a_machine_without_power_is_noticed_within_30_s(three):
     """The kernel's, as no test takes the power away: idle, and then some probes that nobody answers."""
     for each in three:
-        for link in each._links.values():
-            connection = link._connection
+        for connection in [one._connection for one in each._links.values()]:
             assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
             names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
             idle, interval, count = (connection.getsockopt(socket.IPPROTO_TCP, name) for name in names)
