@@ -43,6 +43,9 @@ flags.DEFINE_string(
 flags.DEFINE_string("workdir", None, "where records go (default runs/EXPERIMENT)")
 flags.DEFINE_enum("across", "auto", ["auto", "map", "vmap"], "how runs share a program; changes speed only")
 flags.DEFINE_integer("devices", None, "use no more of this machine's devices (default all)", lower_bound=1)
+flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where several processes train together")
+flags.DEFINE_integer("processes", None, "how many train together; 1: this one alone, in any case", lower_bound=1)
+flags.DEFINE_integer("process", None, "which of them this is, from 0", lower_bound=0)
 flags.DEFINE_bool("figures_only", False, "redraw tables and figures from the workdir's records")
 flags.DEFINE_bool("rerun", False, "train anew what is finished already")
 flags.DEFINE_flag(

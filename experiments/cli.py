@@ -94,6 +94,7 @@ def _explain(error: Exception) -> tuple[int | None, str]:
     from capsnet_jax.sweeps.lock import LockedError
     from capsnet_jax.sweeps.run import Diverged
     from capsnet_jax.sweeps.slurm import JobError
+    from capsnet_jax.training.join import HostError
     from capsnet_jax.training.limits import OutOfMemoryError, told_as_out_of_memory
 
     error = told_as_out_of_memory(error) or error
@@ -102,7 +103,7 @@ def _explain(error: Exception) -> tuple[int | None, str]:
         return 1, line
     if isinstance(error, DataError):
         return 2, line
-    if isinstance(error, LockedError | CheckpointError | WorkerError | OutOfMemoryError | JobError):
+    if isinstance(error, LockedError | CheckpointError | WorkerError | HostError | OutOfMemoryError | JobError):
         return 3, line
     if isinstance(error, Interrupted):
         return error.exit_code, line
@@ -159,15 +160,33 @@ def resolve_flags(experiment: ModuleType, options: flags.FlagValues, source: Any
 
 
 def _run(options: flags.FlagValues) -> None:
-    """Train or measure what is not yet done, then draw."""
-    request = _slurm_request(options)
+    """Train or measure what is not yet done, then draw; with the other processes of the job, if there are any."""
+    from capsnet_jax.training.cluster import find_member
+
+    alone = options.worker or options.slurm or hasattr(_load(options.experiment or DEFAULT_EXPERIMENT), "measure")
+    member = None if alone else find_member(options.coordinator, options.processes, options.process)
+    if member is None:
+        return _work(options)
+    from capsnet_jax.sweeps.output import hide_stdout
+    from capsnet_jax.training.join import join
+
+    hide_stdout(ours=member.process > 0)
+    with join(member, _explain) as hosts:
+        _work(options, hosts)
+
+
+def _work(options: flags.FlagValues, hosts: Any = None) -> None:
+    """Train or measure, then draw; of several processes, `hosts`, only the first gets as far as that."""
     from capsnet_jax.interpret.network import save_observation
     from capsnet_jax.interpret.observers import observer
     from capsnet_jax.sweeps import records, run, start_from
     from capsnet_jax.sweeps.interrupt import check, stop_requested
     from capsnet_jax.sweeps.lock import exclusive
+    from capsnet_jax.sweeps.other_hosts import follow
     from capsnet_jax.sweeps.plan import Plan
+    from capsnet_jax.training.hosts import ALONE
 
+    hosts, request = hosts or ALONE, _slurm_request(options)
     name, workdir = options.experiment or DEFAULT_EXPERIMENT, _workdir(options)
     experiment = _load(name)
     source = _source(options)
@@ -181,20 +200,23 @@ def _run(options: flags.FlagValues) -> None:
     check_runs(options.first_seed, options.seeds, len(asked.configs))
     devices = _start_jax(None if request else options.devices, on_cpu=request is not None)
     if len(devices) > 1 and not request:
-        print(f"on {len(devices)} devices", flush=True)
+        processes = len({device.process_index for device in devices})
+        print(f"on {len(devices)} devices{f' of {processes} processes' if processes > 1 else ''}", flush=True)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     runs = [records.Run(config, seed) for config in asked.configs for seed in seeds]
 
     def command(run: records.Run) -> str:
         return _command(name, run.config, run.seed, asked)
 
-    with stop_requested() as stop:
+    with stop_requested() as own_stop:
+        stop = hosts.heed(own_stop)
         datasets = run.load_and_check(runs)
         check(stop)
         _check_needs(experiment, asked.configs, datasets)
         for line in dict.fromkeys(start_from.describe(config, source) for config in asked.configs if source):
             print(line)
-        records.note_experiment(workdir, name, runs, asked.swept)
+        if hosts.process == 0:
+            records.note_experiment(workdir, name, runs, asked.swept)
         plan = Plan(
             workdir,
             options.across,
@@ -205,12 +227,15 @@ def _run(options: flags.FlagValues) -> None:
             rerun=options.rerun,
             devices=devices,
             wait=not options.worker,
+            hosts=hosts,
         )
         if request:
             from capsnet_jax.sweeps import slurm
 
             if not slurm.train(runs, plan, datasets, request, _worker_command(options), detach=options.detach):
                 return
+        if hosts.process > 0:
+            follow(runs, plan, datasets)
         diverged = None
         try:
             run.train_all(runs, plan, datasets)
@@ -659,18 +684,11 @@ TASKS: dict[str, tuple[Callable[[flags.FlagValues], None], tuple[str, ...]]] = {
     "figures_only": (_figures_only, ("experiment", "workdir", "baseline", "figure_format")),
 }
 MEASURE_FLAGS = ("experiment", "dataset", "preset", "set", "sweep", "workdir", "figure_format")
+HOST_FLAGS = ("coordinator", "processes", "process")
+SLURM_FLAGS = ("worker", "slurm", "detach")
 RUN_FLAGS = (
-    *MEASURE_FLAGS,
-    "baseline",
-    "seeds",
-    "first_seed",
-    "across",
-    "devices",
-    "rerun",
-    "start_from",
-    "worker",
-    "slurm",
-    "detach",
+    *(*MEASURE_FLAGS, "baseline", "seeds", "first_seed", "across", "devices", "rerun", "start_from"),
+    *(*HOST_FLAGS, *SLURM_FLAGS),
 )
 ALL_FLAGS = (*TASKS, *RUN_FLAGS, *INSPECT_FLAGS, "model", "invert", "as_is")
 

@@ -33,6 +33,20 @@ def protect_output() -> Callable[[], OSError | None]:
     return failure
 
 
+def hide_stdout(*, ours: bool) -> None:
+    """Let what libraries print to standard output go nowhere, and our own lines too if `ours`; after `protect_output`.
+
+    Where processes share a batch, Gloo prints a line that nothing turns off.
+    """
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    if isinstance(raw, _Output):
+        sys.stdout.flush()
+        io.FileIO.__init__(raw, os.devnull if ours else os.dup(1), "w")
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.close(null)
+
+
 class _Output(io.FileIO):
     """A stream that never fails; it keeps the first error."""
 

@@ -16,6 +16,7 @@ from capsnet_jax.sweeps.records import Run
 from capsnet_jax.sweeps.start_from import check_layers, read_setting
 from capsnet_jax.training.evaluation import ObserveFn
 from capsnet_jax.training.finetune import check_frozen, check_pretrained
+from capsnet_jax.training.hosts import ALONE, Hosts
 from capsnet_jax.training.limits import check_limits
 
 
@@ -33,6 +34,7 @@ class Plan:
         rerun: whether runs that are finished are trained anew.
         devices: that share the work; () is JAX's first.
         wait: whether to wait for what other processes train; without it, what they train is left to them.
+        hosts: the processes that have them.
     """
 
     workdir: Path
@@ -44,6 +46,7 @@ class Plan:
     rerun: bool = False
     devices: tuple[jax.Device, ...] = ()
     wait: bool = True
+    hosts: Hosts = ALONE
 
 
 def group_by_program(runs: Sequence[Run]) -> dict[str, list[Run]]:

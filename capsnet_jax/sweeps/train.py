@@ -10,13 +10,14 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from capsnet_jax import data, models
-from capsnet_jax.config import Data
+from capsnet_jax.config import Config, Data
 from capsnet_jax.overrides import flatten
 from capsnet_jax.sweeps import checkpoint, records
 from capsnet_jax.sweeps.code import code_of
@@ -28,8 +29,9 @@ from capsnet_jax.sweeps.progress import Progress
 from capsnet_jax.sweeps.records import Record, Run
 from capsnet_jax.training import evaluation
 from capsnet_jax.training.fit import FitProgress, abstract_states, fit, initial_states
+from capsnet_jax.training.hosts import Hosts
 from capsnet_jax.training.limits import check_limits
-from capsnet_jax.training.parallel import RUNS, make_mesh
+from capsnet_jax.training.parallel import RUNS, make_mesh, place, stack
 from capsnet_jax.training.step import steps_per_epoch
 
 CHECKPOINT_SECONDS = 30.0
@@ -67,21 +69,26 @@ def train_together(
     one_run = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), like.params)
     devices = plan.devices or jax.local_devices()[:1]
     mesh = make_mesh(len(group), configs[0].train.batch_size, devices)
+    plan.hosts.agree(describe_task(group, plan))
+    hosts = plan.hosts.among(mesh)
+    own_mesh = None if hosts.others else mesh
     idle = len(devices) - (1 if mesh is None else mesh.size)
     rows = 1 if mesh is None or jax.default_backend() == "cpu" else mesh.shape[RUNS]  # that have memory of their own
     check_limits(configs[0], len(group) // rows, dataset, one_run)
     start = checkpoint.restore(checkpoints, like, code=code)
     if start is None:
-        states = initial_states(configs, seeds, dataset, parallel=plan.parallel, mesh=mesh)
+        states = initial_states(configs, seeds, dataset, parallel=plan.parallel, mesh=own_mesh)
         states = initialize(states, group, plan.workdir, datasets)
         start = checkpoint.Restored(0, states, [])
     step, history = start.step, start.history
+    hosts.agree([step, history])
+    start = start._replace(state=hosts.broadcast(start.state))
     progress.skip(step * batch)
     notes = [f"going on from step {step}"] if step else []
     notes += [f"{idle} of {len(devices)} devices idle: runs and batches do not divide by them"] if idle else []
     progress.say(", ".join([f"{name}: compiling", *notes]))
     folders = [records.run_folder(plan.workdir, run.name) for run in group]
-    events = GroupEvents(folders, configs, seeds, dataset, history, parallel=plan.parallel, mesh=mesh)
+    events = GroupEvents(folders, configs, seeds, dataset, history, parallel=plan.parallel, mesh=own_mesh)
     saved = time.monotonic()
     progressing = fit(
         configs,
@@ -92,6 +99,7 @@ def train_together(
         start=start,
         observe_fn=plan.observe_fn,
         test_each_epoch=plan.observed.test_each_epoch,
+        hosts=hosts,
     )
     for at in progressing:
         events.update(at)
@@ -100,32 +108,44 @@ def train_together(
         progress.advance((at.step - step) * batch, where, at.training_seconds, at.evaluation_seconds, keep=new_epoch)
         step = at.step
         signum, all_diverged = plan.stop(), bool(np.all(np.asarray(at.states.diverged) >= 0))
-        if signum or time.monotonic() - saved > CHECKPOINT_SECONDS:
-            checkpoint.save(checkpoints, step, at.states, history, code=code)
+        saves = bool(signum) or time.monotonic() - saved > CHECKPOINT_SECONDS
+        hosts.agree([saves, bool(signum), all_diverged])
+        if saves:
+            checkpoint.save(checkpoints, step, hosts.gather(at.states), history, code=code)
             saved = time.monotonic()
         if signum:
             raise Interrupted(signum)
         if all_diverged:
             progress.skip((at.total - step) * batch)
             break
-    _finish(group, at, dataset, plan, mesh, checkpoints, events)
+    tested = test(configs, at, dataset, plan, mesh, hosts)
+    _finish(group, at._replace(states=hosts.gather(at.states)), tested, plan, checkpoints, events)
     return at.compile_seconds
+
+
+def describe_task(group: Sequence[Run], plan: Plan) -> dict[str, Any]:
+    """Return what all processes of a job must have alike, as JSON says it."""
+    task = {
+        "runs": [run.name for run in group],
+        "code": code_of(group[0].config),
+        "eval": dataclasses.asdict(plan.observed),
+        "across": plan.parallel,
+        "devices": len(plan.devices),
+    }
+    return dict(json.loads(json.dumps(task)))
 
 
 def _finish(
     group: list[Run],
     at: FitProgress,
-    dataset: data.Dataset,
+    on_test_set: tuple[dict[str, list[float]], np.ndarray],
     plan: Plan,
-    mesh: Mesh | None,
     checkpoints: Path,
     events: GroupEvents,
 ) -> None:
-    """Read the test set, save the parameters, and append all the group's records at once."""
+    """Save the parameters, and append all the group's records at once."""
     configs = [run.config for run in group]
-    tested, wrong = evaluation.read_test_set(
-        configs, *at.states.eval_params, dataset, parallel=plan.parallel, mesh=mesh, observe_fn=plan.observe_fn
-    )
+    tested, wrong = on_test_set
     diverged = np.asarray(at.states.diverged).tolist()
     finished = []
     for i, run in enumerate(group):
@@ -168,6 +188,16 @@ def _finish(
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     records.append(finished, plan.workdir)
     events.finish(at, [record.result for record in finished])
+
+
+def test(
+    configs: list[Config], at: FitProgress, dataset: data.Dataset, plan: Plan, mesh: Mesh | None, hosts: Hosts
+) -> tuple[dict[str, list[float]], np.ndarray]:
+    """Read the test set as `evaluation.read_test_set` does, on the devices of all processes."""
+    evaluate = evaluation.make_evaluator(dataset.classes, plan.parallel, mesh, plan.observe_fn)
+    examples = place(dataset.test, mesh)
+    metrics, wrong = hosts.everywhere(evaluate(stack(configs), *at.states.eval_params, examples, examples))
+    return {f"test_{name}": evaluation.to_floats(values) for name, values in metrics.items()}, np.asarray(wrong)
 
 
 def by_selection(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -26,7 +26,7 @@ def drop_jax_settings() -> list[str]:
 
 
 def find_devices(most: int | None = None) -> "tuple[jax.Device, ...]":
-    """Start JAX on the platform that it is to use, and return this process's devices, at most so many.
+    """Start JAX on the platform that it is to use, and return the devices, of each process at most so many.
 
     Raises:
         ConfigError: there is no such device, or there are fewer.
@@ -44,4 +44,7 @@ def find_devices(most: int | None = None) -> "tuple[jax.Device, ...]":
     if most is not None and most > len(devices):
         more = "; JAX_NUM_CPU_DEVICES=N makes N of a CPU" if devices[0].platform == "cpu" else ""
         raise ConfigError(f"--devices={most}: JAX finds only {len(devices)} ({devices[0].device_kind}){more}")
-    return tuple(devices[:most])
+    processes: dict[int, list[jax.Device]] = {}
+    for device in jax.devices():
+        processes.setdefault(device.process_index, []).append(device)
+    return tuple(device for process in sorted(processes) for device in processes[process][:most])

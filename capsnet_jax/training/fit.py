@@ -19,6 +19,7 @@ from jaxtyping import Array, Int
 from capsnet_jax.config import Config
 from capsnet_jax.data import Dataset, Examples
 from capsnet_jax.training.evaluation import ObserveFn, make_evaluator, mean_metrics, observed_subset, to_floats
+from capsnet_jax.training.hosts import ALONE, Hosts
 from capsnet_jax.training.limits import working_memory
 from capsnet_jax.training.order import epoch_order
 from capsnet_jax.training.parallel import place, stack
@@ -63,6 +64,7 @@ def fit(
     start: tuple[int, TrainState, list[dict[str, Any]]] | None = None,
     observe_fn: ObserveFn | None = None,
     test_each_epoch: bool = False,
+    hosts: Hosts = ALONE,
 ) -> Iterator[FitProgress]:
     """Train runs of one structure side by side, epoch after epoch.
 
@@ -80,9 +82,11 @@ def fit(
         observe_fn: what to observe after each epoch beside the metrics; see `make_evaluator`.
         test_each_epoch: whether the history also has each epoch's error on the test set, "test_error_at_epoch"; nothing
           here goes by it.
+        hosts: the processes that have the mesh's devices; each of them calls this, with the same arguments.
 
     Yields:
-        `FitProgress` after every chunk; the last has step = total.
+        `FitProgress` after every chunk; the last has step = total. Whichever process: its metrics, sums and `diverged`
+        are of all runs, but `hosts.gather` alone brings together the other states.
     """
     config, stacked, seed_array = configs[0], stack(configs), jnp.asarray(seeds)
     steps = steps_per_epoch(config, data.train)
@@ -91,7 +95,7 @@ def fit(
     step, states, history = start or (0, initial_states(configs, seeds, data, parallel=parallel, mesh=mesh), [])
     states = place(states, mesh, per_run=True)
     if step == total:
-        yield FitProgress(step, total, states, history, math.nan, 0.0, 0.0, 0.0)
+        yield FitProgress(step, total, _visible(states, hosts), history, math.nan, 0.0, 0.0, 0.0)
         return
 
     program, memory, compile_seconds = compile_steps(
@@ -100,7 +104,7 @@ def fit(
     order_of = epoch_order(config.data, len(train.labels), parallel=parallel, mesh=mesh)
     order = order_of(seed_array, step // steps)  # of the epoch to go on with; compiled here, before the clock starts
     evaluate: Any = None  # compiled at the end of the first epoch, so that a stop before it need not wait for it
-    observed = observed_subset(validation)
+    observed = place(observed_subset(data.validation), mesh)
     test: Any = place(data.test, mesh) if test_each_epoch else None
     evaluate_test = make_evaluator(data.classes, parallel, mesh)
 
@@ -116,28 +120,35 @@ def fit(
         seconds = time.perf_counter() - clock
         done, busy, training_seconds = done + end - step, busy + seconds, training_seconds + seconds
         speed = len(configs) * config.train.batch_size * done / busy
-        chunk = next_chunk(end - step, seconds, chunk_seconds)
+        chunk = hosts.agree(next_chunk(end - step, seconds, chunk_seconds))
+        visible = _visible(states, hosts)
         step = end
         if step % steps == 0:
-            means = mean_metrics(states.sums, steps * config.train.batch_size)
+            means = mean_metrics(visible.sums, steps * config.train.batch_size)
             metrics = {f"train_{name}": values for name, values in means.items()}
             examined = (stacked, *states.eval_params, validation, observed)
             if evaluate is None:
                 evaluate = make_evaluator(data.classes, parallel, mesh, observe_fn)
                 evaluate.compile(*examined)
             clock = time.perf_counter()
-            evaluated, _ = evaluate(*examined)
+            evaluated = hosts.everywhere(evaluate(*examined)[0])
             metrics |= {f"validation_{name}": values for name, values in evaluated.items()}
             if test_each_epoch:
-                tested, _ = evaluate_test(stacked, *states.eval_params, test, test)
+                tested = hosts.everywhere(evaluate_test(stacked, *states.eval_params, test, test)[0])
                 metrics["test_error_at_epoch"] = tested["error"]
-            row = {n: to_floats(jnp.where(states.diverged < 0, values, jnp.nan)) for n, values in metrics.items()}
+            row = {n: to_floats(jnp.where(visible.diverged < 0, values, jnp.nan)) for n, values in metrics.items()}
             evaluation_seconds += time.perf_counter() - clock
             history = [*history, {"epoch": step // steps, "images_per_second": speed} | row]
             done, busy = 0, 0.0
         yield FitProgress(
-            step, total, states, history, speed, compile_seconds, training_seconds, evaluation_seconds, memory
+            step, total, visible, history, speed, compile_seconds, training_seconds, evaluation_seconds, memory
         )
+
+
+def _visible(states: TrainState, hosts: Hosts) -> TrainState:
+    """Return states whose few numbers, sums and `diverged`, each process has of all runs."""
+    sums, diverged = hosts.everywhere((states.sums, states.diverged))
+    return states._replace(sums=sums, diverged=diverged)
 
 
 def next_chunk(steps: int, seconds: float, chunk_seconds: float) -> int:

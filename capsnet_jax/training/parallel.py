@@ -5,6 +5,7 @@ batch of its runs, along "batch".
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -53,10 +54,16 @@ def mesh_shape(runs: int, batch_size: int, devices: int) -> tuple[int, int]:
 
 
 def place(tree: PyTree, mesh: Mesh | None, *, per_run: bool = False) -> PyTree:
-    """Put arrays on all devices of a mesh, or, with a leading axis of runs, on those of each run's row."""
+    """Put arrays on all devices of a mesh, or, with a leading axis of runs, on those of each run's row.
+
+    Where the devices are those of several processes, each has the same arrays, and puts its own devices' part there.
+    """
     if mesh is None:
         return jax.device_put(tree)
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(RUNS) if per_run else PartitionSpec()))
+    sharding = NamedSharding(mesh, PartitionSpec(RUNS) if per_run else PartitionSpec())
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+    return jax.tree.map(partial(_place_own, sharding), tree)
 
 
 def split_batch(tree: PyTree) -> PyTree:
@@ -77,6 +84,13 @@ def split_batch(tree: PyTree) -> PyTree:
 def mesh_of(devices: np.ndarray) -> Mesh:
     """Make a mesh of rows and columns of devices."""
     return Mesh(devices, (RUNS, BATCH), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def _place_own(sharding: NamedSharding, leaf: jax.typing.ArrayLike) -> jax.Array:
+    if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+        return leaf
+    whole = np.asarray(leaf)
+    return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
 
 
 def _largest_divisor(number: int, most: int) -> int:

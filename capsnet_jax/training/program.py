@@ -23,7 +23,8 @@ class Program:
     """A function of one run as a program of many, which are stacked along the leading axis of what is mapped.
 
     In a mesh each row of devices takes its part of the runs, by a program of its own, which is that of one device. One
-    program for all devices would round otherwise, and a run must be equal to the bit wherever it is trained.
+    program for all devices would round otherwise, and a run must be equal to the bit wherever it is trained. Where the
+    devices are those of several processes, each calls the programs of those rows that it has devices of.
     """
 
     def __init__(
@@ -51,46 +52,37 @@ class Program:
         self._axes, self._mesh, self._donate = axes, mesh, donate
         options = QUICKLY if once and jax.default_backend() == "cpu" else None
         program = jax.jit(self._mapped, donate_argnums=donate, compiler_options=options)
-        self._programs: Sequence[Any] = [program] * self._rows
+        self._rows: list[Any] = [None] if mesh is None else [row for row in mesh.devices if _has_own(row)]
+        self._programs: Sequence[Any] = [program] * len(self._rows)
 
     def compile(self, *arguments: Any) -> tuple[jax.stages.Compiled, float]:
         """Compile ahead of time for arguments of these shapes.
 
         Returns:
-            The program of the first row, and the seconds that all took.
+            The program of this process's first row, and the seconds that all took.
 
         Raises:
             OutOfMemoryError: the program needs more memory than is free.
         """
         clock = time.perf_counter()
 
-        def compile_row(row: int, local: Sequence[Any]) -> jax.stages.Compiled:
-            with self._row(row):
+        def compile_row(row: np.ndarray | None, local: Sequence[Any]) -> jax.stages.Compiled:
+            with _shared_by(row):
                 return aot_compile(self._mapped, *local, donate=self._donate)[0]
 
-        with ThreadPoolExecutor(self._rows) as pool:
-            self._programs = list(pool.map(compile_row, range(self._rows), self._split(arguments)))
+        with ThreadPoolExecutor(len(self._rows)) as pool:
+            self._programs = list(pool.map(compile_row, self._rows, self._split(arguments)))
         return self._programs[0], time.perf_counter() - clock
 
     def __call__(self, *arguments: Any) -> Any:
         """Call the program; what is mapped and all results have a leading axis of runs."""
         results = []
-        for row, local in enumerate(self._split(arguments)):
-            with self._row(row):  # no row waits for another
-                results.append(self._programs[row](*local))
+        for row, program, local in zip(self._rows, self._programs, self._split(arguments), strict=True):
+            with _shared_by(row):  # no row waits for another
+                results.append(program(*local))
         if self._mesh is None:
             return results[0]
         return jax.tree.map(partial(_join, NamedSharding(self._mesh, PartitionSpec(RUNS))), *results)
-
-    @property
-    def _rows(self) -> int:
-        return 1 if self._mesh is None else len(self._mesh.devices)
-
-    def _row(self, row: int) -> contextlib.AbstractContextManager[Any]:
-        """Let `split_batch` mean the devices of a row, if there are several."""
-        if self._mesh is None or self._mesh.shape[BATCH] == 1:
-            return contextlib.nullcontext()
-        return jax.set_mesh(mesh_of(self._mesh.devices[row : row + 1]))
 
     def _split(self, arguments: Sequence[Any]) -> list[list[Any]]:
         """Return the arguments of each row, on its devices. Nothing is copied that lies there already."""
@@ -98,7 +90,18 @@ class Program:
         if mesh is None:
             return [list(arguments)]
         placed = [place(a, mesh, per_run=axis == 0) for a, axis in zip(arguments, self._axes, strict=True)]
-        return [jax.tree.map(partial(_part, devices=devices), placed) for devices in mesh.devices]
+        return [jax.tree.map(partial(_part, devices=row), placed) for row in self._rows]
+
+
+def _has_own(row: np.ndarray) -> bool:
+    return any(device.process_index == jax.process_index() for device in row)
+
+
+def _shared_by(row: np.ndarray | None) -> contextlib.AbstractContextManager[Any]:
+    """Let `split_batch` mean the devices of a row, if there are several."""
+    if row is None or len(row) == 1:
+        return contextlib.nullcontext()
+    return jax.set_mesh(mesh_of(row[None]))
 
 
 def _whole(function: Callable) -> Callable:
@@ -134,8 +137,8 @@ def _in_turn(function: Callable, axes: tuple[int | None, ...]) -> Callable:
 def _part(leaf: jax.Array, devices: np.ndarray) -> jax.Array:
     """Return what the devices of a row have of an array."""
     shards = {shard.device: shard.data for shard in leaf.addressable_shards}
-    local = [shards[device] for device in devices]
-    if len(local) == 1:
+    local = [shards[device] for device in devices if device in shards]
+    if len(devices) == 1:
         return local[0]
     return jax.make_array_from_single_device_arrays(
         local[0].shape, NamedSharding(mesh_of(devices[None]), PartitionSpec()), local
@@ -143,7 +146,7 @@ def _part(leaf: jax.Array, devices: np.ndarray) -> jax.Array:
 
 
 def _join(sharding: NamedSharding, *parts: jax.Array) -> jax.Array:
-    """Make one array of the rows' parts, without copying."""
-    shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
+    """Make one array of the parts of this process's rows, without copying; each row has as many runs."""
+    shape = (parts[0].shape[0] * sharding.mesh.shape[RUNS], *parts[0].shape[1:])
     shards = [shard.data for part in parts for shard in part.addressable_shards]
     return jax.make_array_from_single_device_arrays(shape, sharding, shards)
