@@ -16,7 +16,6 @@ import pytest
 from tests import tiny
 from tests.peers.slurm_node import missing, slurm_node
 
-pytest.importorskip("submitit")
 pytestmark = pytest.mark.slow
 
 SWEEP = [

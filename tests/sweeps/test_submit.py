@@ -8,19 +8,18 @@ import time
 from pathlib import Path
 
 import pytest
+import submitit
 
 from capsnet_jax import overrides
 from capsnet_jax.config import ConfigError
 from capsnet_jax.sweeps import slurm
 from capsnet_jax.sweeps.interrupt import Interrupted
+from capsnet_jax.sweeps.job import Task, TaskError, log_path
 from capsnet_jax.sweeps.plan import Plan
 from capsnet_jax.sweeps.records import Run
 from capsnet_jax.sweeps.submit import ArrayJob, Request, parse, submit
 from tests import tiny
 
-submitit = pytest.importorskip("submitit")
-
-from capsnet_jax.sweeps.job import Task, TaskError, log_path  # noqa: E402
 
 # Saves for half a second when it is asked to end, and goes on at the number that it saved.
 CHILD = """
