@@ -20,7 +20,6 @@ from capsnet_jax.sweeps.records import Run
 from capsnet_jax.sweeps.submit import ArrayJob, Request, parse, submit
 from tests import tiny
 
-
 # Saves for half a second when it is asked to end, and goes on at the number that it saved.
 CHILD = """
 import pathlib, signal, sys, time
