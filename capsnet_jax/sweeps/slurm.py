@@ -3,7 +3,6 @@
 Each task runs the command that was typed, with `--worker`: it trains programs that nobody else trains, each under its
 own lock, and leaves when no program is left to take. The process that submits the job trains nothing: it counts the
 records, and goes on when all runs have one. Without Slurm, the partition `local` starts the tasks on this machine.
-
 """
 
 import time
