@@ -95,20 +95,24 @@ def _compare(trace: Trace, targets: Float[Array, "batch classes"]) -> dict[str, 
     """Compute the quantities of `routing_diagnostics` for every image; the trace has a leading axis `batch`."""
     guesses = jnp.argmax(trace.activations, axis=-1)
     wrong = jax.vmap(jax.vmap(error, (0, None)))(trace.activations, targets)
-    entropy = jnp.mean(entropy_of(trace.couplings), axis=-1)
-    quantities: dict[str, Array] = {}
-    for t in range(1, guesses.shape[1] + 1):
-        quantities[f"error_at_{t}"] = 100 * wrong[:, t - 1]
-        quantities[f"entropy_at_{t}"] = entropy[:, t - 1]
-        if t == 1:
-            continue
-        now, before = (jax.tree.map(lambda x, i=i: x[:, i], trace) for i in (t - 1, t - 2))
-        change = now.logits - before.logits  # the votes' agreement with the parents of t − 1
-        quantities[f"logit_change_at_{t}"] = jnp.mean(jnp.abs(change), axis=(1, 2))
-        quantities[f"logit_drift_at_{t}"] = jnp.mean(change, axis=(1, 2))
-        quantities[f"coupling_change_at_{t}"] = jnp.mean(jnp.abs(now.couplings - before.couplings), axis=(1, 2))
-        quantities[f"capsule_change_at_{t}"] = jnp.mean(length(now.capsules - before.capsules), axis=1)
-        quantities[f"flips_at_{t}"] = 100.0 * (guesses[:, t - 1] != guesses[:, t - 2])
-        to_longest = jnp.take_along_axis(change, guesses[:, t - 2, None, None], axis=2)[..., 0]
-        quantities[f"agreement_at_{t - 1}"] = jnp.mean(to_longest - jnp.mean(change, axis=2), axis=1)
-    return quantities
+    now, before = (jax.tree.map(lambda x, part=part: x[:, part], trace) for part in (slice(1, None), slice(-1)))
+    change = now.logits - before.logits  # the votes' agreement with the parents of the iteration before
+    to_longest = jnp.take_along_axis(change, guesses[:, :-1, None, None], axis=3)[..., 0]
+    of_iterations = {
+        "error": 100 * wrong,
+        "entropy": jnp.mean(entropy_of(trace.couplings), axis=-1),
+        "agreement": jnp.mean(to_longest - jnp.mean(change, axis=3), axis=2),
+    }
+    of_changes = {
+        "logit_change": jnp.mean(jnp.abs(change), axis=(2, 3)),
+        "logit_drift": jnp.mean(change, axis=(2, 3)),
+        "coupling_change": jnp.mean(jnp.abs(now.couplings - before.couplings), axis=(2, 3)),
+        "capsule_change": jnp.mean(length(now.capsules - before.capsules), axis=2),
+        "flips": 100.0 * (guesses[:, 1:] != guesses[:, :-1]),
+    }
+    return {
+        f"{name}_at_{t}": values[:, column]
+        for first, quantities in ((1, of_iterations), (2, of_changes))
+        for name, values in quantities.items()
+        for column, t in enumerate(range(first, first + values.shape[1]))
+    }
