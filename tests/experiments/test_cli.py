@@ -11,9 +11,10 @@ import pytest
 from capsnet_jax import overrides
 from capsnet_jax.config import ConfigError, Eval
 from experiments import EXPERIMENTS, cli, conv_baselines, routing_iterations, routing_vs_backprop
+from experiments.cli.asked import command_of, resolve_flags
 from tests import tiny
 
-FIGURES = Path(cli.__file__).parent / "results" / "figures"
+FIGURES = Path(cli.__file__).parents[1] / "results" / "figures"
 MODULES = {name: importlib.import_module(path) for name, path in EXPERIMENTS.items()}
 
 
@@ -22,7 +23,7 @@ def options(preset="small", dataset=None, set=(), sweep=(), baseline=()):
 
 
 def asked(experiment, **given):
-    return cli.resolve_flags(experiment, options(**given))
+    return resolve_flags(experiment, options(**given))
 
 
 def compared(experiment, **given):
@@ -70,7 +71,7 @@ def test_a_data_set_has_defaults_of_its_own():
     assert [each.configs[0].data.max_shift for each in (asked(routing_iterations), own, changed)] == [2, 6, 2]
     assert asked(routing_iterations, dataset="multi_mnist").configs[0].data.max_shift == 4
     for each in (own, changed):
-        words = shlex.split(cli._command("routing_iterations", each.configs[0], 3, each))
+        words = shlex.split(command_of("routing_iterations", each.configs[0], 3, each))
         given = [value for flag, value in itertools.pairwise(words) if flag == "--set"]
         assert asked(routing_iterations, set=given).configs == [each.configs[0]]
 
@@ -173,9 +174,9 @@ def test_how_many_settings_are_compared(name):
 def test_the_command_of_a_run_asks_for_that_run(experiment, preset):
     """What its record tells to type gives the same config, for every setting of every experiment."""
     given = options(preset, "kmnist", ["train.weight_decay=0.125"], ["train.min_learning_rate=1e-7,0.1"])
-    found = cli.resolve_flags(MODULES[experiment], given)
+    found = resolve_flags(MODULES[experiment], given)
     for config in found.configs:
-        words = shlex.split(cli._command(experiment, config, 7, found))
+        words = shlex.split(command_of(experiment, config, 7, found))
         assert words[:4] == ["python", "launch.py", f"--experiment={experiment}", f"--preset={preset}"]
         assert words[-3:] == ["--seeds=1", "--first_seed=7", "--workdir=WORKDIR"]
         changes = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
@@ -202,7 +203,7 @@ def test_the_commands_of_the_docstring_can_be_run(experiment, monkeypatch, capsy
     commands = [line.split() for line in text.splitlines() if line.strip().startswith("python launch.py")]
     assert commands
     found = []
-    monkeypatch.setattr(cli, "_run", lambda flags: found.append(cli.resolve_flags(MODULES[experiment], flags)))
+    monkeypatch.setattr(cli, "_run", lambda flags: found.append(resolve_flags(MODULES[experiment], flags)))
     for _, _, *flags in commands:
         assert tiny.call(capsys, *flags)[0] == 0
     assert all(each.configs for each in found)

@@ -10,14 +10,15 @@ import pytest
 from capsnet_jax import models, overrides
 from capsnet_jax.sweeps import records
 from capsnet_jax.sweeps.records import Record, Run
-from experiments import cli, conv_baselines, routing_iterations
+from experiments import conv_baselines, routing_iterations
+from experiments.cli.asked import resolve_flags
 from tests import tiny
 from tests.figures.synthetic import fake_record
 
 
 def configs(experiment=conv_baselines, *changes, dataset="mnist"):
     options = SimpleNamespace(preset="small", dataset=dataset, set=list(changes), sweep=[], baseline=[])
-    return cli.resolve_flags(experiment, options).configs
+    return resolve_flags(experiment, options).configs
 
 
 def record_of(config, seed=0, result=None, workdir=Path("nowhere")):

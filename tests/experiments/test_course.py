@@ -11,6 +11,7 @@ import pytest
 from capsnet_jax.ops.squash import SQUASHES
 from capsnet_jax.report.views import VIEWS
 from experiments import cli
+from experiments.cli.asked import DEFAULT_EXPERIMENT, module_of, resolve_flags
 from experiments.course import build, capsules, convolution, deeper, imagenet, material, page, pooling, routing
 from tests import tiny
 
@@ -153,7 +154,7 @@ def check_commands(commands, monkeypatch, capsys):
 
     def resolve(flags):
         asked.append(flags)
-        assert cli.resolve_flags(cli._load(flags.experiment or cli.DEFAULT_EXPERIMENT), flags).configs
+        assert resolve_flags(module_of(flags.experiment or DEFAULT_EXPERIMENT), flags).configs
 
     monkeypatch.setattr(cli, "_run", resolve)
     for task in ("inspect", "predict"):

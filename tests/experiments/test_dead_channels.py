@@ -6,7 +6,8 @@ import pytest
 
 from capsnet_jax.config import Eval
 from capsnet_jax.report.tables import write_csv
-from experiments import cli, dead_channels
+from experiments import dead_channels
+from experiments.cli.asked import resolve_flags
 from tests.figures.synthetic import fake_record
 
 NETS = [
@@ -35,7 +36,7 @@ def records(rates=(0.001, 0.01), nets=(*NETS, CNN)):
 
 def test_both_squashes_are_swept_together_and_dead_is_observed():
     options = SimpleNamespace(preset="small", dataset="mnist", set=[], sweep=[], baseline=[])
-    asked = cli.resolve_flags(dead_channels, options)
+    asked = resolve_flags(dead_channels, options)
     assert asked.observed == Eval(dead=True)
     nets = [config for config in asked.configs if config.model.name == "capsnet_small"]
     assert (len(nets), len(asked.configs)) == (9, 12)
