@@ -10,7 +10,7 @@ is added to the question. Two things differ. Parents ask, one for each possible 
 the memories of a question, couplings over the parents of an input. So memory networks are trained with a question of
 each answer, and then with routing's axis. A CapsNet with memory's axis is one of the arms of `loss_scale`.
 
-    python launch.py --experiment=hops --seeds=10
+    python launch.py --experiment=hops --seeds=5
 
 The stories are made (`capsnet_jax/data/babi.py`), unless bAbI's files are there. Gradients are the paper's: a sum over
 batches of 32 at a rate of 0.01, at most of norm 40, halved after each quarter of 100 epochs. The rate is not lower in

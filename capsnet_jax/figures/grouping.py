@@ -91,12 +91,16 @@ def is_arm(record: Record, arm: Mapping[str, object]) -> bool:
 
 
 def missing_arms(records: Sequence[Record], declared: Sequence[Mapping[str, object]]) -> str:
-    """Return for a caption which of the declared arms have no run; "" if all have some."""
+    """Return for a caption which of the declared arms have no run; "" if all have some.
+
+    An arm that names a data set is one of that data set alone.
+    """
     told: dict[str, list[str]] = {}
     for dataset, runs in by_dataset(records).items():
-        missing = [arm for arm in declared if not any(is_arm(record, arm) for record in runs)]
+        own = [arm for arm in declared if arm.get(DATASET, dataset) == dataset]
+        missing = [arm for arm in own if not any(is_arm(record, arm) for record in runs)]
         names = "; ".join(setting_label(list(arm), list(arm.values())) for arm in missing)
-        short = names if len(names) < MOST_LETTERS else f"{len(missing)} of the experiment's {len(declared)} arms"
+        short = names if len(names) < MOST_LETTERS else f"{len(missing)} of the experiment's {len(own)} arms"
         if missing:
             told.setdefault(short, []).append(dataset_label(dataset))
     everywhere = len(by_dataset(records))

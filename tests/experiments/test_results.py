@@ -33,12 +33,22 @@ def test_pages_and_tables_are_those_that_the_records_give(tmp_path):
 
 def test_every_record_is_of_settings_that_still_build_its_run():
     loaded = records.load_all(RESULTS)
-    assert len(loaded) == 756
+    assert len(loaded) == 831
     for record in loaded.values():
         config = overrides.build(record.settings)
         flat = overrides.flatten(config)
         assert flat | record.settings == flat  # settings that came later are at their defaults
         assert Run(config, record.seed).name == record.name
+
+
+@pytest.mark.parametrize(("hops", "mean"), [(1, 73.32), (2, 25.38), (3, 22.30)])
+def test_published_means_of_memory_networks_are_those_of_the_table(hops, mean):
+    with (RESULTS / "hops.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    wanted = {"dataset": "babi_2", "model.hops": str(hops), "model.questions": "one"}
+    errors = [float(row["test_error"]) for row in rows if wanted.items() <= row.items()]
+    assert len(errors) == 5
+    assert np.mean(errors) == pytest.approx(mean, abs=0.005)
 
 
 @pytest.mark.parametrize(("iterations", "mean"), [(1, 9.89), (3, 8.84), (7, 8.50)])

@@ -89,6 +89,9 @@ def test_missing_arms_are_named_or_counted():
     told = missing_arms(mnist + kmnist, arms())
     assert told == "no run of random routing (MNIST); no run of r = 3; random routing (KMNIST)"
     many = [{"routing.iterations": r} for r in range(1, 101)]
+    named = [{"data.dataset": name} | arm for name in ("mnist", "kmnist") for arm in arms()[:2]]
+    assert missing_arms(mnist, named) == ""
+    assert missing_arms(mnist + kmnist[:1], named).endswith(" (KMNIST)")
     assert missing_arms(mnist, many) == "no run of 98 of the experiment's 100 arms"
 
 
