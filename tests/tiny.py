@@ -139,7 +139,7 @@ def study() -> Study:
 
 @dataclasses.dataclass(frozen=True)
 class RunFiles:
-    """What is recorded of a run, the speed left out, which no two runs share."""
+    """What is recorded of a run; speeds, and what the clock draws, are left out, as no two runs share them."""
 
     params: dict[str, bytes]
     result: dict
@@ -165,7 +165,8 @@ def _run_files(workdir: Path, line: dict) -> RunFiles:
     leaves = {jax.tree_util.keystr(k): np.asarray(v).tobytes() for k, v in jax.tree_util.tree_leaves_with_path(tree)}
     columns = line["metrics"]
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    scalars = [event for event in events(folder) if event[0] != "images/per_second"]
+    # Points within epochs are drawn by the clock: a slow process has more of them.
+    scalars = [event for event in events(folder) if not event[0].startswith(("images/per_second", "within_epochs/"))]
     return RunFiles(
         leaves,
         without_speed(line["result"]),

@@ -66,7 +66,7 @@ def programs():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["capsnet_small", "cnn_small", "resnet8"])
+@pytest.mark.parametrize("name", ["capsnet_small", "cnn_small"])
 def test_the_state_that_is_compiled_quickly_is_that_of_full_optimization(name):
     config = override(TINY, {"model.name": name})
     quick = training.initial_states([config] * 2, [0, 5], DATA, parallel="map")
