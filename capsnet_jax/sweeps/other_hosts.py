@@ -10,8 +10,8 @@ from capsnet_jax.config import ConfigError
 from capsnet_jax.sweeps.plan import Plan
 from capsnet_jax.sweeps.pretrain import pretraining_runs
 from capsnet_jax.sweeps.records import Run
-from capsnet_jax.sweeps.train import Datasets, describe_task, test
-from capsnet_jax.training.fit import abstract_states, fit
+from capsnet_jax.sweeps.train import Datasets, describe_task, fit_group, test
+from capsnet_jax.training.fit import abstract_states
 from capsnet_jax.training.parallel import make_mesh, resolve
 
 
@@ -45,18 +45,7 @@ def _train(group: list[Run], plan: Plan, datasets: Datasets, mesh: jax.sharding.
     hosts = plan.hosts.among(mesh)
     step, history = hosts.agree()
     states = hosts.broadcast(abstract_states(configs, seeds, dataset))
-    progressing = fit(
-        configs,
-        seeds,
-        dataset,
-        parallel=plan.parallel,
-        mesh=mesh,
-        start=(step, states, history),
-        observe_fn=plan.observe_fn,
-        test_each_epoch=plan.observed.test_each_epoch,
-        hosts=hosts,
-    )
-    for at in progressing:
+    for at in fit_group(group, plan, dataset, mesh, (step, states, history), hosts):
         saves, stops, all_diverged = hosts.agree()
         if saves:
             hosts.gather(at.states)

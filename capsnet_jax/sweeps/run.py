@@ -69,8 +69,10 @@ def train_all(runs: Sequence[Run], plan: Plan, datasets: Datasets) -> None:
     if not plan.wait:
         runs = [run for run in runs if run.name in after]
     if gone := [run for run in runs if run.name not in after]:
-        raise FileNotFoundError(errno.ENOENT, f"{_count(len(gone), 'record')} just written are gone", str(plan.workdir))
-    _remove_leftovers([*runs, *pretraining_runs(runs)], plan.workdir)
+        raise FileNotFoundError(
+            errno.ENOENT, f"{counted(len(gone), 'record')} just written are gone", str(plan.workdir)
+        )
+    _remove_leftovers([*runs, *pretraining_runs(runs)], plan.workdir, after)
     if failures := [_failure(plan.workdir, after[run.name]) for run in runs if after[run.name].diverged]:
         raise Diverged("\n".join(failures))
 
@@ -118,7 +120,7 @@ def _train(
                 break
             else:
                 if not plan.wait:
-                    progress.say(f"{_count(len(waiting), 'program')} left to other processes")
+                    progress.say(f"{counted(len(waiting), 'program')} left to other processes")
                     break
                 if not announced:
                     progress.say(f"waiting for {len(waiting)} programs that {lock.holder()} trains")
@@ -126,8 +128,8 @@ def _train(
                 time.sleep(WAIT_SECONDS)
         if not plan.wait:  # others have trained some of them
             return
-        programs = _count(len(groups), "compiled training program")
-        progress.say(f"{_count(len(runs), 'run')} in {programs} ({compile_seconds:.1f} s)")
+        programs = counted(len(groups), "compiled training program")
+        progress.say(f"{counted(len(runs), 'run')} in {programs} ({compile_seconds:.1f} s)")
 
 
 def _train_program(
@@ -171,9 +173,8 @@ def is_new(run: Run, before: Mapping[str, Record], now: Mapping[str, Record]) ->
     return is_finished(run, record)
 
 
-def _remove_leftovers(runs: Sequence[Run], workdir: Path) -> None:
+def _remove_leftovers(runs: Sequence[Run], workdir: Path, finished: Mapping[str, Record]) -> None:
     """Remove the checkpoints of finished runs whose process was killed before it removed them."""
-    finished = records.load_all(workdir)
     for key in group_by_program(runs):
         folder = workdir / "programs" / key
         lock = ProgramLock(folder / "lock")
@@ -206,6 +207,6 @@ def _failure(workdir: Path, record: Record) -> str:
     return line + (f" The state before it is in {', '.join(map(str, states))}" if states else "")
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
     """Say a number of things: `1 run`, `2 runs`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -15,7 +15,7 @@ from capsnet_jax.sweeps.interrupt import Interrupted
 from capsnet_jax.sweeps.plan import Plan, group_by_program
 from capsnet_jax.sweeps.progress import Progress
 from capsnet_jax.sweeps.records import Record, Run
-from capsnet_jax.sweeps.run import is_new, to_train
+from capsnet_jax.sweeps.run import counted, is_new, to_train
 from capsnet_jax.sweeps.submit import Job, Request, failure, submit, submitted
 from capsnet_jax.sweeps.train import Datasets, count_images
 from capsnet_jax.training.parallel import mesh_shape
@@ -67,7 +67,7 @@ def train(
         tasks = _choose_tasks(request, groups)
         job = submit(folder, request, tasks, command)
         append_lines(folder / "jobs.jsonl", [line | {"job": job.id, "tasks": tasks}])
-        print(f"{job}: {_count(tasks, 'task')} for {_count(len(groups), 'program')}; logs in {folder}", flush=True)
+        print(f"{job}: {counted(tasks, 'task')} for {counted(len(groups), 'program')}; logs in {folder}", flush=True)
     if detach:
         print(f"to look: {job.how_to_look}; to cancel: {job.how_to_cancel}; the same command without --detach waits")
         return False
@@ -79,7 +79,7 @@ def _choose_tasks(request: Request, groups: Mapping[str, Sequence[Run]]) -> int:
     """Return how many tasks share the programs; say which tasks and devices would have nothing to do."""
     tasks = min(request.tasks or MOST_TASKS, len(groups))
     if request.tasks and tasks < request.tasks:
-        print(f"{_count(tasks, 'task')} instead of {request.tasks}: there are no more programs")
+        print(f"{counted(tasks, 'task')} instead of {request.tasks}: there are no more programs")
     gpus = request.gpus or 1
     idle: dict[int, int] = {}
     for group in groups.values():
@@ -87,7 +87,7 @@ def _choose_tasks(request: Request, groups: Mapping[str, Sequence[Run]]) -> int:
         if rows * columns < gpus:
             idle[gpus - rows * columns] = idle.get(gpus - rows * columns, 0) + 1
     for number, programs in idle.items():
-        print(f"{number} of {gpus} GPUs of a task idle in {_count(programs, 'program')}: runs do not divide by them")
+        print(f"{number} of {gpus} GPUs of a task idle in {counted(programs, 'program')}: runs do not divide by them")
     return tasks
 
 
@@ -154,8 +154,3 @@ def _describe(living: Mapping[int, str] | None) -> str:
     states = list(living.values())
     counts = {state: states.count(state) for state in dict.fromkeys(states)}
     return "tasks: " + (", ".join(f"{number} {state}" for state, number in counts.items()) or "none left")
-
-
-def _count(number: int, noun: str) -> str:
-    """Say a number of things: `1 task`, `2 tasks`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"

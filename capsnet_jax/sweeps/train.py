@@ -8,7 +8,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,18 +90,7 @@ def train_together(
     folders = [records.run_folder(plan.workdir, run.name) for run in group]
     events = GroupEvents(folders, configs, seeds, dataset, history, parallel=plan.parallel, mesh=own_mesh)
     saved = time.monotonic()
-    progressing = fit(
-        configs,
-        seeds,
-        dataset,
-        parallel=plan.parallel,
-        mesh=mesh,
-        start=start,
-        observe_fn=plan.observe_fn,
-        test_each_epoch=plan.observed.test_each_epoch,
-        hosts=hosts,
-    )
-    for at in progressing:
+    for at in fit_group(group, plan, dataset, mesh, start, hosts):
         events.update(at)
         new_epoch, history = len(at.history) > len(history), at.history
         where = f"{name} · {_where(at, configs[0].train.epochs)}"
@@ -121,6 +110,28 @@ def train_together(
     tested = test(configs, at, dataset, plan, mesh, hosts)
     _finish(group, at._replace(states=hosts.gather(at.states)), tested, plan, checkpoints, events)
     return at.compile_seconds
+
+
+def fit_group(
+    group: Sequence[Run],
+    plan: Plan,
+    dataset: data.Dataset,
+    mesh: Mesh | None,
+    start: tuple[int, Any, list[dict[str, Any]]],
+    hosts: Hosts,
+) -> Iterator[FitProgress]:
+    """Fit runs side by side as a plan says; every process that has devices of the mesh does, with the same `start`."""
+    return fit(
+        [run.config for run in group],
+        [run.seed for run in group],
+        dataset,
+        parallel=plan.parallel,
+        mesh=mesh,
+        start=start,
+        observe_fn=plan.observe_fn,
+        test_each_epoch=plan.observed.test_each_epoch,
+        hosts=hosts,
+    )
 
 
 def describe_task(group: Sequence[Run], plan: Plan) -> dict[str, Any]:
