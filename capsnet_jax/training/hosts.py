@@ -115,6 +115,8 @@ class Hosts:
 
     def _on_end(self, number: int) -> Callable[[int, str], None]:
         def end(code: int, line: str) -> None:
+            if self._leaving:
+                return  # with its own code and line
             if not self.process:
                 self.end_others(code)
                 line = f"process {number} failed; its own line says why"

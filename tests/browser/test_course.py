@@ -29,15 +29,16 @@ def course(tmp_path_factory):
         return build.write(tmp_path_factory.mktemp("course"))
 
 
-def shown(page):
-    titles = page.locator("section.page:visible h1").all_text_contents()
-    assert len(titles) == 1
-    return titles[0]
+def expect_shown(page, title):
+    """One page is shown, at the latest when the browser has told of a changed address."""
+    from playwright.sync_api import expect
+
+    expect(page.locator("section.page:visible h1")).to_have_text([title])
 
 
 def test_keys_buttons_and_links_turn_pages(visit, course):
     page = visit(course)
-    assert shown(page) == build.NAME
+    expect_shown(page, build.NAME)
     assert page.locator("nav.contents a").count() == len(TITLES)
     for key, title in (
         ("ArrowRight", TITLES[0]),
@@ -46,18 +47,19 @@ def test_keys_buttons_and_links_turn_pages(visit, course):
         ("PageUp", TITLES[1]),
     ):
         page.keyboard.press(key)
-        assert shown(page) == title
+        expect_shown(page, title)
     page.locator("#on").click()
-    assert shown(page) == TITLES[2]
+    expect_shown(page, TITLES[2])
     assert page.locator("#where").text_content() == f"3 of 5: {TITLES[2]}"
     page.go_back()
-    assert shown(page) == TITLES[1]
+    expect_shown(page, TITLES[1])
     page.locator("nav.bar a").click()
-    assert shown(page) == build.NAME
+    expect_shown(page, build.NAME)
     assert page.locator("#back").is_disabled()
     page.get_by_role("link", name="Deep dream").click()
-    assert (shown(page), page.url.rpartition("#")[2]) == ("Deep dream", "deep-dream")
-    assert shown(visit(course.with_name("course.html"))) == build.NAME
+    expect_shown(page, "Deep dream")
+    assert page.url.rpartition("#")[2] == "deep-dream"
+    expect_shown(visit(course.with_name("course.html")), build.NAME)
 
 
 def test_a_link_leads_to_a_page_and_no_key_is_lost(visit, course):
@@ -65,7 +67,7 @@ def test_a_link_leads_to_a_page_and_no_key_is_lost(visit, course):
     page.evaluate("location.hash = 'votes'")
     page.wait_for_function("document.querySelector('.current').id == 'votes'")
     page.evaluate("for (let n = 0; n < 2; n++) dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight'}))")
-    assert shown(page) == "Deep dream"
+    expect_shown(page, "Deep dream")
 
 
 def test_the_filter_slides(visit, course):
@@ -81,7 +83,7 @@ def test_the_filter_slides(visit, course):
     assert seen == ["2", "−6", "−7", "10"]
     page.keyboard.press("ArrowDown")
     assert page.locator(".sum").text_content() == "sum 3 in row 2, column 4 of the output"
-    assert shown(page) == TITLES[0]  # the arrow keys moved the filter, and turned no page
+    expect_shown(page, TITLES[0])  # the arrow keys moved the filter, and turned no page
     box = grids.nth(1).bounding_box()
     grids.nth(1).hover(position={"x": box["width"] * 0.6, "y": box["height"] * 0.5})
     assert total.text_content() == "−12"
@@ -122,7 +124,7 @@ def test_the_slider_reads_every_squash(visit, course):
         assert told == {name: pytest.approx(curve[at], abs=6e-4) for name, curve in curves.items()}
     slider.focus()
     page.keyboard.press("ArrowLeft")
-    assert shown(page) == TITLES[2]
+    expect_shown(page, TITLES[2])
 
 
 @pytest.mark.parametrize("iterations", [1, 2, 3, 10])
@@ -169,7 +171,7 @@ def test_a_vote_is_dragged_and_moved_by_keys(visit, course):
 def test_it_fits_narrow_screens_and_the_dark(visit, course, width, scheme):
     page = visit(course, viewport={"width": width, "height": 700}, color_scheme=scheme)
     for _ in range(len(TITLES) + 1):
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, shown(page)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, page.url
         page.keyboard.press("ArrowRight")
     colours = [page.evaluate(f"getComputedStyle(document.body).{name}") for name in ("color", "backgroundColor")]
     ink, ground = (sum(map(int, colour[4:-1].split(","))) for colour in colours)

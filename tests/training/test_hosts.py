@@ -2,6 +2,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import jax.numpy as jnp
@@ -78,6 +79,17 @@ def test_the_first_learns_of_a_signal_that_another_got(three):
             pass
         three[0].agree("stop")
         assert (stop(), waiting.result()) == (15, "stop")
+
+
+def test_who_leaves_says_its_own_line_though_the_first_already_ends_all(monkeypatch, three):
+    left = []
+    monkeypatch.setattr(hosts, "leave", lambda code, line: left.append((code, line)))
+    three[1].end_others(2)
+    three[1]._on_end(0)(5, "")  # as the first answers, before the line is printed
+    assert (5, "") not in left
+    while len(left) < 2:
+        time.sleep(0.01)
+    assert sorted(left) == [(2, ""), (2, "process 1 failed; its own line says why")]  # process 2 and the first
 
 
 def test_alone_there_is_nothing_to_wait_for():
