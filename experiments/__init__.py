@@ -11,6 +11,7 @@ EXPERIMENTS: dict[str, str] = {
     "multi_mnist": "experiments.multi_mnist",
     "affnist": "experiments.affnist",
     "released_recipe": "experiments.released_recipe",
+    "quarter_percent": "experiments.quarter_percent",
     "hops": "experiments.hops",
     "loss_scale": "experiments.loss_scale",
     "capsule_dimensions": "experiments.capsule_dimensions",

@@ -3,7 +3,7 @@
 import pytest
 
 from capsnet_jax.routing import ROUTERS
-from experiments import em_iterations, multi_mnist, released_recipe, routers, squashings
+from experiments import em_iterations, multi_mnist, quarter_percent, released_recipe, routers, squashings
 from tests.figures.synthetic import fake_record
 
 FIGURES = {
@@ -12,6 +12,7 @@ FIGURES = {
     em_iterations: ["error_against_iterations", "differences", "learning_curves"],
     multi_mnist: ["test_error", "differences", "learning_curves"],
     released_recipe: ["test_error", "differences", "learning_curves"],
+    quarter_percent: ["test_error", "differences", "learning_curves"],
 }
 
 
@@ -56,3 +57,12 @@ def test_the_released_recipe_loses_one_ingredient_at_a_time():
     lost = [[path for path in whole if arm[path] != whole[path]] for arm in less]
     assert lost == [[path] for path in whole]
     assert not any(none[path] == whole[path] for path in whole)
+
+
+def test_the_released_net_is_trained_for_300000_steps_and_then_with_one_change_at_a_time():
+    config = quarter_percent.CONFIG
+    assert config["train.epochs"] * 60000 == 300_000 * 128
+    whole, *others = quarter_percent.SWEEP
+    assert [[path for path in whole if arm[path] != whole[path]] for arm in others] == [[path] for path in whole]
+    steps = quarter_percent.EPOCHS_OF_MEAN * 60000 / 128
+    assert 1 - 1 / steps == pytest.approx(0.999)
