@@ -90,6 +90,8 @@ _VALUES: dict[tuple[str, object], str | None] = {
     ("data.shift_order", "in_turn"): "shifts in turn",
     ("data.shift_order", "random"): None,
     ("data.transform", "none"): None,
+    ("data.max_rotation", 0.0): None,
+    ("train.ema_epochs", 0.0): None,
     ("finetune.source", "none"): None,
     ("train.frozen", "none"): None,
     ("train.frozen", "class_capsules"): "W frozen at random",
@@ -169,6 +171,10 @@ def _value_label(path: str, value: object) -> str | None:
         return f"r = {value}"
     if path == "routing.name":
         return f"{str(value).removesuffix('_routing')} routing".replace("_", " ")
+    if path == "data.max_rotation":
+        return f"turned by up to {value}°"
+    if path == "train.ema_epochs":
+        return f"mean over {value} epochs"
     if path == MODEL:
         return str(value)
     if isinstance(value, str):

@@ -38,6 +38,9 @@ def test_setting_label_passes_over_what_makes_no_difference_or_a_setting_does_no
     assert setting_label(["routing.name", "routing.iterations"], ["learned", None]) == "learned routing"
     assert setting_label(["routing.iterations", "model.name"], [None, "capsnet"]) == "capsnet"
     assert setting_label([], []) == "all runs"
+    augmented = ["data.max_rotation", "train.ema_epochs"]
+    assert setting_label(["model.name", *augmented], ["capsnet", 0.0, 0.0]) == "capsnet"
+    assert setting_label(augmented, [15.0, 2.13]) == "turned by up to 15.0°, mean over 2.13 epochs"
     assert setting_label(["model.name"], ["_mine"]) == " _mine"  # matplotlib leaves "_mine" out of a legend
 
 
