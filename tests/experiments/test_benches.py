@@ -2,6 +2,7 @@
 
 import pytest
 
+from capsnet_jax.config import PRESETS
 from capsnet_jax.routing import ROUTERS
 from experiments import em_iterations, multi_mnist, quarter_percent, released_recipe, routers, squashings
 from tests.figures.synthetic import fake_record
@@ -63,6 +64,8 @@ def test_the_released_net_is_trained_for_300000_steps_and_then_with_one_change_a
     config = quarter_percent.CONFIG
     assert config["train.epochs"] * 60000 == 300_000 * 128
     whole, *others = quarter_percent.SWEEP
-    assert [[path for path in whole if arm[path] != whole[path]] for arm in others] == [[path] for path in whole]
-    steps = quarter_percent.EPOCHS_OF_MEAN * 60000 / 128
+    changed = [[path for path in whole if arm.get(path) != whole[path]] for arm in others]
+    assert changed == [*([path] for path in quarter_percent.CHANGES), ["routing.name", "routing.bias"]]
+    assert (config | whole).items() >= PRESETS["released"].items()
+    steps = quarter_percent.CHANGES["train.ema_epochs"] * 60000 / 128
     assert 1 - 1 / steps == pytest.approx(0.999, abs=1e-5)
