@@ -40,6 +40,7 @@ def test_is_the_mean_entropy_and_the_deviation_between_images():
     assert found["coupling_variation"] > 0.01
 
 
+@pytest.mark.slow
 def test_of_negative_couplings_the_sizes_count():
     """Self-attention adds a prior of either sign behind its softmax."""
     config = overrides.build(SIZES | {"routing.name": "self_attention"})

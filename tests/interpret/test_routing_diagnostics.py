@@ -77,6 +77,7 @@ def test_is_what_the_loops_say(batch, monkeypatch):
         assert got[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
 
 
+@pytest.mark.slow
 def test_the_error_is_of_all_classes_that_are_present():
     targets = np.array([np.roll([1, 1, 0], n) for n in range(len(EXAMPLES.labels))])
     expected = looped(targets)

@@ -62,6 +62,7 @@ def test_grids_of_capsules_are_those_of_the_paper():
     assert out["couplings"].shape == (2, 4 * 4 * 16, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ROUTERS)
 def test_routes_by_every_router(name):
     model = build({"routing.name": name})
@@ -94,6 +95,7 @@ def test_w_starts_as_the_identity_and_noise_of_the_given_scale():
     assert abs(noise.mean()) < 0.02
 
 
+@pytest.mark.slow
 def test_too_few_capsules_for_a_window_are_told():
     with pytest.raises(ConfigError, match="images are too small: 2×2 capsules are fewer than a 3×3 kernel"):
         models.shapes(overrides.build({"model.name": "matrix_capsnet"}), (16, 16, 1), 10)

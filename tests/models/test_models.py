@@ -152,6 +152,7 @@ def test_an_images_scores_do_not_depend_on_its_batch(name, images):
     assert float(jnp.ptp(together, axis=0).max()) > 1e-4  # and they do depend on the image
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EACH)
 def test_black_images_have_finite_outputs_and_gradients(name):
     net = small(name)

@@ -228,6 +228,7 @@ def split(folder: Path) -> tuple[tuple[str, tiny.RunFiles], tuple[str, tiny.RunF
     return fine, bad
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_is_told(diverged):
     folder, done = diverged
     _, (name, bad) = split(folder)
@@ -243,6 +244,7 @@ def test_a_loss_that_is_not_finite_is_told(diverged):
     assert not bad.params
 
 
+@pytest.mark.slow
 def test_a_run_beside_it_is_as_ever(diverged):
     folder, _ = diverged
     (name, fine), _ = split(folder)
@@ -250,6 +252,7 @@ def test_a_run_beside_it_is_as_ever(diverged):
     assert dataclasses.replace(fine, command="") == dataclasses.replace(uninterrupted()[name], command="")
 
 
+@pytest.mark.slow
 def test_the_last_good_state_is_left(diverged):
     folder, done = diverged
     (fine, _), (bad, files) = split(folder)
@@ -267,6 +270,7 @@ def test_the_last_good_state_is_left(diverged):
     assert jax.tree.all(jax.tree.map(np.array_equal, params, tiny.params(folder, fine)))
 
 
+@pytest.mark.slow
 def test_metrics_of_steps_that_were_not_made_are_no_numbers(diverged):
     """Not an error of 0 %: a reader of the table would take the run that failed for the best."""
     folder, _ = diverged

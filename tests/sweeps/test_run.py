@@ -267,6 +267,7 @@ def test_what_is_observed_is_no_part_of_a_run(tmp_path, capsys):
     assert "1 finished runs were trained without eval.max_routing_iterations=3; --rerun" in printed
 
 
+@pytest.mark.slow
 def test_a_program_that_another_process_trains_is_waited_for(tmp_path, monkeypatch):
     """The lock is held elsewhere at first; meanwhile that process finishes the run, so it is not trained here."""
     [one] = small_runs()
