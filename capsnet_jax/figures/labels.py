@@ -98,6 +98,14 @@ _VALUES: dict[tuple[str, object], str | None] = {
     ("train.frozen", "conv1+primary+class_capsules"): "all but the decoder frozen",
 }
 
+# Of all other values.
+_PHRASES = {
+    MODEL: "{}",
+    ITERATIONS: "r = {}",
+    "data.max_rotation": "turned by up to {}°",
+    "train.ema_epochs": "mean over {} epochs",
+}
+
 
 def label(path: str) -> str:
     """Return the text, with the unit, for a setting's path or a metric's name.
@@ -167,16 +175,10 @@ def _value_label(path: str, value: object) -> str | None:
         return _VALUES[path, value]
     if path == "data.dataset":
         return dataset_label(value)
-    if path == ITERATIONS:
-        return f"r = {value}"
+    if path in _PHRASES:
+        return _PHRASES[path].format(value)
     if path == "routing.name":
         return f"{str(value).removesuffix('_routing')} routing".replace("_", " ")
-    if path == "data.max_rotation":
-        return f"turned by up to {value}°"
-    if path == "train.ema_epochs":
-        return f"mean over {value} epochs"
-    if path == MODEL:
-        return str(value)
     if isinstance(value, str):
         return f"{label(path)} {value}"
     return f"{label(path)} = {value}"
