@@ -414,6 +414,7 @@ def test_a_model_with_another_head_is_trained_and_fine_tuned(monkeypatch, tmp_pa
     )
 
 
+@pytest.mark.slow
 def test_muon_leaves_a_head_of_any_name_to_adam(monkeypatch):
     monkeypatch.setitem(MODELS, "reader", READER)
     states = initial_states([build(READING | {"train.optimizer": "muon"})], [0], DATA, parallel="map")

@@ -60,6 +60,7 @@ def test_help_is_no_mistake():
     assert done.returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flag", ["--list", "--settings"])
 def test_a_reader_who_has_seen_enough_is_no_mistake(flag):
     reader, writer = os.pipe()

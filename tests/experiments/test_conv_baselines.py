@@ -45,6 +45,7 @@ def test_its_capsnets_are_those_of_a_whole_routing_iterations():
 
 
 # At 28×28×1, 10 classes; the models' tests and README have the parameters.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arm", "parameters", "computing"),
     [(2, 0.81, 1.03), (3, 0.85, 1.11), (4, 0.82, 0.96), (5, 0.07, 1.14), (6, 0.02, 1.0)],

@@ -37,6 +37,7 @@ def drawn(experiment, arrays, monkeypatch):
     return experiment.figures([fake_record(routing__iterations=2)])
 
 
+@pytest.mark.slow
 def test_capsule_dimensions(net, monkeypatch):
     arrays = OBSERVATIONS["capsule_dimensions"](net)
     assert arrays["labels"].tolist() == [1, 1]

@@ -32,6 +32,7 @@ def test_images_are_of_the_classes_they_were_chosen_for(net, observed):
         assert label in np.asarray(validation.labels)[same]
 
 
+@pytest.mark.slow
 def test_in_the_middle_nothing_is_moved_and_the_decoder_sees_the_true_class(net, observed):
     images, labels = observed["images"][:10], observed["labels"][:10]
     out = net.model.apply({"params": net.params}, jnp.asarray(images) / 255, jax.nn.one_hot(labels, 10))

@@ -57,6 +57,7 @@ def test_of_negative_couplings_the_sizes_count():
     assert found["coupling_variation"] == pytest.approx(couplings.std(axis=0).mean() / sizes.mean(), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_uniform_couplings_are_of_entropy_1_and_static_ones_never_vary():
     found, _ = counted(routing__name="uniform")
     assert found["coupling_entropy"] == pytest.approx(1, rel=1e-6)
@@ -71,6 +72,7 @@ def test_couplings_that_do_not_sum_to_1_are_scaled():
     np.testing.assert_allclose(entropy_of(couplings), [np.log(2) / np.log(3), 0, 0], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_there_is_nothing_to_count_without_couplings_or_images():
     config = overrides.build({"model.name": "cnn_small"})
     params, stats = models.init(models.build(config, 4), jax.random.key(0), (28, 28, 1))

@@ -27,6 +27,7 @@ def test_the_shares_of_the_votes_are_coupled_lengths(net):
     assert observed["lengths"].shape == (3, 3, 10)
 
 
+@pytest.mark.slow
 def test_each_iteration_of_the_trace_is_a_routing_with_so_many(net):
     images = net.data.test.images[:2]
     trace = trace_routing(net, images, 4)

@@ -78,6 +78,7 @@ def looped(params) -> dict[str, float]:
     return found
 
 
+@pytest.mark.slow
 def test_is_what_the_loops_say():
     assert counted() == pytest.approx(looped(planted()))
 

@@ -17,6 +17,7 @@ from capsnet_jax.sweeps.checkpoint import CheckpointError
 from tests import tiny
 
 
+@pytest.mark.slow
 def test_a_finished_runs_network_is_what_it_was(workdir, record, net):
     assert net.config == overrides.build(record.settings)
     expected = tiny.params(workdir, record.name)

@@ -176,6 +176,7 @@ def test_w_that_is_shared_is_that_of_each_type_at_every_position():
     np.testing.assert_allclose(again.capsules, one["capsules"], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_primary_capsules_that_share_conv1_have_an_nth_of_it_and_a_whole_bias():
     """As in the released code, where one iteration of routing shares conv1 between the types."""
     params = random_params(build(), IMAGE)
@@ -195,6 +196,7 @@ def test_primary_capsules_that_share_conv1_have_an_nth_of_it_and_a_whole_bias():
     np.testing.assert_array_equal(shared, whole)
 
 
+@pytest.mark.slow
 def test_the_released_start_is_of_cut_normals_and_small_biases():
     params, _ = models.init(build({"model.start": "released", "model.channels": 64}), jax.random.key(0), IMAGE)
     kernels = {"conv1": 0.05, "primary": 0.1}

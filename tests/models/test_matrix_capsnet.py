@@ -23,6 +23,7 @@ def shapes(name="matrix_capsnet", image=(32, 32, 2), classes=5, **changes):
     return jax.eval_shape(lambda: models.init(model, jax.random.key(0), image))[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "image", "classes", "kernels", "betas"),
     [

@@ -143,6 +143,7 @@ def test_shapes_follow_images_and_classes(name, image, classes):
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((params, out)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EACH)
 def test_an_images_scores_do_not_depend_on_its_batch(name, images):
     net = small(name)
@@ -164,6 +165,7 @@ def test_black_images_have_finite_outputs_and_gradients(name):
         assert jnp.isfinite(leaf).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EACH)
 def test_the_loss_reaches_every_parameter(name, images):
     net = small(name)

@@ -113,6 +113,7 @@ def test_every_array_lands_where_it_belongs(residual):
     assert jax.tree.structure(like) == jax.tree.structure((weights.params, weights.stats))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heads", [True, False])
 def test_a_layer_that_flattens_sees_pixels_before_channels(heads, tmp_path):
     state, path = googlenet(heads=heads), tmp_path / "googlenet.safetensors"

@@ -30,6 +30,7 @@ def pooled(x):
     return x.reshape(height // 2, 2, width // 2, 2, channels).max(axis=(1, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", [True, False])
 def test_every_activation_is_what_the_loops_say(pooling):
     model = SmallCNN(classes=3, pooling=pooling, hidden=5)

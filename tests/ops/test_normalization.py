@@ -49,6 +49,7 @@ def normalized(x, scale, bias):
     return batch_norm(x, *moments(x), scale, bias, 1e-3)
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_algorithm_1():
     """First and second derivatives, by autodiff of the formula in float64."""
     rng = np.random.default_rng(1)

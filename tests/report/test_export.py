@@ -191,6 +191,7 @@ def test_what_is_damaged_is_named_in_a_line(damage, message, copy):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_a_picture_is_classified_and_looked_into_as_by_the_run(net, folder, tmp_path, capsys):
     workdir = shutil.copytree(tiny.study().folder, tmp_path / "work")
     picture = tmp_path / "digit.png"

@@ -68,6 +68,7 @@ def predicted(workdir, digit):
     return predict(digit[0], workdir)
 
 
+@pytest.mark.slow
 def test_class_and_lengths_are_the_models_own(workdir, digit, predicted):
     (_, pixels), (text, _, path) = digit, predicted
     wanted = lengths(best(workdir), pixels)
@@ -96,6 +97,7 @@ def test_as_is_the_picture_is_what_the_model_gets(workdir, digit):
     assert [printed[str(k)] for k in range(10)] == pytest.approx(lengths(best(workdir), digit[1]), abs=6e-4)
 
 
+@pytest.mark.slow
 def test_the_run_with_the_least_validation_error_speaks(workdir, digit, predicted, tmp_path):
     """Another run is made the best but one; the one before it has no parameters, as runs that diverged."""
     path, pixels = digit

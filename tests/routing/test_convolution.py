@@ -165,6 +165,7 @@ def both(name):
     return convolutional, connected, (poses, weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dynamic", "em", "learned"])
 def test_a_window_as_large_as_the_image_is_the_fully_connected_layer(name):
     convolutional, connected, arguments = both(name)

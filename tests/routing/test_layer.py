@@ -78,6 +78,7 @@ def looked_at(route, settings, directions):
     return value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "images"),
     [(settings, 2) for settings in SETTINGS] + [(SETTINGS[5], 1), (SETTINGS[6], 5), (SETTINGS[4], 9)],
@@ -143,6 +144,7 @@ def test_runs_with_weights_of_their_own_are_mapped_over():
         np.testing.assert_allclose(found.capsules[run], layer.route_batch(primary, own, settings).capsules, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("on_cpu")
 def test_memory_does_not_grow_with_the_iterations():
     """What the compiled gradient of a batch holds at once: with 7 iterations as much as with 2, but for 2 %."""
@@ -159,6 +161,7 @@ def test_memory_does_not_grow_with_the_iterations():
     assert held(7) < 1.02 * held(2)
 
 
+@pytest.mark.slow
 def test_a_coarser_precision_rounds_the_factors_alone():
     """Votes of bfloat16 factors, which are exact sums of few products here; routing of them in float32."""
     (primary, weights, _), _ = problem()

@@ -149,6 +149,7 @@ def test_some_router_traces():
     assert TRACING
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRACING)
 @pytest.mark.parametrize("total", [1, 4])
 def test_step_t_of_a_trace_is_a_run_of_t_iterations_and_the_last_is_the_result(name, total):

@@ -48,6 +48,7 @@ def test_a_net_that_does_not_route_has_no_routing_in_its_name():
     assert not [path for path in overrides.flatten(config) if path.startswith(("routing", "eval"))]
 
 
+@pytest.mark.slow
 def test_a_runs_name_is_the_same_in_every_process():
     code = "from capsnet_jax import overrides; from capsnet_jax.sweeps.records import Run; "
     code += "print(Run(overrides.build({}), 3).name)"

@@ -66,6 +66,7 @@ def assert_equal(got, expected):
     jax.tree.map(np.testing.assert_array_equal, got, expected)
 
 
+@pytest.mark.slow
 def test_a_step_moves_them_as_the_model_says(whole):
     state = run_of(whole[0])
     assert {name: set(norm) for name, norm in state.stats["stage1"].items()} == {"norm1": {"mean", "var"}}

@@ -68,6 +68,7 @@ def test_each_of_the_two_is_decoded_by_its_own_capsule_against_its_own_image():
     assert int(after.diverged) == -1
 
 
+@pytest.mark.slow
 def test_in_evaluation_the_sum_of_the_two_longest_is_compared_with_the_image():
     test = fixed_pairs(EXAMPLES, classes=CLASSES, max_shift=1, name="test")
     model = models.build(PAIRS, CLASSES)

@@ -163,6 +163,7 @@ def test_parameters_move_as_adam_says(step):
             assert np.abs(m).max() > 0
 
 
+@pytest.mark.slow
 def test_the_average_is_of_the_parameters_by_their_weights_and_is_what_is_evaluated():
     settings = override(TINY, {"train.ema_epochs": 0.5})
     expected = 0.0
@@ -264,6 +265,7 @@ def test_on_accelerators_a_step_holds_native_convolutions(platform, precision):
     assert all(("bf16" in line) == (precision == "bfloat16") for line in convolutions)
 
 
+@pytest.mark.slow
 def test_programs_are_compiled_without_alarms(capfd):
     """XLA complains where it is made to compute constants, such as a softmax over zeros, while it compiles."""
     solo(override(TINY, {"routing.iterations": 3}), 0, 1)
@@ -304,6 +306,7 @@ def test_in_turn_a_run_is_equal_to_the_bit_whoever_runs_beside_it(settings):
             assert mine[name][0] == both[name][1]
 
 
+@pytest.mark.slow
 def test_chunks_of_a_fit_do_not_matter_and_neither_does_going_on_in_the_middle_of_an_epoch():
     pieces = fitted("map")
     assert [progress.step for progress in pieces] == list(range(1, TOTAL + 1))

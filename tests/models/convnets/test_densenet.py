@@ -51,6 +51,7 @@ def test_the_nets_for_cifar_are_counted_by_hand_and_as_published(name, depths, g
     assert count in (None, for_cifar(depths, growth))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train", [False, True])
 def test_a_block_keeps_its_input_and_adds_to_it(train):
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 5, 4, 6)), jnp.float32)

@@ -15,6 +15,7 @@ def counts(name: str) -> dict[str, int]:
     return {layer: models.count_parameters(part) for layer, part in params.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "without"), [("googlenet", 6_998_552), ("googlenet_bn", 6_624_904)])
 def test_parameters_without_auxiliary_classifiers(name, without):
     parts = counts(name)
@@ -54,6 +55,7 @@ def test_table_1():
     assert trained["aux1_logits"].shape == trained["aux2_logits"].shape == (2, 1000)
 
 
+@pytest.mark.slow
 def test_the_small_form():
     model = GoogLeNet(10)
     params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), (32, 32, 3)))[0]

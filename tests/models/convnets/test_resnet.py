@@ -111,6 +111,7 @@ def test_the_bottlenecks_stride_is_in_its_3x3():
     np.testing.assert_allclose(out[..., 5], X[:, 1::2, 1::2, 0], rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bottleneck", [False, True])
 def test_zero_init_starts_every_block_as_its_shortcut(bottleneck):
     model = ResNet(3, (1, 1), bottleneck=bottleneck, zero_init=True)
@@ -122,6 +123,7 @@ def test_zero_init_starts_every_block_as_its_shortcut(bottleneck):
         assert (block["norm1"]["scale"] == 1).all()
 
 
+@pytest.mark.slow
 def test_sizes_of_table_1_and_of_the_small_form():
     sides = {
         224: {"conv1": 112, "pool1": 56, "stage1.block1": 56, "stage4.block1": 7},

@@ -141,6 +141,7 @@ def run():
     return jax.jit(lambda params, images: models.apply(model, params, {}, images))
 
 
+@pytest.mark.slow
 def test_it_names_what_photographs_show(photographs, weights, run):
     """As checked, read as a user's picture is."""
     assert set(photographs) == set(CHECKED)

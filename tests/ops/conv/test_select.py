@@ -52,6 +52,7 @@ def test_padding_of_every_kind(padding, strides, pads):
         assert out.shape[1:3] == (-(-7 // both[0]), -(-6 // both[1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("algorithm", "x_shape", "kernel_shape", "strides"),
     [
