@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from typing import TYPE_CHECKING
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 import capsnet_jax.figures.style as style
 from capsnet_jax.bench.workload import NETS, OURS
+
+if TYPE_CHECKING:  # to import pandas takes half a second, and most figures need none
+    import pandas as pd
 
 PHASES = ("training", "inference")
 # torchvision's subjects, their names, colours and marks, and how far below its net's line each is.

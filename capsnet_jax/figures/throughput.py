@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -12,6 +13,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 import capsnet_jax.figures.style as style
 from capsnet_jax.bench.workload import OURS
+
+if TYPE_CHECKING:  # to import pandas takes half a second, and most figures need none
+    import pandas as pd
 
 COMPARED = ("training", "inference", "compile")  # groups that set subjects beside each other
 CURVES = {  # groups that are curves, by the field on the x axis
@@ -144,7 +148,7 @@ def _subjects(axes: Axes, rows: pd.DataFrame, subjects: Sequence[str], mark: str
         axes.plot(median, line, mark, color=colour, markersize=6)
         ratio = (rounds[OURS] / rounds[name]).median()
         text = f"{median:,.3g}" if median < 1000 else f"{median:,.0f}"
-        text += f" ({ratio:.2g}×)" if name != OURS and pd.notna(ratio) else ""
+        text += f" ({ratio:.2g}×)" if name != OURS and math.isfinite(ratio) else ""
         offset = {"xytext": (0, lift), "textcoords": "offset points"}
         axes.annotate(text, (median, line), ha="center", fontsize=8, color=colour, **offset)  # type: ignore[arg-type]
 
