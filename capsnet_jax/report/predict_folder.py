@@ -2,6 +2,7 @@
 
 import collections
 import csv
+import hashlib
 import io
 import os
 from collections.abc import Iterator, Sequence
@@ -88,7 +89,8 @@ def predict_folder(
             raise DataError(f"{root} holds no file; name a folder of pictures")
         reason = next(iter(problems.values()))
         raise DataError(f"{root}: none of its {len(problems)} files can be read as a picture ({reason}); name others")
-    name = legal_name(root.resolve().name or "root")
+    where = root.resolve()
+    name = f"{legal_name(where.name or 'root')}_{hashlib.sha256(os.fsencode(where)).hexdigest()[:4]}"
     return Predictions(
         _describe(root, net, answers, problems), _table(root, answers, problems), place / f"predictions-{name}.csv"
     )

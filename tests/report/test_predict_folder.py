@@ -1,6 +1,7 @@
 """A folder with digits, folders below, what is hidden and what is no picture."""
 
 import csv
+import re
 import shutil
 
 import numpy as np
@@ -83,8 +84,15 @@ def test_the_command_writes_the_table_into_the_workdir(net, folder, tmp_path, ca
     predictions = predicting.predict_folder(folder, net, workdir)
     assert (code, error) == (0, "")
     assert out == f"{predictions.text}\n{predictions.path}\n"
-    assert predictions.path == workdir / "predictions-my_pictures.csv"
+    assert predictions.path.parent == workdir
+    assert re.fullmatch(r"predictions-my_pictures_[0-9a-f]{4}\.csv", predictions.path.name)
     assert predictions.path.read_text() == predictions.table
+
+
+def test_folders_of_one_name_have_a_table_each(net, folder, tmp_path):
+    other = shutil.copytree(folder, tmp_path / folder.name, symlinks=True)
+    paths = [predicting.predict_folder(each, net, tmp_path).path for each in (folder, other, folder)]
+    assert paths[0] == paths[2] != paths[1]
 
 
 def test_more_files_than_can_be_meant_are_refused(net, folder, tmp_path, monkeypatch):
