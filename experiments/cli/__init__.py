@@ -47,20 +47,19 @@ def _choose_task(options: flags.FlagValues) -> Callable[[flags.FlagValues], None
         raise ConfigError(f"--{tasks[0]} and --{tasks[1]} are two tasks; ask for one at a time")
     if empty := [name for name in given if options[name].value == ""]:
         raise ConfigError(f"--{empty[0]} is empty; give it a value, or leave it out")
-    task, used = TASKS[tasks[0]] if tasks else (_run, RUN_FLAGS)
+    task, used = TASKS[tasks[0]] if tasks else (_train, RUN_FLAGS)
     what = f"--{tasks[0]}" if tasks else "training"
     if sys.flags.optimize > 1 and what in ("--list", "--report"):
         raise ConfigError(f"{what} prints docstrings, which PYTHONOPTIMIZE=2 takes away; unset it")
     if not tasks and hasattr(module_of(options.experiment or DEFAULT_EXPERIMENT), "measure"):
-        what, used = f"{options.experiment}, which trains nothing,", MEASURE_FLAGS
+        what, task, used = f"{options.experiment}, which trains nothing,", study.measure, MEASURE_FLAGS
     if unused := [name for name in given if name not in (*tasks, *used)]:
         raise ConfigError(f"{what} does not use --{unused[0]}; leave it out")
     return task
 
 
-def _run(options: flags.FlagValues) -> None:
-    """Train or measure, then draw."""
-    study.run(options, _explain)
+def _train(options: flags.FlagValues) -> None:
+    study.train(options, _explain)
 
 
 def _explain(error: Exception) -> tuple[int | None, str]:

@@ -29,29 +29,42 @@ Explain = Callable[[Exception], tuple[int | None, str]]
 Attempt = Callable[[], contextlib.AbstractContextManager[None]]
 
 
-def run(options: flags.FlagValues, explain: Explain) -> None:
-    """Train or measure what is not yet done, then draw; with the other processes of the job, if there are any."""
+def measure(options: flags.FlagValues) -> None:
+    """Measure what is not yet measured, then draw."""
+    from capsnet_jax.sweeps.interrupt import stop_requested
+    from capsnet_jax.sweeps.lock import exclusive
+
+    name, workdir = options.experiment or DEFAULT_EXPERIMENT, workdir_of(options)
+    experiment = module_of(name)
+    asked = resolve_flags(experiment, options)
+    _check_needs(experiment, asked.configs, None)
+    with exclusive(workdir), stop_requested() as stop:
+        experiment.measure(asked.configs, workdir, stop)
+        _show(name, workdir, options, stop)
+
+
+def train(options: flags.FlagValues, explain: Explain) -> None:
+    """Train what is not yet trained, then draw; with the other processes of the job, if there are any."""
     from capsnet_jax.training.cluster import find_member
 
-    alone = options.worker or options.slurm or hasattr(module_of(options.experiment or DEFAULT_EXPERIMENT), "measure")
+    alone = options.worker or options.slurm
     member = None if alone else find_member(options.coordinator, options.processes, options.process)
     if member is None:
-        return _work(options)
+        return _train(options)
     from capsnet_jax.sweeps.output import hide_stdout
     from capsnet_jax.training.join import join
 
     hide_stdout(ours=member.process > 0)
     with join(member, explain) as hosts:
-        _work(options, hosts)
+        _train(options, hosts)
 
 
-def _work(options: flags.FlagValues, hosts: Any = None) -> None:
-    """Train or measure, then draw; of several processes, `hosts`, only the first gets as far as that."""
+def _train(options: flags.FlagValues, hosts: Any = None) -> None:
+    """Train, then draw; of several processes, `hosts`, only the first gets as far as that."""
     from capsnet_jax.interpret.network import save_observation
     from capsnet_jax.interpret.observers import observer
     from capsnet_jax.sweeps import records, run, start_from
     from capsnet_jax.sweeps.interrupt import check, stop_requested
-    from capsnet_jax.sweeps.lock import exclusive
     from capsnet_jax.sweeps.other_hosts import follow
     from capsnet_jax.sweeps.plan import Plan
     from capsnet_jax.training.hosts import ALONE
@@ -61,12 +74,6 @@ def _work(options: flags.FlagValues, hosts: Any = None) -> None:
     experiment = module_of(name)
     source = source_of(options)
     asked = resolve_flags(experiment, options, source)
-    if hasattr(experiment, "measure"):
-        _check_needs(experiment, asked.configs, None)
-        with exclusive(workdir), stop_requested() as stop:
-            experiment.measure(asked.configs, workdir, stop)
-            _show(name, workdir, options, stop)
-        return
     check_runs(options.first_seed, options.seeds, len(asked.configs))
     devices = start_jax(None if request else options.devices, on_cpu=request is not None)
     if len(devices) > 1 and not request:
