@@ -203,7 +203,8 @@ def test_the_commands_of_the_docstring_can_be_run(experiment, monkeypatch, capsy
     commands = [line.split() for line in text.splitlines() if line.strip().startswith("python launch.py")]
     assert commands
     found = []
-    monkeypatch.setattr(cli, "_run", lambda flags: found.append(resolve_flags(MODULES[experiment], flags)))
+    for where, task in ((cli, "_train"), (cli.study, "measure")):
+        monkeypatch.setattr(where, task, lambda flags: found.append(resolve_flags(MODULES[experiment], flags)))
     for _, _, *flags in commands:
         assert tiny.call(capsys, *flags)[0] == 0
     assert all(each.configs for each in found)
