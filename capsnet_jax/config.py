@@ -270,7 +270,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "data.shift_order": "in_turn",
         "data.validation_fraction": 0.0,
         "train.epochs": 640,
+        "train.schedule": "exponential",
         "train.decay_steps": 0.0,
+        "train.warmup": 0.0,
+        "train.learning_rate": 1e-3,
     },
 }
 

@@ -35,10 +35,7 @@ INGREDIENTS: dict[str, tuple[object, object]] = {
 
 CONFIG: dict[str, object] = PRESETS["released"] | {
     MODEL: "capsnet_small",
-    "train.schedule": "exponential",
     "train.epochs": 60,
-    "train.warmup": 0.0,
-    "train.learning_rate": 1e-3,
     "eval.test_each_epoch": True,
 }
 

@@ -1,7 +1,10 @@
 """The experiments that compare routers, squashes and iterations on one bench."""
 
+import dataclasses
+
 import pytest
 
+from capsnet_jax import overrides
 from capsnet_jax.config import PRESETS
 from capsnet_jax.routing import ROUTERS
 from experiments import em_iterations, multi_mnist, quarter_percent, released_recipe, routers, squashings
@@ -66,6 +69,8 @@ def test_the_released_net_is_trained_for_300000_steps_and_then_with_one_change_a
     whole, *others = quarter_percent.SWEEP
     changed = [[path for path in whole if arm.get(path) != whole[path]] for arm in others]
     assert changed == [*([path] for path in quarter_percent.CHANGES), ["routing.name", "routing.bias"]]
-    assert (config | whole).items() >= PRESETS["released"].items()
+    trained = overrides.resolve(PRESETS["small"] | config | whole).config  # as the command resolves it
+    released = overrides.from_preset("released", {"data.dataset": "mnist"})
+    assert dataclasses.replace(trained, preset="released") == released
     steps = quarter_percent.CHANGES["train.ema_epochs"] * 60000 / 128
     assert 1 - 1 / steps == pytest.approx(0.999, abs=1e-5)
