@@ -88,17 +88,20 @@ def resolve_flags(experiment: ModuleType, options: flags.FlagValues, source: Any
 
 
 def command_of(name: str, config: Config, seed: int, asked: Asked) -> str:
-    """Return what to type to train one run alone."""
+    """Return what to type to train one run alone. What the experiment says itself is said, too."""
     from capsnet_jax import overrides
 
+    experiment = module_of(name)
+    told = {*asked.swept, *experiment.CONFIG, *(path for arm in experiment.SWEEP for path in arm)}
     dataset = {"data.dataset": config.data.dataset}  # which has defaults of its own
     preset = overrides.resolve(PRESETS[config.preset] | {"preset": config.preset} | dataset).config
     defaults, settings = overrides.flatten(preset), overrides.flatten(config)
     if config.data.dataset != Data().dataset:
         del defaults["data.dataset"]
     words = ["python", "launch.py", f"--experiment={name}", f"--preset={config.preset}"]
-    values = {p: v for p, v in settings.items() if p != "preset" and (v != defaults.get(p) or p in asked.swept)}
-    values |= {f"eval.{n}": v for n, v in dataclasses.asdict(asked.observed).items() if v}
+    values = {p: v for p, v in settings.items() if p != "preset" and (v != defaults.get(p) or p in told)}
+    observed = {f"eval.{n}": v for n, v in dataclasses.asdict(asked.observed).items()}
+    values |= {p: v for p, v in observed.items() if v or p in told}
     for path, value in values.items():
         words += ["--set", f"{path}={overrides.format_value(value)}"]
     return shlex.join([*words, "--seeds=1", f"--first_seed={seed}", "--workdir=WORKDIR"])

@@ -174,7 +174,19 @@ def test_how_many_settings_are_compared(name):
 def test_the_command_of_a_run_asks_for_that_run(experiment, preset):
     """What its record tells to type gives the same config, for every setting of every experiment."""
     given = options(preset, "kmnist", ["train.weight_decay=0.125"], ["train.min_learning_rate=1e-7,0.1"])
-    found = resolve_flags(MODULES[experiment], given)
+    check_commands(experiment, preset, resolve_flags(MODULES[experiment], given))
+
+
+@pytest.mark.parametrize("experiment", sorted(EXPERIMENTS))
+def test_a_value_that_is_the_presets_but_not_the_experiments_is_in_the_command(experiment):
+    observed = {f"eval.{name}": value for name, value in vars(Eval()).items()}
+    defaults = overrides.flatten(overrides.from_preset("small")) | observed
+    named = {path for part in (MODULES[experiment].CONFIG, *MODULES[experiment].SWEEP) for path in part}
+    back = [f"{path}={overrides.format_value(defaults[path])}" for path in sorted(named & defaults.keys())]
+    check_commands(experiment, "small", asked(MODULES[experiment], set=back))
+
+
+def check_commands(experiment, preset, found):
     for config in found.configs:
         words = shlex.split(command_of(experiment, config, 7, found))
         assert words[:4] == ["python", "launch.py", f"--experiment={experiment}", f"--preset={preset}"]
