@@ -28,8 +28,8 @@ import capsnet_jax.figures.style as style
 from capsnet_jax.figures.arms import name_missing
 from capsnet_jax.figures.curves import learning_curves
 from capsnet_jax.figures.forest import Row, error_by_setting, forest_plot
-from capsnet_jax.figures.grouping import Arms, Record, by_dataset, compared_paths, is_arm
-from capsnet_jax.figures.labels import MODEL, dataset_label, interval_label, seeds_label
+from capsnet_jax.figures.grouping import Arms, Record, by_dataset, compared_paths, is_arm, varying_paths
+from capsnet_jax.figures.labels import MODEL, dataset_label, interval_label, seeds_label, setting_label
 from capsnet_jax.report.render import Table
 from capsnet_jax.statistics import describe_interval, holm, mean_interval, paired_difference
 
@@ -99,13 +99,13 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
 def observed_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
     """Return the effect of each choice for each seed that has all settings, as rows of a CSV file."""
     rows = []
-    for dataset, members in by_dataset(records).items():
+    for study, members in _studies(records).items():
         for seed in sorted({record.seed for record in members}):
             runs = [next((r for r in members if r.seed == seed and is_arm(r, arm)), None) for arm in SWEEP]
             if any(run is None for run in runs):
                 continue
             for choice, (path, first, second) in FACTORS.items():
-                row: dict[str, Any] = {"dataset": dataset, "choice": choice, "seed": seed}
+                row: dict[str, Any] = {"study": study, "choice": choice, "seed": seed}
                 for quantity in QUANTITIES:
                     means = [
                         np.mean(
@@ -118,19 +118,31 @@ def observed_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
     return rows
 
 
+def _studies(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """Split records into those that are alike but for the choices, by data set and what else differs."""
+    factors = [path for path, *_ in FACTORS.values()]
+    split: dict[str, list[Record]] = {}
+    for dataset, members in by_dataset(records).items():
+        others = [path for path in varying_paths(members) if path not in factors]
+        for record in members:
+            setting = setting_label(others, [record.settings.get(path) for path in others]) if others else ""
+            split.setdefault(", ".join(filter(None, (dataset_label(dataset), setting))), []).append(record)
+    return split
+
+
 def observed_tables(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
     """Make a table of effects for each rule of stopping, with Holm's correction over its choices."""
     tables = []
     for quantity, when in QUANTITIES.items():
         cells: list[list[str]] = []
-        keys = list(dict.fromkeys((row["dataset"], row["choice"]) for row in rows))
+        keys = list(dict.fromkeys((row["study"], row["choice"]) for row in rows))
         differences = [paired_difference(v := _effects(rows, *key, quantity), [0.0] * len(v)) for key in keys]
         adjusted = holm([each.p_value for each in differences])
-        for (dataset, choice), each, p in zip(keys, differences, adjusted, strict=True):
+        for (study, choice), each, p in zip(keys, differences, adjusted, strict=True):
             interval = describe_interval(each.mean, each.half_width)
             p_texts = ["" if math.isnan(value) else f"{value:.2g}" for value in (each.p_value, p)]
-            cells.append([dataset, choice, f"{each.mean:+.2f}{interval} (n = {each.n})", *p_texts])
-        header = ["dataset", "choice", "effect on the test error %", "p (paired t)", "p (Holm)"]
+            cells.append([study, choice, f"{each.mean:+.2f}{interval} (n = {each.n})", *p_texts])
+        header = ["study", "choice", "effect on the test error %", "p (paired t)", "p (Holm)"]
         notes = ["Mean of the eight settings with it less that of the eight without, seed by seed, ± 95 % interval."]
         tables.append(Table(f"what each choice adds, {when}", header, cells, notes))
     return tables
@@ -138,26 +150,26 @@ def observed_tables(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
 
 @style.styled
 def effects_figure(rows: Sequence[Mapping[str, Any]], *, level: float = 0.95) -> Figure:
-    """Draw the effect of each choice: a panel a rule of stopping, a row a choice."""
-    dataset = rows[0]["dataset"]
+    """Draw the effect of each choice: a panel for each study and rule of stopping, a row a choice."""
+    studies = list(dict.fromkeys(row["study"] for row in rows))
     choices = list(dict.fromkeys(row["choice"] for row in rows))
-    figure = style.new_figure(1.2 + 0.5 * len(choices) * len(QUANTITIES))
-    panels = figure.subplots(len(QUANTITIES), 1, squeeze=False).ravel()
+    drawn = [(study, quantity) for study in studies for quantity in QUANTITIES]
+    figure = style.new_figure(1.2 + 0.5 * len(choices) * len(drawn))
+    panels = figure.subplots(len(drawn), 1, squeeze=False).ravel()
     counts = []
-    for axes, (quantity, when) in zip(panels, QUANTITIES.items(), strict=True):
-        drawn = []
+    for axes, (study, quantity) in zip(panels, drawn, strict=True):
+        bars = []
         for number, choice in enumerate(choices):
-            values = _effects(rows, dataset, choice, quantity)
+            values = _effects(rows, study, choice, quantity)
             estimate = mean_interval(values, level)
             counts.append(estimate.n)
             text = f"{estimate.mean:+.2f}{describe_interval(estimate.mean, estimate.half_width)}".replace("-", "−")
             colour = style.series_style(number)["color"]
-            drawn.append(Row(choice, values, estimate.mean, estimate.half_width, text, colour))
-        forest_plot(axes, drawn, origin=0)
-        axes.set(title=when, xlabel="effect on the test error [points]")
+            bars.append(Row(choice, values, estimate.mean, estimate.half_width, text, colour))
+        forest_plot(axes, bars, origin=0)
+        axes.set(title=f"{study}, {QUANTITIES[quantity]}", xlabel="effect on the test error [points]")
     style.caption(
         figure,
-        dataset_label(dataset),
         f"dot: one seed; diamond: mean of {seeds_label(counts)}",
         interval_label(counts, level, "bar"),
         "left of 0: it helps",
@@ -165,5 +177,5 @@ def effects_figure(rows: Sequence[Mapping[str, Any]], *, level: float = 0.95) ->
     return figure
 
 
-def _effects(rows: Sequence[Mapping[str, Any]], dataset: str, choice: str, quantity: str) -> list[float]:
-    return [row[quantity] for row in rows if row["dataset"] == dataset and row["choice"] == choice]
+def _effects(rows: Sequence[Mapping[str, Any]], study: str, choice: str, quantity: str) -> list[float]:
+    return [row[quantity] for row in rows if row["study"] == study and row["choice"] == choice]

@@ -55,10 +55,25 @@ def test_effects_are_what_was_added():
         assert row["test_error"] == pytest.approx(expected)
         assert row["test_error_at_stop"] == pytest.approx(2 * expected)
     at_stop, last = affnist.observed_tables(rows)
-    assert last.rows[0][:2] == ["affnist", "kernel 5, not 9"]
+    assert last.rows[0][:2] == ["affNIST", "kernel 5, not 9"]
     # 2.0, 2.2, 2.4: mean 2.2, deviation 0.2, so ± 4.3027 · 0.2 / √3.
     assert last.rows[0][2] == "+2.20 ± 0.50 (n = 3)"
     assert at_stop.rows[0][2] == "+4.40 ± 0.99 (n = 3)"
+
+
+def test_studies_of_other_sizes_are_not_mixed():
+    look = [synthetic(arm, seed) for arm in affnist.SWEEP for seed in range(2)]
+    for record in look:
+        record.settings["data.train_size"] = 100
+        record.result["test_error"] += 40.0 * (record.settings["model.kernel"] == 5)
+    rows = affnist.observed_rows([*look, *RECORDS])
+    assert len(rows) == 25
+    assert affnist.observed_rows(RECORDS) == [
+        row | {"study": "affNIST"} for row in rows if row["study"] != rows[0]["study"]
+    ]
+    last = affnist.observed_tables(rows)[1]
+    assert [row[2].split(" ±")[0] for row in last.rows if row[1] == "kernel 5, not 9"] == ["+42.10", "+2.20"]
+    assert len(affnist.figures([*look, *RECORDS])["effects"].axes) == 4
 
 
 def test_a_seed_that_lacks_a_setting_has_no_effects():
