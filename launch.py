@@ -62,7 +62,7 @@ flags.DEFINE_string(
     "slurm", None, "PARTITION,tasks=N,time=MINUTES,gpus=N,…: train on a Slurm cluster; local: in tasks of this machine"
 )
 flags.DEFINE_bool("detach", False, "with --slurm: do not wait for the job")
-flags.DEFINE_bool("worker", False, "train what no other process trains, wait for none, and draw nothing")
+flags.DEFINE_bool("worker", False, "train what no other process trains, then leave without waiting or drawing")
 flags.DEFINE_string("merge", None, "DIR,DIR: take the finished runs of other workdirs into --workdir, and stop")
 flags.DEFINE_bool("course", False, "write course.html, the slides with what our code makes of them, and stop")
 flags.DEFINE_bool("list", False, "what there is, and stop")

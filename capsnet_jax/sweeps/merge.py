@@ -1,14 +1,14 @@
 """Workdirs of machines that share no file system become one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from capsnet_jax.config import ConfigError
 from capsnet_jax.sweeps import records
 from capsnet_jax.sweeps.checkpoint import is_damaged
 from capsnet_jax.sweeps.files import append_lines, read_lines, write_bytes
 from capsnet_jax.sweeps.records import Record, params_path, run_folder
+from capsnet_jax.sweeps.train import checkpoint_folder
 
 
 def merge(folders: Sequence[Path], workdir: Path) -> None:
@@ -55,7 +55,7 @@ def _take(folder: Path, workdir: Path) -> str:
     parts = [f"{folder}: {taken} of {len(theirs)} runs taken"]
     parts += [f"{len(theirs) - taken - len(damaged)} were here already"] if taken + len(damaged) < len(theirs) else []
     parts += [f"left out, as their parameters are damaged: {', '.join(damaged)}"] if damaged else []
-    unfinished = len(_unfinished(folder))
+    unfinished = len(_unfinished(folder, theirs))
     parts += [f"checkpoints of {unfinished} unfinished groups of runs are not taken"] if unfinished else []
     return "; ".join(parts)
 
@@ -75,6 +75,12 @@ def _copy(source: Path, target: Path) -> None:
             path.unlink()
 
 
-def _unfinished(folder: Path) -> list[Any]:
-    """Return the folders of checkpoints; those of finished runs are removed with their last program."""
-    return [path for path in folder.glob("programs/*/*") if path.is_dir() and any(path.glob("*.safetensors"))]
+def _unfinished(folder: Path, finished: Mapping[str, Record]) -> list[Path]:
+    """Return the folders of checkpoints of groups in which some run has no record; one that diverged has one."""
+    return [
+        checkpoints
+        for program in (folder / "programs").glob("*")
+        for names in records.registered_groups(folder, program.name)
+        if not finished.keys() >= set(names)
+        and any((checkpoints := checkpoint_folder(program, names)).glob("*.safetensors"))
+    ]

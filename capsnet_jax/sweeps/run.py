@@ -5,6 +5,7 @@ A process waits for the programs that others have locked, and then uses their re
 """
 
 import dataclasses
+import datetime
 import errno
 import shutil
 import time
@@ -19,7 +20,7 @@ from capsnet_jax.sweeps.follow import Follower
 from capsnet_jax.sweeps.interrupt import check as stop_if_asked
 from capsnet_jax.sweeps.lock import ProgramLock
 from capsnet_jax.sweeps.plan import Plan, check, group_by_program, load_data, title
-from capsnet_jax.sweeps.pretrain import pretraining_runs
+from capsnet_jax.sweeps.pretrain import pretraining_run, pretraining_runs
 from capsnet_jax.sweeps.progress import Progress
 from capsnet_jax.sweeps.records import Record, Run, params_path
 from capsnet_jax.sweeps.train import Datasets, checkpoint_folder, count_images, train_together
@@ -63,17 +64,21 @@ def train_all(runs: Sequence[Run], plan: Plan, datasets: Datasets) -> None:
     before = records.load_all(plan.workdir)
     missing, sources, pending = to_train(runs, plan, before)
     _train(missing, sources, dataclasses.replace(plan, wait=True), datasets, before)
+    between = records.load_all(plan.workdir)
+    lost = {run for run in pending if starts_from_diverged(run, between)}
     tell_finished(runs, pending, before, plan)
-    _train(pending, runs, plan, datasets, before)
+    _train([run for run in pending if run not in lost], runs, plan, datasets, before)
     after = records.load_all(plan.workdir)
-    if not plan.wait:
-        runs = [run for run in runs if run.name in after]
+    runs = [run for run in runs if run not in lost and (plan.wait or run.name in after)]
     if gone := [run for run in runs if run.name not in after]:
         raise FileNotFoundError(
             errno.ENOENT, f"{counted(len(gone), 'record')} just written are gone", str(plan.workdir)
         )
     _remove_leftovers([*runs, *pretraining_runs(runs)], plan.workdir, after)
-    if failures := [_failure(plan.workdir, after[run.name]) for run in runs if after[run.name].diverged]:
+    failed = [*pretraining_runs(lost), *(run for run in runs if after[run.name].diverged)]
+    if failures := [_failure(plan.workdir, after[run.name]) for run in failed]:
+        if lost:
+            failures.append(f"Not trained, as what they start from diverged: {counted(len(lost), 'run')}.")
         raise Diverged("\n".join(failures))
 
 
@@ -86,8 +91,19 @@ def to_train(runs: Sequence[Run], plan: Plan, before: Mapping[str, Record]) -> t
     pending = [run for run in runs if plan.rerun or not is_complete(run)]
     sources = pretraining_runs(pending)
     # A record may have come without its parameters: such a source is trained again, to the same result.
-    missing = [run for run in sources if not is_complete(run) or not params_path(plan.workdir, run.name).exists()]
+    missing = [
+        run
+        for run in sources
+        if not is_complete(run) or not (before[run.name].diverged or params_path(plan.workdir, run.name).exists())
+    ]
     return missing, sources, pending
+
+
+def starts_from_diverged(run: Run, finished: Mapping[str, Record]) -> bool:
+    """Whether a run cannot be trained, as what it starts from diverged."""
+    source = pretraining_run(run)
+    record = finished.get(source.name) if source else None
+    return source is not None and record is not None and record.diverged and is_finished(source, record)
 
 
 def _train(
@@ -148,6 +164,8 @@ def _train_program(
     """
     now = follower.read()
     folder = plan.workdir / "programs" / key
+    if plan.rerun:  # what a run that diverged left would be gone on with
+        _remove_finished(plan.workdir, folder, now, diverged_too=True)
     todo = {run.name: run for run in group if not is_new(run, before, now)}
     done = len(group) - len(todo)
     progress.skip(done * count_images(group[:1], datasets[group[0].config.data]))
@@ -186,12 +204,27 @@ def _remove_leftovers(runs: Sequence[Run], workdir: Path, finished: Mapping[str,
                 lock.release()
 
 
-def _remove_finished(workdir: Path, folder: Path, finished: Mapping[str, Record]) -> None:
-    """Remove the checkpoints of groups that are finished, unless a run of theirs diverged."""
+def _remove_finished(
+    workdir: Path, folder: Path, finished: Mapping[str, Record], *, diverged_too: bool = False
+) -> None:
+    """Remove the checkpoints of groups that are finished, unless a run of theirs diverged.
+
+    Checkpoints that are newer than the group's records are of runs that are trained anew.
+    """
     for names in records.registered_groups(workdir, folder.name):
-        results = [finished.get(name) for name in names]
-        if all(record is not None and not record.diverged for record in results):
-            shutil.rmtree(checkpoint_folder(folder, names), ignore_errors=True)
+        checkpoints, results = checkpoint_folder(folder, names), [finished.get(name) for name in names]
+        if checkpoints.exists() and all(
+            record is not None
+            and (diverged_too or not record.diverged)
+            and _seconds(record.recorded) > checkpoints.stat().st_mtime
+            for record in results
+        ):
+            shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def _seconds(recorded: str) -> float:
+    """Return when a run was finished in seconds of Unix time; 0 where that is not known."""
+    return datetime.datetime.fromisoformat(recorded).timestamp() if recorded else 0.0
 
 
 def _failure(workdir: Path, record: Record) -> str:

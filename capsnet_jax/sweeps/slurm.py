@@ -15,7 +15,7 @@ from capsnet_jax.sweeps.interrupt import Interrupted
 from capsnet_jax.sweeps.plan import Plan, group_by_program
 from capsnet_jax.sweeps.progress import Progress
 from capsnet_jax.sweeps.records import Record, Run
-from capsnet_jax.sweeps.run import counted, is_new, to_train
+from capsnet_jax.sweeps.run import counted, is_new, starts_from_diverged, to_train
 from capsnet_jax.sweeps.submit import Job, Request, failure, submit, submitted
 from capsnet_jax.sweeps.train import Datasets, count_images
 from capsnet_jax.training.parallel import mesh_shape
@@ -119,7 +119,7 @@ def _wait(
                 is_over = living == {}
             if is_over or now - read >= RECORD_SECONDS:  # what a task has written before it was over is seen
                 finished, read = follower.read(), now
-                done = {run for run in left if is_new(run, before, finished)}
+                done = {run for run in left if is_new(run, before, finished) or starts_from_diverged(run, finished)}
                 left -= done
                 where = f"{len(wanted) - len(left)} of {len(wanted)} runs finished · {_describe(living)}"
                 progress.advance(sum(images[run] for run in done), where, now - began, keep=bool(done))

@@ -228,14 +228,14 @@ def _devices(index: int, gpus: int | None) -> dict[str, str | None]:
 
 
 def submitted(folder: Path, line: Mapping[str, Any]) -> ArrayJob | None:
-    """Return the job that the same command submitted to Slurm before, if it is not over."""
+    """Return the job that the same command submitted to Slurm before, unless it is over."""
     from submitit.slurm.slurm import SlurmJob
 
     for old in reversed(read_lines(folder / "jobs.jsonl")):
         if line["partition"] != LOCAL and all(old.get(name) == line[name] for name in ("command", "partition")):
             names = [f"{old['job']}_{index}" for index in range(old["tasks"])] if old["tasks"] > 1 else [old["job"]]
             job = ArrayJob(old["job"], [SlurmJob(folder, name) for name in names])
-            return job if job.living() else None
+            return None if job.living() == {} else job  # where Slurm does not answer, the job may go on
     return None
 
 

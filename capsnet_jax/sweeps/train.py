@@ -158,6 +158,8 @@ def _finish(
     configs = [run.config for run in group]
     tested, wrong = on_test_set
     diverged = np.asarray(at.states.diverged).tolist()
+    if max(diverged) >= 0:
+        checkpoint.save(checkpoints, at.step, at.states, at.history, code=code_of(configs[0]))
     finished = []
     for i, run in enumerate(group):
         params, stats = jax.tree.map(lambda leaf, i=i: leaf[i], at.states.eval_params)
@@ -191,8 +193,6 @@ def _finish(
                 wrong=wrong[i] if diverged[i] < 0 else None,
             )
         )
-    if max(diverged) >= 0:
-        checkpoint.save(checkpoints, at.step, at.states, at.history, code=code_of(configs[0]))
     for record in finished:  # of a workdir that was deleted meanwhile there would be records without parameters
         path = records.params_path(plan.workdir, record.name)
         if not (record.diverged or path.exists()):

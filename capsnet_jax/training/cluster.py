@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ class Launcher(NamedTuple):
             knows.
         process: the variable that numbers this process.
         on_machine: the variable that numbers this process among those of its machine; "" if it has the machine alone.
+        share: the variable that counts a machine's processes: as a number, or as 2(x3),1 of all machines.
     """
 
     title: str
@@ -25,12 +27,20 @@ class Launcher(NamedTuple):
     processes: str
     process: str
     on_machine: str = ""
+    share: str = ""
 
 
 # Slurm counts a step's tasks: a batch script that starts one process is not meant, whatever it was allotted.
 LAUNCHERS = (
-    Launcher("Slurm", "slurm", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID"),
-    Launcher("Open MPI", "ompi", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    Launcher("Slurm", "slurm", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"),
+    Launcher(
+        "Open MPI",
+        "ompi",
+        "OMPI_COMM_WORLD_SIZE",
+        "OMPI_COMM_WORLD_RANK",
+        "OMPI_COMM_WORLD_LOCAL_RANK",
+        "OMPI_COMM_WORLD_LOCAL_SIZE",
+    ),
     Launcher("a TPU", "gketpu", "TPU_WORKER_HOSTNAMES", "TPU_WORKER_ID"),
     Launcher("Kubernetes", "k8s", "", "JOB_COMPLETION_INDEX"),
 )
@@ -71,10 +81,7 @@ def find_member(
         return None
     if unasked and launcher and not launcher.processes and importlib.util.find_spec("kubernetes") is None:
         return None  # its server cannot be asked
-    devices = None
-    if unasked and launcher and (local := environ.get(launcher.on_machine)):
-        has_one = "," not in environ.get("CUDA_VISIBLE_DEVICES", ",")
-        devices = None if has_one else (int(local),)
+    devices = _own_devices(launcher, environ) if launcher and process is None else None
     if launcher is not None:
         processes = _count(launcher, environ) if processes is None else processes
         process = int(environ[launcher.process]) if process is None else process
@@ -108,6 +115,15 @@ def find_launcher(environ: Mapping[str, str]) -> Launcher | None:
         elif "KUBERNETES_SERVICE_HOST" in environ:
             return launcher
     return None
+
+
+def _own_devices(launcher: Launcher, environ: Mapping[str, str]) -> tuple[int, ...] | None:
+    """Return the device of a process that shares its machine with others; None where it may take all that it sees."""
+    local = environ.get(launcher.on_machine)
+    sees_one = "," not in environ.get("CUDA_VISIBLE_DEVICES", ",")
+    counts = [int(text) for text in re.findall(r"\d+", re.sub(r"\(x\d+\)", "", environ.get(launcher.share, "")))]
+    is_alone = counts != [] and max(counts) == 1
+    return None if local is None or sees_one or is_alone else (int(local),)
 
 
 def _count(launcher: Launcher, environ: Mapping[str, str]) -> int | None:

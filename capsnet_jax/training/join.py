@@ -115,6 +115,8 @@ def _answer(member: Member, listener: socket.socket, connections: dict[int, sock
         except (OSError, ValueError, TypeError, KeyError):  # somebody else
             connection.close()
             continue
+        if number in connections and _is_gone(connections[number]):  # that process has been started again
+            connections.pop(number).close()
         mistake = ""
         if processes != member.processes:
             mistake = f"process {number} says --processes={processes}, process 0 says {member.processes}"
@@ -124,6 +126,19 @@ def _answer(member: Member, listener: socket.socket, connections: dict[int, sock
             _refuse(connection, ConfigError(mistake))
             raise ConfigError(mistake)
         connections[number] = connection
+
+
+def _is_gone(connection: socket.socket) -> bool:
+    """Whether the process at the other end, which has nothing more to say, has ended."""
+    try:
+        connection.setblocking(False)
+        return connection.recv(1, socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    finally:
+        connection.settimeout(ERROR_SECONDS)
 
 
 def _refuse(connection: socket.socket, error: Exception) -> None:

@@ -157,7 +157,8 @@ def experiment_name(options: flags.FlagValues) -> str:
     if options.experiment is not None:
         return options.experiment
     workdir = workdir_of(options)
-    present = [name for name in experiments_in(workdir) if name in EXPERIMENTS]
+    measured = [path.stem for path in sorted(workdir.glob("*.jsonl"))]
+    present = [name for name in dict.fromkeys([*experiments_in(workdir), *measured]) if name in EXPERIMENTS]
     if len(present) > 1:
         raise ConfigError(f"{workdir} holds runs of {', '.join(present)}; say which with --experiment")
     return present[0] if present else DEFAULT_EXPERIMENT

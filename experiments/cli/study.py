@@ -15,6 +15,7 @@ from capsnet_jax.config import Config, ConfigError, Data, check_runs
 from experiments import EXPERIMENTS
 from experiments.cli.asked import (
     DEFAULT_EXPERIMENT,
+    HOST_FLAGS,
     RUN_FLAGS,
     baseline_of,
     command_of,
@@ -47,7 +48,9 @@ def train(options: flags.FlagValues, explain: Explain) -> None:
     """Train what is not yet trained, then draw; with the other processes of the job, if there are any."""
     from capsnet_jax.training.cluster import find_member
 
-    alone = options.worker or options.slurm
+    alone = next((name for name in ("worker", "slurm") if options[name].value), None)
+    if alone and (unused := [name for name in HOST_FLAGS if options[name].present and options.processes != 1]):
+        raise ConfigError(f"--{alone} trains in processes of their own; leave out --{unused[0]}")
     member = None if alone else find_member(options.coordinator, options.processes, options.process)
     if member is None:
         return _train(options)
@@ -109,7 +112,8 @@ def _train(options: flags.FlagValues, hosts: Any = None) -> None:
         if request:
             from capsnet_jax.sweeps import slurm
 
-            if not slurm.train(runs, plan, datasets, request, _worker_command(options), detach=options.detach):
+            command_line = _worker_command(options, source)
+            if not slurm.train(runs, plan, datasets, request, command_line, detach=options.detach):
                 return
         if hosts.process > 0:
             follow(runs, plan, datasets)
@@ -151,10 +155,14 @@ def _slurm_request(options: flags.FlagValues) -> Any:
     return submit.parse(options.slurm)
 
 
-def _worker_command(options: flags.FlagValues) -> list[str]:
-    """Return the command of a process that helps with what the flags ask for."""
-    names = [name for name in RUN_FLAGS if options[name].present and name not in ("slurm", "detach")]
+def _worker_command(options: flags.FlagValues, source: Any) -> list[str]:
+    """Return the command of a process that helps with what the flags ask for.
+
+    Runs start from the `source` that is meant now, though its workdir may have a better run when a task begins.
+    """
+    names = [name for name in RUN_FLAGS if options[name].present and name not in ("slurm", "detach", "start_from")]
     words = [word for name in names for word in options[name].serialize().split("\n")]
+    words += [f"--start_from={source.folder}"] if source else []
     return [sys.executable, str(Path(__file__).parents[2] / "launch.py"), *words, "--worker"]
 
 

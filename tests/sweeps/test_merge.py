@@ -11,6 +11,7 @@ from capsnet_jax.config import ConfigError
 from capsnet_jax.sweeps import checkpoint, merge, records
 from capsnet_jax.sweeps.files import write_bytes
 from capsnet_jax.sweeps.records import Record, Run, params_path, run_folder
+from capsnet_jax.sweeps.train import checkpoint_folder
 from tests import tiny
 
 CONFIG = overrides.build({})
@@ -49,7 +50,10 @@ def two(tmp_path) -> tuple[Path, Path]:
     finish(other, 1, "2026-01-03", 12.0)
     finish(other, 2, "2026-01-01", 13.0)
     finish(other, 3, "2026-01-01", 14.0)
-    write_bytes(other / "programs/key/group/7.safetensors", b"")
+    for seeds in ([3, 0], [2, 3]):  # a group that is not finished, and one whose checkpoints a diverged run has kept
+        names = [NAMES[seed] for seed in seeds]
+        records.register_group(other, "key", names)
+        write_bytes(checkpoint_folder(other / "programs/key", names) / "7.safetensors", b"")
     return one, other
 
 

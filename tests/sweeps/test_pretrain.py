@@ -99,3 +99,15 @@ def test_mistakes_are_named_before_anything_is_trained(changes, message, monkeyp
     with pytest.raises(ConfigError, match=message):
         train([run_of(**changes)], tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_what_starts_from_a_run_that_diverged_is_told_and_the_others_are_trained(tmp_path, monkeypatch):
+    start, other = run_of(train__learning_rate=0.003), run_of(train__learning_rate=0.003, finetune__source="none")
+    monkeypatch.setitem(config.PRESETS, "small", config.PRESETS["small"] | {"train.learning_rate": 1e30})
+    told = rf"{pretraining_run(start).name}: loss not finite at step \d+;.*\nNot trained, .*: 1 run\.$"
+    for _ in range(2):  # the second time nothing is trained
+        with pytest.raises(run.Diverged, match=told):
+            train([start, other], tmp_path)
+        assert tiny.runs(tmp_path).keys() == {pretraining_run(start).name, other.name}
+        monkeypatch.setattr(run, "train_together", None)

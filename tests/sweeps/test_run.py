@@ -1,5 +1,7 @@
 import dataclasses
+import datetime
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -17,6 +19,7 @@ from capsnet_jax.sweeps import code, plan, records, run
 from capsnet_jax.sweeps.finished import changes_since, is_finished
 from capsnet_jax.sweeps.lock import ProgramLock
 from capsnet_jax.sweeps.records import Run
+from capsnet_jax.sweeps.train import checkpoint_folder
 from capsnet_jax.training import evaluation
 from tests import tiny
 
@@ -333,3 +336,22 @@ def test_two_processes_share_the_work(tmp_path):
 def test_a_routers_code_is_also_what_it_is_made_of(settings, files):
     names = [name for name in code.code_of(overrides.build(settings)) if name.startswith("routing/")]
     assert {name.removeprefix("routing/").removesuffix(".py") for name in names} == files
+
+
+def test_checkpoints_that_are_newer_than_records_are_kept(tmp_path):
+    """A group that was finished, and is trained anew, was interrupted: another one of its program leaves it alone."""
+    names, recorded = ["a", "b"], datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
+    program = tmp_path / "programs/key"
+    records.register_group(tmp_path, "key", names)
+    checkpoints = checkpoint_folder(program, names)
+    found = {
+        name: records.Record(name, {}, 0, {}, {"diverged_step": -1}, tmp_path, recorded=recorded.isoformat())
+        for name in names
+    }
+    left = []
+    for seconds in (60, -60):
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        os.utime(checkpoints, (recorded.timestamp() + seconds,) * 2)
+        run._remove_finished(tmp_path, program, found)
+        left.append(checkpoints.exists())
+    assert left == [True, False]

@@ -13,11 +13,12 @@ import submitit
 from capsnet_jax import overrides
 from capsnet_jax.config import ConfigError
 from capsnet_jax.sweeps import slurm
+from capsnet_jax.sweeps.files import append_lines
 from capsnet_jax.sweeps.interrupt import Interrupted
 from capsnet_jax.sweeps.job import Task, TaskError, log_path
 from capsnet_jax.sweeps.plan import Plan
 from capsnet_jax.sweeps.records import Run
-from capsnet_jax.sweeps.submit import ArrayJob, Request, parse, submit
+from capsnet_jax.sweeps.submit import ArrayJob, Request, parse, submit, submitted
 from tests import tiny
 
 # Saves for half a second when it is asked to end, and goes on at the number that it saved.
@@ -198,6 +199,15 @@ def wait_for(job: Job, folder: Path, monkeypatch: pytest.MonkeyPatch, stop: int 
     run = Run(overrides.build({}), 0)
     plan = Plan(folder, "auto", lambda _: "", lambda: stop)
     slurm._wait([run], {}, plan, {run.config.data: None}, Request("gpu", **request), job)
+
+
+@pytest.mark.parametrize(("living", "goes_on"), [({0: "running"}, True), (None, True), ({}, False)])
+def test_a_job_is_submitted_again_only_when_it_is_known_to_be_over(living, goes_on, tmp_path, monkeypatch):
+    line = {"command": ["a"], "partition": "gpu"}
+    append_lines(tmp_path / "jobs.jsonl", [line | {"job": "7", "tasks": 2}])
+    monkeypatch.setattr(ArrayJob, "living", lambda job: living)
+    job = submitted(tmp_path, line)
+    assert (str(job) == "job 7") if goes_on else (job is None)
 
 
 def test_what_became_of_tasks_is_told(tmp_path, monkeypatch, capsys):

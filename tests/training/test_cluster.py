@@ -12,6 +12,7 @@ STEP = {
     "SLURM_STEP_NUM_TASKS": "4",
     "SLURM_PROCID": "2",
     "SLURM_LOCALID": "1",
+    "SLURM_STEP_TASKS_PER_NODE": "1,2,1",
 }
 OMPI = {
     "OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://10.96.0.1,10.148.0.1:34911",
@@ -59,6 +60,11 @@ def test_a_task_that_sees_one_gpu_takes_it(monkeypatch):
     assert members(STEP | {"CUDA_VISIBLE_DEVICES": "0,1,2,3"}, monkeypatch).devices == (1,)
 
 
+@pytest.mark.parametrize(("tasks", "devices"), [("1(x4)", None), ("1", None), ("2(x2)", (1,)), ("1,3", (1,))])
+def test_a_task_that_has_its_machine_alone_takes_all_of_its_devices(tasks, devices, monkeypatch):
+    assert members(STEP | {"SLURM_STEP_TASKS_PER_NODE": tasks}, monkeypatch).devices == devices
+
+
 def test_open_mpi_tells_all(monkeypatch):
     port = 1531576320 // 2**12 % 2**12 + 65535 - 2**12 + 1
     assert members(OMPI, monkeypatch) == Member(f"10.96.0.1:{port}", 2, 1, (0,))
@@ -68,7 +74,9 @@ def test_a_newer_open_mpi_needs_the_coordinator(monkeypatch):
     newer = {name: value for name, value in OMPI.items() if "uri" not in name}
     with pytest.raises(ConfigError, match="need --coordinator=HOST:PORT; Open MPI does not tell it"):
         members(newer, monkeypatch)
-    assert members(newer, monkeypatch, "node1:1234", None, None) == Member("node1:1234", 2, 1)
+    assert members(newer, monkeypatch, "node1:1234", None, None) == Member("node1:1234", 2, 1, (0,))
+    alone = newer | {"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}
+    assert members(alone, monkeypatch, "node1:1234", None, None) == Member("node1:1234", 2, 1)
 
 
 def test_kubernetes_is_asked_only_where_its_package_is(monkeypatch):

@@ -44,6 +44,24 @@ def three(monkeypatch):
     return sorted(found, key=lambda each: each.process)
 
 
+def test_a_process_that_is_started_again_takes_its_own_place():
+    port = free_port()
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(join._connect, Member(f"localhost:{port}", 3, 0))
+        while True:
+            try:
+                gone = socket.create_connection(("localhost", port))
+                break
+            except OSError:
+                time.sleep(0.05)
+        link.send(gone, "value", {"process": 1, "processes": 3}, [])
+        time.sleep(0.5)
+        gone.close()
+        again = pool.submit(join._connect, Member(f"localhost:{port}", 3, 1))
+        join._connect(Member(f"localhost:{port}", 3, 2))
+        assert [each.result(20).process for each in (first, again)] == [0, 1]
+
+
 def test_all_agree_on_what_the_first_says(three):
     said = ["a", None, 1.5, True, float("inf")]
     assert three[0].agree(said) == said
