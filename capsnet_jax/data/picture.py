@@ -63,8 +63,8 @@ def read(
     height, width, channels = shape
     if channels not in (1, 3):
         raise DataError(f"the model was trained on {channels} channels; pictures have 1 or 3")
-    picture, changes = _decode(path)
-    values = _values(picture, changes)
+    picture, changes, bits = _decode(path)
+    values = _values(picture, changes, bits)
     if not np.isfinite(values).all():
         raise DataError(f"{path} has values that are not finite")
     if not as_is and np.ptp(values) == 0:
@@ -105,8 +105,8 @@ def read_whole(path: Path, most: int) -> Picture:
     return read(path, (max(height, 1), max(width, 1), 3), as_is=True)
 
 
-def _decode(path: Path) -> tuple[Image.Image, list[str]]:
-    """Return a file's first frame, upright, and what was done.
+def _decode(path: Path) -> tuple[Image.Image, list[str], int]:
+    """Return a file's first frame, upright, what was done, and of how many bits its values are, if more than 8.
 
     Raises:
         DataError: it cannot be.
@@ -130,7 +130,8 @@ def _decode(path: Path) -> tuple[Image.Image, list[str]]:
                     changes.append("turned by its EXIF")
                 picture.draft(None, (ENOUGH, ENOUGH))  # a JPEG is decoded at half its size, or less, if that is enough
                 picture.load()
-                return ImageOps.exif_transpose(picture), changes
+                bits = getattr(picture, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))[0]
+                return ImageOps.exif_transpose(picture), changes, bits
     except Image.DecompressionBombError as error:
         raise DataError(f"{path} is too large: scale it to at most {MOST_PIXELS // 10**6} million pixels") from error
     except UnidentifiedImageError as error:  # its own message names Python's file object
@@ -141,11 +142,11 @@ def _decode(path: Path) -> tuple[Image.Image, list[str]]:
         raise DataError(f"{path} is not a picture that can be read ({error}); give a PNG or JPEG file") from error
 
 
-def _values(picture: Image.Image, changes: list[str]) -> np.ndarray:
+def _values(picture: Image.Image, changes: list[str], bits: int) -> np.ndarray:
     """Return a decoded picture as float32[height, width, 1 or 3] from 0 to 1; add what was done to `changes`."""
     if picture.mode[0] in "IF":
         changes.append(f"{'values' if picture.mode == 'F' else 'integers'} scaled to 0…255")
-        low, high = _range(picture)
+        low, high = _range(picture, bits)
         values = _reduce(picture, lambda part: Image.fromarray(np.asarray(part, np.float32))).astype(np.float64)
         with np.errstate(invalid="ignore"):  # of values that are not finite
             return ((values - low) / (high - low or 1)).astype(np.float32)
@@ -158,7 +159,7 @@ def _values(picture: Image.Image, changes: list[str]) -> np.ndarray:
     return values[:, :, :3] * opaque + ground * (1 - opaque)
 
 
-def _range(picture: Image.Image) -> tuple[float, float]:
+def _range(picture: Image.Image, bits: int) -> tuple[float, float]:
     """Return what is black and what is white in a picture of more than 8 bits.
 
     Of 16 bits, or fewer that a TIFF declares, it is 0 and the greatest value of so many bits. Of 32 bits, the range is
@@ -166,7 +167,6 @@ def _range(picture: Image.Image) -> tuple[float, float]:
     least value to the greatest.
     """
     low, high = map(float, np.array(picture.getextrema()))
-    bits = getattr(picture, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))[0]
     tops = {"F": [1], "I": [2**8 - 1, 2**16 - 1]}.get(picture.mode, [2**bits - 1])
     return next(((0.0, float(top)) for top in tops if low >= 0 and high <= top), (low, high))
 

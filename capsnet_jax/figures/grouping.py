@@ -202,7 +202,8 @@ def best_settings(
 
     best = sorted(settings, key=lambda setting: (setting != keep, error(setting)))[:most]
     shown = {id(record) for setting in best for record in settings[setting]}
-    told = f"{most} of {len(settings)} settings are drawn, those of least validation error"
+    rule = "the first ones" if all(map(math.isinf, map(error, best))) else "those of least validation error"
+    told = f"{most} of {len(settings)} settings are drawn, {rule}"
     return [record for record in records if id(record) in shown], told
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,12 +28,16 @@ LIMITS = (-PERCENT[1], PERCENT[1])  # of a difference of errors
 
 
 class Comparison(NamedTuple):
-    """A setting and the one that it is compared with; they differ in `paths` and share `seeds`."""
+    """A setting and the one that it is compared with; they differ in `paths` and share `seeds`.
+
+    `told` are the paths that tell which one it is: `paths`, and more where another setting is the same in these.
+    """
 
     setting: Setting
     reference: Setting
     paths: list[str]
     seeds: list[int]
+    told: list[str]
 
 
 def compare(settings: Sequence[Setting], baseline: Mapping[str, Any]) -> list[Comparison]:
@@ -41,17 +46,32 @@ def compare(settings: Sequence[Setting], baseline: Mapping[str, Any]) -> list[Co
     Args:
         settings: as `grouping.group` returns them.
         baseline: {path: value} of the setting that all others are compared with; of several such, the one with the
-          fewest differences. Where it is empty, a setting is compared with the first one before it that differs from
-          it in one path alone, if possible in a name: router with router, net with net. A setting without such a one
-          is compared with none.
+          fewest differences. Where it is empty, a setting is compared with one before it that differs from it in one
+          path alone: if possible in a name, router with router, net with net; if possible not in the data; and with
+          the one that most seeds are shared with, the first of several. A setting without such a one is compared with
+          none.
     """
     comparisons = []
     for members in by_data(settings):
         for setting, reference in _with_baseline(members, baseline) if baseline else _in_one_path(members):
             seeds = [seed for seed in setting.runs if seed in reference.runs]
             if seeds:
-                comparisons.append(Comparison(setting, reference, differing_paths(setting, reference), seeds))
+                paths = differing_paths(setting, reference)
+                told = [*paths, *([] if baseline else _telling_paths(setting, reference, paths, members))]
+                comparisons.append(Comparison(setting, reference, paths, seeds, told))
     return comparisons
+
+
+def _telling_paths(
+    setting: Setting, reference: Setting, paths: Sequence[str], settings: Sequence[Setting]
+) -> list[str]:
+    """Return what tells a reference from others that differ from the setting in the same paths, and by the same."""
+    alike = [other for other in settings if other is not setting and differing_paths(setting, other) == paths]
+    alike = [other for other in alike if all(other.values[path] == reference.values[path] for path in paths)]
+    differing = (
+        path for other in alike for path in reference.values if other.values.get(path) != reference.values[path]
+    )
+    return [path for path in dict.fromkeys(differing) if path != "preset"]
 
 
 def differing_paths(a: Setting, b: Setting) -> list[str]:
@@ -118,7 +138,7 @@ def paired(records: Sequence[Record], swept: Sequence[str], baseline: Mapping[st
     adjusted = holm([each.p_value for each in differences])
     rows = []
     for comparison, paired_by_seed, p_holm in zip(comparisons, differences, adjusted, strict=True):
-        reference = [_describe(comparison.reference, comparison.paths)] if len(references) > 1 else []
+        reference = [_describe(comparison.reference, comparison.told)] if len(references) > 1 else []
         p_values = [_p_text(p) for p in (paired_by_seed.p_value, p_holm, mcnemar_p(comparison))]
         rows.append([*comparison.setting.cells(paths), *reference, _difference_text(paired_by_seed), *p_values])
     header = [*headings(paths), *(["compared with"] if len(references) > 1 else [])]
@@ -142,7 +162,13 @@ def _in_one_path(settings: Sequence[Setting]) -> Iterator[tuple[Setting, Setting
     for i, setting in enumerate(settings):
         nearest = [other for other in settings[:i] if len(differing_paths(setting, other)) == 1]
         if nearest:
-            yield setting, min(nearest, key=lambda other: not differing_paths(setting, other)[0].endswith(".name"))
+            yield setting, min(nearest, key=partial(_drawbacks, setting))
+
+
+def _drawbacks(setting: Setting, other: Setting) -> tuple[bool, bool, int]:
+    """Return what is worse about comparing a setting with another that differs from it in one path, in order."""
+    [path] = differing_paths(setting, other)
+    return not path.endswith(".name"), path.startswith("data."), -len(setting.runs.keys() & other.runs.keys())
 
 
 def _with_baseline(settings: Sequence[Setting], baseline: Mapping[str, Any]) -> Iterator[tuple[Setting, Setting]]:

@@ -102,9 +102,10 @@ def selection(records: Sequence[Record], swept: Sequence[str]) -> Table:
 
 
 def best(records: Sequence[Record], swept: Sequence[str]) -> list[Table]:
-    """Make a table of the settings with the least validation error, for data with many settings."""
+    """Make a table of the settings with the least validation error, for data with many settings that have one."""
     tables = []
-    for settings in by_data(group(records, swept)):
+    for all_settings in by_data(group(records, swept)):
+        settings = [setting for setting in all_settings if math.isfinite(_validation_error(setting))]
         if len(settings) > MANY:
             table = _results(sorted(settings, key=_validation_error)[:BEST], shown_paths(records, swept))
             title = f"the {BEST} settings of least validation error"
@@ -132,12 +133,13 @@ def write_csv(path: Path, records: Sequence[Record], swept: Sequence[str]) -> No
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows of {column: value} as a CSV file; numbers that are not known are left empty."""
+    """Write rows of {column: value} as a CSV file; what a row does not have, and numbers not known, are left empty."""
+    columns = dict.fromkeys(name for row in rows for name in row)
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(rows[0])
+    table.writerow(columns)
     for row in rows:
-        cells = (None if isinstance(value, float) and math.isnan(value) else value for value in row.values())
+        cells = (None if isinstance(v := row.get(name), float) and math.isnan(v) else v for name in columns)
         table.writerow([_decimal(value) if isinstance(value, float) else value for value in cells])
     write_text(path, text.getvalue())
 

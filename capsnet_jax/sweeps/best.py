@@ -21,12 +21,16 @@ def best_run(workdir: Path) -> Record:
 def ranked(workdir: Path) -> list[Record]:
     """Return the finished runs, the one of least validation error first.
 
-    Those that cannot be built any more are left out, with a warning.
+    Those that cannot be built any more are left out, with a warning. Runs without validation images come last, in the
+    order in which they were finished; where all are such, a warning says so.
 
     Raises:
         ConfigError: there is no finished run with its parameters, or none can be built.
     """
-    return sorted(_buildable(runs_with_params(workdir).values()), key=_validation_error)
+    found = sorted(_buildable(runs_with_params(workdir).values()), key=_validation_error)
+    if len(found) > 1 and math.isinf(_validation_error(found[0])):
+        log.warning("no run has validation images to choose by: %s is taken, the first that was finished", found[0].name)
+    return found
 
 
 def runs_with_params(workdir: Path) -> dict[str, Record]:

@@ -397,3 +397,15 @@ def test_noise_is_no_ink(save):
 def test_a_model_of_other_channels_cannot_be_asked(digits, save):
     with pytest.raises(DataError, match="trained on 4 channels"):
         read(save(digits[3]), (28, 28, 4))
+
+
+def test_a_tiff_of_12_bits_keeps_its_range(save):
+    """Pillow writes none: two values in three bytes, and the tag of 16 bits changed to 12."""
+    values = np.linspace(0, 4095, 256).round().astype(np.uint16).reshape(-1, 2)
+    first, second = values.T
+    packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], axis=1).astype(np.uint8).tobytes()
+    file = save(np.frombuffer(packed.ljust(512, b"\0"), "<u2").reshape(16, 16), "a.tif")
+    tag = bytes([2, 1, 3, 0, 1, 0, 0, 0])
+    file.write_bytes(file.read_bytes().replace(tag + bytes([16]), tag + bytes([12])))
+    pixels = read(file, (16, 16, 1)).pixels[:, :, 0]
+    np.testing.assert_allclose(pixels, values.reshape(16, 16) / 4095 * 255, atol=0.51)

@@ -65,6 +65,19 @@ def test_mcnemar_is_left_empty_where_the_images_are_not_known():
     assert column(pairing.paired([first, fifth, *more], ITERATIONS, {}), "p (McNemar)") == ["1"]
 
 
+def test_of_several_partners_the_one_with_most_seeds_is_taken_and_named():
+    """The third lacks the temperature, so it differs from both in its iterations alone."""
+    few = [run(0, 2.0, routing__iterations=3, routing__temperature=1.0)]
+    many = runs((1.0, 1.5), routing__iterations=3, routing__temperature=0.5)
+    other_data = runs((1.0, 1.5), routing__iterations=1, data__validation_fraction=0.5)
+    swept = ["routing.iterations", "routing.temperature"]
+    table = pairing.paired([*other_data, *few, *many, *runs((2.0, 3.0), routing__iterations=1)], swept, {})
+    last = dict(zip(table.header, table.rows[-1], strict=True))
+    assert last["compared with"] == "routing.iterations=3 routing.temperature=0.5"
+    assert last["difference %"].startswith("+1.25 ± ")
+    assert last["difference %"].endswith("(n = 2)")
+
+
 def test_pairs_differ_in_one_setting_alone():
     swept = ["routing.iterations", "train.learning_rate"]
     finished = [
