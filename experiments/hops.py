@@ -3,7 +3,7 @@
 Claim: memory networks with one, two and three hops err on 0.8, 62.0 and 76.9 %, on 0.0, 15.6 and 31.6 %, and on 0.1,
 14.0 and 33.1 % of the questions of bAbI's first three kinds (trained jointly on 1,000 of each of twenty kinds, the best
 of ten runs by its training error), and three hops trained on one kind on 0.0, 8.3 and 40.3 % (Sukhbaatar et al. 2015,
-Tables 1 and 2, position encoding, linear start, random noise). A guess errs on five of six.
+Tables 1 and 2, position encoding, linear start; the last with random noise). A guess errs on five of six.
 
 An iteration of routing by agreement is a hop: each parent asks, votes are keys and values, and what is read, squashed,
 is added to the question. Two things differ. Parents ask, one for each possible answer; and attention adds up to 1 over

@@ -57,7 +57,7 @@ UNITS = {
     "rotation": "rotation [degrees]",
     "scale": "scale",
     "shear": "shear",
-    "elastic": "elastic [pixels]",
+    "elastic": "elastic, each coordinate [pixels]",
 }
 
 R2 = (-math.inf, 1.0)  # what the R² of a prediction can be

@@ -3,8 +3,8 @@
 Each was published on a backbone, a data set and a rule of choosing of its own. Here all have one small CapsNet, one
 schedule, one loss and one decoder. The claims: EM routing beats routing by agreement (Hinton et al. 2018), variational
 Bayes beats EM (Ribeiro et al. 2020), self-routing beats both (Hahn et al. 2019), max-min couplings a softmax (Zhao et
-al. 2019), inverted attention with two iterations one (Tsai et al. 2020), one pass of self-attention many iterations
-(Mazzia et al. 2021); and that random couplings do as well as any (Paik et al. 2019).
+al. 2019), one pass of self-attention many iterations (Mazzia et al. 2021); and that random couplings do as well as any
+(Paik et al. 2019). Each router squashes the class capsules as its paper does.
 
     python launch.py --experiment=routers --seeds=5 --set data.train_size=10000 --set data.validation_fraction=0.05 \
         --sweep data.dataset=mnist,fashion_mnist,affnist

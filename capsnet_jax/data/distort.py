@@ -49,7 +49,7 @@ def elastic(
     Args:
         key: the source of the fields.
         images: images of any range.
-        strength: root mean square of the displacement, pixels.
+        strength: root mean square of each coordinate of the displacement, pixels.
         smoothness: σ of the Gaussian that smooths the field, pixels.
 
     Source: Simard, Steinkraus and Platt 2003, "Best Practices for Convolutional Neural Networks Applied to Visual

@@ -46,7 +46,7 @@ def compare(settings: Sequence[Setting], baseline: Mapping[str, Any]) -> list[Co
     Args:
         settings: as `grouping.group` returns them.
         baseline: {path: value} of the setting that all others are compared with; of several such, the one with the
-          fewest differences. Where it is empty, a setting is compared with one before it that differs from it in one
+          fewest differences and the most seeds in common. Where it is empty, a setting is compared with one before it that differs from it in one
           path alone: if possible in a name, router with router, net with net; if possible not in the data; and with
           the one that most seeds are shared with, the first of several. A setting without such a one is compared with
           none.
@@ -176,7 +176,12 @@ def _with_baseline(settings: Sequence[Setting], baseline: Mapping[str, Any]) -> 
     references = [setting for setting, matches in zip(settings, has, strict=True) if matches]
     for setting, matches in zip(settings, has, strict=True):
         if references and not matches:
-            yield setting, min(references, key=lambda reference: len(differing_paths(setting, reference)))
+            yield setting, min(references, key=partial(_distance, setting))
+
+
+def _distance(setting: Setting, reference: Setting) -> tuple[int, int]:
+    """Return what is worse about a reference: how many paths differ, and few shared seeds."""
+    return len(differing_paths(setting, reference)), -len(setting.runs.keys() & reference.runs.keys())
 
 
 def _has(setting: Setting, path: str, wanted: Any) -> bool:
