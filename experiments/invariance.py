@@ -57,7 +57,7 @@ UNITS = {
     "rotation": "rotation [degrees]",
     "scale": "scale",
     "shear": "shear",
-    "elastic": "elastic, each coordinate [pixels]",
+    "elastic": "elastic [pixels]",
 }
 
 R2 = (-math.inf, 1.0)  # what the R² of a prediction can be
@@ -149,5 +149,6 @@ def distortion_curves(
         *(cut_label(limits) for limits in sorted(cut)),
         "features: a CapsNet's capsule of the true class, a CNN's last hidden layer",
         "the amount is read off by a linear fit for each class, on images that were not fitted",
+        "elastic: root mean square of each coordinate",
     )
     return figure
