@@ -86,7 +86,7 @@ flags.DEFINE_string("target", None, "with --inspect: a class, by its name or num
 flags.DEFINE_string("model", None, "with --predict, --inspect: squeezenet, a file of weights, or a folder of --export")
 flags.DEFINE_bool("invert", False, "with --predict: the picture is dark on light; of a digit that is found out")
 flags.DEFINE_bool("as_is", False, "with --predict: only scale the picture; find, crop and centre no digit in it")
-flags.DEFINE_enum("figure_format", "png", ["png", "svg", "pdf"], "what figures are saved as")
+flags.DEFINE_enum("figure_format", "png", ["png", "svg", "pdf"], "what figures are saved as, beside PNGs")
 
 
 def prepare_process() -> None:

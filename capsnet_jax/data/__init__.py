@@ -6,7 +6,7 @@ Importing this module is cheap: heavy packages are imported by `load`, when they
 import os
 
 from capsnet_jax.data.arrays import DataError, Dataset, Description, Examples, RawDataset
-from capsnet_jax.data.names import entry_of, full_name, own_settings, short_name, shows_pairs, slug
+from capsnet_jax.data.names import entry_of, full_name, own_settings, short_name, shows_pairs, slug, tells_stories
 from capsnet_jax.data.read import IMAGE_SIZE, fingerprint, load_raw
 from capsnet_jax.data.registry import DATASETS, DatasetEntry, Frame, Loader
 
@@ -31,6 +31,7 @@ __all__ = [
     "short_name",
     "shows_pairs",
     "slug",
+    "tells_stories",
 ]
 
 

@@ -59,5 +59,11 @@ def shows_pairs(name: str) -> bool:
     return entry is not None and entry.pairs
 
 
+def tells_stories(name: str) -> bool:
+    """Return whether the images of a set are sentences of word numbers, and no pictures."""
+    entry = DATASETS.get(_base(name))
+    return entry is not None and entry.stories
+
+
 def _base(name: str) -> str:
     return name.split("/")[0].split(":")[0]

@@ -68,6 +68,7 @@ class DatasetEntry(NamedTuple):
         settings: its own defaults, {path: value}. If they say a `data.max_shift`, validation's images are moved so too,
             once.
         pairs: whether each image shows two of the loaded ones, one over the other (`pairs.py`).
+        stories: whether its images are word numbers, and no pictures that could be looked at, turned or moved.
         has_path: whether it is the user's own, and named with its path, `NAME:PATH`.
     """
 
@@ -79,6 +80,7 @@ class DatasetEntry(NamedTuple):
     base: str | None = None
     settings: Mapping[str, Any] = MappingProxyType({})
     pairs: bool = False
+    stories: bool = False
     has_path: bool = False
 
     @property
@@ -146,6 +148,7 @@ DATASETS: dict[str, DatasetEntry] = {
             load_from("capsnet_jax.data.babi", task=task),
             dimensions=((51, 7, 1), 6),
             settings={"data.max_shift": 0},
+            stories=True,
         )
         for task, facts in ((1, "one fact"), (2, "two facts"), (3, "three facts"))
     },

@@ -215,8 +215,11 @@ def _strengths(
             capsules = jnp.take_along_axis(trace.capsules, of_class[:, None, None, None], axis=2)[:, :, 0]
             return couplings * jnp.einsum("bik,ibkd,btd->bti", primary, weights, capsules)
         if kind == "difference":
-            # Their mean is one over a whole number; rounded, as a map of nothing but rounding errors has an order too.
-            couplings -= 1 / jnp.round(1 / trace.couplings.mean(axis=(-2, -1)))[..., None]
+            # Of a softmax their mean is one over a whole number; rounded, as a map of nothing but rounding errors has
+            # an order too. Max-min couplings have any mean.
+            mean = trace.couplings.mean(axis=(-2, -1))[..., None]
+            uniform = 1 / jnp.round(1 / mean)
+            couplings -= jnp.where(jnp.abs(mean - uniform) < 1e-3 * uniform, uniform, mean)
         return couplings * length(primary)[:, None]
 
     return map_chunks(evaluate, len(images), 1, chunk)[:, 0]

@@ -243,7 +243,6 @@ def _fresh(module: nn.Module, key: PRNGKeyArray, images: Array) -> Any:
 
 
 @jax.jit
-@jax.jit
 def _scores(forward: Forward, images: Array) -> Array:
     return map_chunks(lambda which, _: scores_of(forward(images[which])), len(images), 1, SCORED)[:, 0]
 

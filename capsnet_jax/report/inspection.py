@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from capsnet_jax.config import ConfigError, check_word, nearest
 from capsnet_jax.interpret.network import Network
-from capsnet_jax.report.predict import legal_name, read_picture
+from capsnet_jax.report.predict import legal_name, own_name, read_picture
 from capsnet_jax.report.views import VIEWS, Subject, convolutions, unit_kinds
 
 SAMPLE = "grace_hopper.jpg"  # comes with matplotlib; what a net without a data set is shown if nothing is said
@@ -67,7 +67,13 @@ def inspect(method: str, net: Network, asked: Asked) -> tuple[Figure, str]:
     pixels, name, label, path = _image(net, asked) if "image" in view.uses else nothing
     target = None if asked.target is None else _class(asked.target, net.data.label_names)
     figure = view.draw(Subject(net, pixels, name, label, path, asked.layer, unit, target))
-    words = [method, name, asked.layer, asked.unit and f"unit{asked.unit}", asked.target]
+    words = [
+        method,
+        name if path is None else own_name(path),
+        asked.layer,
+        asked.unit and f"unit{asked.unit}",
+        asked.target,
+    ]
     return figure, "-".join(legal_name(word) for word in words if word)
 
 

@@ -46,10 +46,10 @@ def compare(settings: Sequence[Setting], baseline: Mapping[str, Any]) -> list[Co
     Args:
         settings: as `grouping.group` returns them.
         baseline: {path: value} of the setting that all others are compared with; of several such, the one with the
-          fewest differences and the most seeds in common. Where it is empty, a setting is compared with one before it that differs from it in one
-          path alone: if possible in a name, router with router, net with net; if possible not in the data; and with
-          the one that most seeds are shared with, the first of several. A setting without such a one is compared with
-          none.
+          fewest differences and the most seeds in common. Where it is empty, a setting is compared with one before it
+          that differs from it in one path alone: if possible in a name, router with router, net with net; if possible
+          not in the data; and with the one that most seeds are shared with, the first of several. A setting without
+          such a one is compared with none.
     """
     comparisons = []
     for members in by_data(settings):

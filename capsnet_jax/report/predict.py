@@ -66,7 +66,7 @@ def predict(
     names, note = net.data.label_names, net.name
     figure = figures.prediction(picture.pixels / 255, drawing, scores, names, measure=measure, note=note)
     text = _describe(path, net, picture, scores, measure)
-    return Prediction(text, figure, folder / f"prediction-{legal_name(path.stem)}.png")
+    return Prediction(text, figure, folder / f"prediction-{own_name(path)}.png")
 
 
 def read_picture(path: Path, net: Network, *, invert: bool = False, as_is: bool = False) -> Picture:
@@ -75,6 +75,10 @@ def read_picture(path: Path, net: Network, *, invert: bool = False, as_is: bool 
     Raises:
         DataError: no readable picture.
     """
+    if data.tells_stories(net.config.data.dataset):
+        raise data.DataError(
+            f"{net.name} reads stories, and {path} would be a picture; name the --workdir of another net"
+        )
     if net.record is None:  # nothing of a photograph is cut off
         return read(path, net.data.image_shape, invert=invert, as_is=True)
     settings = net.config.data
@@ -101,6 +105,13 @@ def _describe(path: Path, net: Network, picture: Picture, scores: Float[np.ndarr
     width = max(12, *(len(names[i]) for i in order[:LISTED]))
     lines += [f"  {names[i]:<{width}} {scores[i]:.3f} {'█' * round(40 * scores[i])}" for i in order[:LISTED]]
     return "\n".join(lines)
+
+
+def own_name(path: Path) -> str:
+    """Return the name of a picture or a folder as part of a file's name; what has one name in two places has two."""
+    where = path.resolve()
+    name = where.name if where.is_dir() else where.stem
+    return f"{legal_name(name or 'root')}_{hashlib.sha256(os.fsencode(where)).hexdigest()[:4]}"
 
 
 def legal_name(stem: str) -> str:

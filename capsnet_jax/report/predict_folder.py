@@ -2,7 +2,6 @@
 
 import collections
 import csv
-import hashlib
 import io
 import os
 from collections.abc import Iterator, Sequence
@@ -19,7 +18,7 @@ from capsnet_jax.data.folder import MANY, files_below
 from capsnet_jax.interpret.examples import to_pixels
 from capsnet_jax.interpret.network import Network
 from capsnet_jax.report.answers import RULE, Answer, answer, scores_of
-from capsnet_jax.report.predict import legal_name, read_picture
+from capsnet_jax.report.predict import own_name, read_picture
 from capsnet_jax.sweeps.files import write_text
 
 BATCH = 64
@@ -89,11 +88,8 @@ def predict_folder(
             raise DataError(f"{root} holds no file; name a folder of pictures")
         reason = next(iter(problems.values()))
         raise DataError(f"{root}: none of its {len(problems)} files can be read as a picture ({reason}); name others")
-    where = root.resolve()
-    name = f"{legal_name(where.name or 'root')}_{hashlib.sha256(os.fsencode(where)).hexdigest()[:4]}"
-    return Predictions(
-        _describe(root, net, answers, problems), _table(root, answers, problems), place / f"predictions-{name}.csv"
-    )
+    path = place / f"predictions-{own_name(root)}.csv"
+    return Predictions(_describe(root, net, answers, problems), _table(root, answers, problems), path)
 
 
 def _find(root: Path, hidden: list[Path]) -> list[Path]:

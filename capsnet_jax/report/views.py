@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from capsnet_jax import figures, interpret
 from capsnet_jax.config import ConfigError
+from capsnet_jax.data import tells_stories
 from capsnet_jax.data.picture import read_whole
 from capsnet_jax.interpret import targets
 from capsnet_jax.interpret.capsule_dimensions import lacks_decoder
@@ -81,6 +82,8 @@ class View:
 
     def lacks(self, net: Network) -> str | None:
         """Say why a network cannot be shown so; None if it can."""
+        if tells_stories(net.config.data.dataset):
+            return f"looks at pictures, and {net.name} reads stories"
         if self.reads and net.record is None:
             return f"goes through a data set's images, and {net.name} came without; name a --workdir of finished runs"
         lack = self.needs and self.needs(net.config)

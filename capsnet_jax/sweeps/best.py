@@ -29,7 +29,9 @@ def ranked(workdir: Path) -> list[Record]:
     """
     found = sorted(_buildable(runs_with_params(workdir).values()), key=_validation_error)
     if len(found) > 1 and math.isinf(_validation_error(found[0])):
-        log.warning("no run has validation images to choose by: %s is taken, the first that was finished", found[0].name)
+        log.warning(
+            "no run has validation images to choose by: %s is taken, the first that was finished", found[0].name
+        )
     return found
 
 

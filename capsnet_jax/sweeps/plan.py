@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from capsnet_jax import data, models
-from capsnet_jax.config import Config, Data, Eval
+from capsnet_jax.config import Config, ConfigError, Data, Eval
 from capsnet_jax.overrides import flatten, program_key
 from capsnet_jax.sweeps.pretrain import pretraining_run
 from capsnet_jax.sweeps.records import Run
@@ -79,6 +79,7 @@ def check(runs: Sequence[Run], datasets: Mapping[Data, data.Dataset]) -> None:
         OutOfMemoryError: one run alone needs more memory than there is.
     """
     for run in (group[0] for group in group_by_program(runs).values()):
+        _check_stories(run.config.data)
         config, dataset = run.config, datasets[run.config.data]
         params = _param_shapes(config, dataset)
         check_limits(config, 1, dataset, params)
@@ -92,6 +93,13 @@ def check(runs: Sequence[Run], datasets: Mapping[Data, data.Dataset]) -> None:
         else:
             continue
         check_pretrained(params, pretrained, config.finetune, models.MODELS[config.model.name].head_layers)
+
+
+def _check_stories(settings: Data) -> None:
+    """Raise a ConfigError where words of stories would be moved as if they were a picture."""
+    for name in ("max_shift", "max_rotation", "flip", "transform"):
+        if data.tells_stories(settings.dataset) and getattr(settings, name) not in (0, "none"):
+            raise ConfigError(f"{settings.dataset} holds stories, whose words cannot be moved; leave out data.{name}")
 
 
 def _param_shapes(config: Config, dataset: data.Dataset) -> dict[str, Any]:

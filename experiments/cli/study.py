@@ -245,8 +245,9 @@ def _show(
         for title, figure in drawn.items():
             check(stop)
             file = "-".join(word for word in (name, title, study) if word)
-            with attempt():
-                print(figures.save(figure, workdir / "figures" / f"{file}.{options.figure_format}"))
+            for suffix in dict.fromkeys(["png", options.figure_format]):  # reports show the PNGs
+                with attempt():
+                    print(figures.save(figure, workdir / "figures" / f"{file}.{suffix}"))
     with attempt():
         print(_write_html(_compose([workdir])))
     if errors:

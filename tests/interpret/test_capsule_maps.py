@@ -16,7 +16,7 @@ from capsnet_jax.interpret.capsule_maps import (
 )
 from capsnet_jax.interpret.network import LazyDataset, Network
 from capsnet_jax.interpret.receptive_fields import ReceptiveField, at_positions, over_image
-from capsnet_jax.models.capsnet import decode
+from capsnet_jax.models.capsnet import decode, route_again
 
 SIDES = (12, 10)  # 4 × 3 positions of 5 pixels, two apart
 FIELD = ReceptiveField((5, 5), (2, 2), (0, 0))
@@ -95,6 +95,24 @@ def test_maps_are_the_formulas(kind):
             }[kind]
             by_hand = interpolated(expected.reshape(4, 3, 2).sum(axis=-1))
             np.testing.assert_allclose(each, by_hand, rtol=1e-3, atol=1e-5 * np.abs(by_hand).max() + 1e-7)
+
+
+def test_max_min_couplings_differ_from_their_mean():
+    """It is near 1 for the first iteration and nothing in particular later."""
+    net = network(routing__name="max_min")
+    found = coupling_maps(net, IMAGES[:1], [7], kind="difference")[0]
+    out = net.outputs(IMAGES[:1])
+    trace = route_again(
+        net.params, out["primary"], net.config.routing, activations=out["primary_activations"], trace=True
+    ).trace
+    lengths = np.linalg.norm(out["primary"][0], axis=1)
+    means = []
+    for couplings, each in zip(np.asarray(trace.couplings[0], np.float64), found, strict=True):
+        means.append(couplings.mean())
+        by_hand = interpolated(((couplings[:, 7] - means[-1]) * lengths).reshape(4, 3, 2).sum(axis=-1))
+        np.testing.assert_allclose(each, by_hand, rtol=1e-3, atol=1e-5)
+    assert means[0] == 1
+    assert all(abs(1 / mean - round(1 / mean)) > 0.01 for mean in means[1:])
 
 
 def test_chunks_make_no_difference():

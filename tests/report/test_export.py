@@ -23,6 +23,7 @@ from capsnet_jax.models.exported import checksum_of
 from capsnet_jax.models.state_dict import PretrainedError
 from capsnet_jax.report import export
 from capsnet_jax.report.model_card import model_card
+from capsnet_jax.report.predict import own_name
 from capsnet_jax.sweeps import records
 from tests import tiny
 
@@ -201,7 +202,7 @@ def test_a_picture_is_classified_and_looked_into_as_by_the_run(net, folder, tmp_
         for flags in ([f"--workdir={workdir}"], [f"--model={folder}", f"--workdir={tmp_path / 'other'}"])
     ]
     assert told[0] == told[1]
-    assert (tmp_path / "other" / "figures" / "prediction-digit.png").exists()
+    assert (tmp_path / "other" / "figures" / f"prediction-{own_name(picture)}.png").exists()
     flags = ("--inspect=gradient", "--index=3", f"--model={folder}", f"--workdir={tmp_path / 'other'}")
     code, out, _ = tiny.call(capsys, *flags)
     assert code == 0

@@ -3,6 +3,7 @@ import hashlib
 import os
 import re
 import shutil
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +15,7 @@ from capsnet_jax.config import ConfigError, Data
 from capsnet_jax.figures import style
 from capsnet_jax.interpret import network as restoring
 from capsnet_jax.report import predict as predicting
+from capsnet_jax.report.predict import own_name
 from capsnet_jax.sweeps import best as choosing
 from capsnet_jax.sweeps import records
 from capsnet_jax.sweeps.plan import load_data
@@ -83,7 +85,7 @@ def test_class_and_lengths_are_the_models_own(workdir, digit, predicted):
     printed = scores(text)
     assert list(printed) == [str(k) for k in np.argsort(-wanted)]
     assert [printed[str(k)] for k in range(10)] == pytest.approx(wanted, abs=0.02)  # its faintest pixels are cut
-    assert path == workdir / "figures" / "prediction-digit.png"
+    assert path == workdir / "figures" / f"prediction-{own_name(digit[0])}.png"
     assert not path.exists()  # the answer comes first
     assert predicted.save() == path
     with Image.open(path) as drawn:
@@ -124,8 +126,8 @@ def test_the_command(workdir, digit, predicted):
         *printed, figure = tiny.succeed(f"--predict={dark}", *flags, f"--workdir={workdir}").splitlines()
         assert printed[2] == "  picture: dark ink on light: inverted, cropped to the ink, centred"
         assert printed[3:] == predicted.text.splitlines()[3:]
-        assert figure == str(workdir / "figures" / "prediction-dark.png")
-        assert (workdir / "figures" / "prediction-dark.png").exists()
+        assert figure == str(workdir / "figures" / f"prediction-{own_name(dark)}.png")
+        assert Path(figure).exists()
 
 
 def test_a_figure_that_cannot_be_saved_does_not_take_the_answer(capsys, monkeypatch, workdir, digit):
@@ -151,7 +153,13 @@ def test_a_figure_that_cannot_be_saved_does_not_take_the_answer(capsys, monkeypa
 )
 def test_the_figures_name_is_legal(name, legal, workdir, digit, tmp_path):
     path = shutil.copy(digit[0], tmp_path / f"{name}.png")
-    assert predict(path, workdir).path.name == f"prediction-{legal}.png"
+    assert re.fullmatch(f"prediction-{re.escape(legal)}_[0-9a-f]{{4}}[.]png", predict(path, workdir).path.name)
+
+
+def test_pictures_of_one_name_have_a_name_each(tmp_path):
+    paths = [tmp_path / "a/7.png", tmp_path / "b/7.png", tmp_path / "b/7.jpg", tmp_path / "b"]
+    assert len({own_name(path) for path in paths}) == 4
+    assert own_name(paths[0]) == own_name(tmp_path / "b/../a/7.png")
 
 
 def test_a_tilde_is_the_home_directory(workdir, digit, monkeypatch):

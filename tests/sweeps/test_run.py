@@ -13,6 +13,7 @@ import jax
 import pytest
 
 from capsnet_jax import overrides
+from capsnet_jax.config import ConfigError
 from capsnet_jax.models import MODELS
 from capsnet_jax.overrides import grid
 from capsnet_jax.sweeps import code, plan, records, run
@@ -355,3 +356,10 @@ def test_checkpoints_that_are_newer_than_records_are_kept(tmp_path):
         run._remove_finished(tmp_path, program, found)
         left.append(checkpoints.exists())
     assert left == [True, False]
+
+
+@pytest.mark.parametrize(("name", "value"), [("max_shift", 1), ("flip", True), ("transform", "inverted")])
+def test_words_of_stories_are_not_moved(name, value):
+    stories = {"data.dataset": "babi_1", "model.name": "memory_network", f"data.{name}": value}
+    with pytest.raises(ConfigError, match=rf"^babi_1 holds stories, .* leave out data\.{name}$"):
+        plan.check([Run(overrides.build(stories), 0)], {})

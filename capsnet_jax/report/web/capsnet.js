@@ -333,7 +333,8 @@ function forward(model, pixels, iterations = model.routing.iterations) {
 // it. Kinds: "couplings" c |u|, "difference" the same of couplings less uniform ones, "coupled_votes" c û · v.
 function positionMap(model, out, { capsules, couplings }, ofClass, kind) {
   const [rows, columns, types] = out.grid, { classes, class_dim: dim, primary_dim } = model;
-  const mean = couplings.reduce((sum, c) => sum + c, 0) / couplings.length, uniform = 1 / Math.round(1 / mean);
+  const mean = couplings.reduce((sum, c) => sum + c, 0) / couplings.length, whole = 1 / Math.round(1 / mean);
+  const uniform = Math.abs(mean - whole) < 1e-3 * whole ? whole : mean;  // max-min couplings have any mean
   const agreed = kind === "coupled_votes" ? agreements(out.votes, capsules, classes, dim) : null, map = new Float32Array(rows * columns);
   for (let i = 0; i < rows * columns * types; i++) {
     const io = i * classes + ofClass, c = kind === "difference" ? couplings[io] - uniform : couplings[io];
