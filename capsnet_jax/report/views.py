@@ -294,8 +294,6 @@ def _goal(subject: Subject) -> tuple[AnyTarget, str]:
     net, layer, unit = subject.net, subject.layer, subject.unit
     names = net.data.label_names
     if layer is None:
-        if subject.target is None and not subject.image.size:
-            return None, ""
         target = _class_of(subject)
         return _class_goal(net, target), names[target]
     if subject.target is not None:
