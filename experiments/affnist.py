@@ -1,9 +1,9 @@
 """What makes a CapsNet bear affine distortions that it was not trained with?
 
 Claims: trained on shifted MNIST until the training accuracy is 99.23 %, a CapsNet is right on 79 % of affNIST and a CNN
-on 66 % (Sabour, Frosst and Hinton 2017, section 5.1). Others: 93.21 % without any routing (AffCapsNet); what helps is
-the kernel's size, a W that is not shared, the loss and the reconstruction, and routing hurts (Gu, Tresp and Hu 2021,
-"Capsule Network Is Not More Robust than Convolutional Network", arXiv:2103.15459). So five choices are crossed, each
+on 66 % (Sabour, Frosst and Hinton 2017, section 5.1). Others: 93.21 % without any routing (AffCapsNet); the kernel's
+size and a W that is shared matter, and routing does not (Gu, Tresp and Hu 2021, "Capsule Network Is Not More Robust
+than Convolutional Network", arXiv:2103.15459). So five choices are crossed, each
 with two levels: the kernel 9 or 5 pixels wide, W of each position or shared, routing by agreement or uniform couplings,
 margin loss or cross-entropy, with or without reconstruction. Half of the 32 combinations are trained (those with an
 even number of second levels), in which every choice is balanced over every pair of the others. An effect is the mean
@@ -11,7 +11,7 @@ of the eight settings with the second level less that of the eight with the firs
 
     python launch.py --experiment=affnist --seeds=5 --set data.train_size=10000 --set data.validation_fraction=0.05
 
-Errors are compared where the training error falls to 20 %, which all nets reach, as well as after the last epoch.
+Errors are compared where the training error falls to 21 %, the least that all nets reach, and after the last epoch.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ CONFIG: dict[str, object] = {
     "eval.test_each_epoch": True,
 }
 
-STOP = 20.0  # percent of training images wrong, where nets are compared
+STOP = 21.0  # percent of training images wrong, where nets are compared
 
 # Choice → path, first and second level.
 FACTORS: dict[str, tuple[str, object, object]] = {
@@ -65,7 +65,7 @@ QUANTITIES = {"test_error_at_stop": "at equal training error", "test_error": "af
 
 CAPTIONS = {
     "effects": "what each choice adds to the test error: its second level less its first",
-    "test_error_at_stop": "test error where the training error falls to 20 %",
+    "test_error_at_stop": "test error where the training error falls to 21 %",
     "test_error": "test error after the last epoch",
     "learning_curves": "each metric by epoch",
 }

@@ -289,11 +289,12 @@ def _print_tables(name: str, experiment: ModuleType, workdir: Path, baseline: di
 
 def _print_observed(name: str, experiment: ModuleType, workdir: Path) -> None:
     """Print the tables of what was observed of an experiment's runs, if it makes any."""
-    from capsnet_jax.report import pages
+    from capsnet_jax.report import pages, tables
     from capsnet_jax.report.render import to_text
     from capsnet_jax.sweeps import records
 
-    for table in pages.observed_tables(workdir, name, experiment, records.load(workdir, name)[0]):
+    results = tables.with_counts(records.load(workdir, name)[0], experiment)
+    for table in pages.observed_tables(workdir, name, experiment, results):
         print(f"\n{to_text(table)}", flush=True)
 
 

@@ -1,9 +1,12 @@
+import dataclasses
 import itertools
 
 import numpy as np
 import pytest
 
+from capsnet_jax.sweeps import records
 from experiments import affnist
+from experiments.cli import study
 from tests.figures.synthetic import fake_record
 
 # What each second level adds to the error of the synthetic nets.
@@ -22,7 +25,7 @@ def synthetic(arm, seed):
         error += ADDED[path] * (1 + 0.1 * seed) * (arm[path] != first)
     record = fake_record(seed, 4, 2.0, error, **{path.replace(".", "__"): value for path, value in arm.items()})
     record.settings["data.dataset"] = "affnist"
-    record.metrics["train_error"] = np.array([30.0, 20.0, 22.0, 3.0])
+    record.metrics["train_error"] = np.array([30.0, 21.0, 22.0, 3.0])
     record.metrics["test_error_at_epoch"] = np.array([50.0, 2 * error, 7.0, error])
     record.result |= affnist.count(record)
     return record
@@ -41,13 +44,13 @@ def test_half_of_the_combinations_are_balanced_over_every_pair_of_choices():
 def test_nets_are_compared_where_their_training_error_is_the_same():
     record = synthetic(affnist.SWEEP[0], 0)
     assert affnist.count(record) == {"test_error_at_stop": 40.0, "stop_epoch": 2.0}
-    record.metrics["train_error"] = np.array([30.0, 24.0, 16.0, 1.0])
+    record.metrics["train_error"] = np.array([30.0, 25.0, 17.0, 1.0])
     assert affnist.count(record) == {"test_error_at_stop": (40.0 + 7.0) / 2, "stop_epoch": 2.5}
     record.metrics["train_error"] = np.array([9.0, 3.0, 2.0, 1.0])
     assert affnist.count(record) == {"test_error_at_stop": 50.0, "stop_epoch": 1.0}
     record = fake_record(0, 4)
     assert affnist.count(record) == {}
-    record.metrics |= {"train_error": np.full(4, 20.1), "test_error_at_epoch": np.ones(4)}
+    record.metrics |= {"train_error": np.full(4, 21.1), "test_error_at_epoch": np.ones(4)}
     assert np.isnan(affnist.count(record)["test_error_at_stop"])
 
 
@@ -83,6 +86,13 @@ def test_studies_of_other_sizes_are_not_mixed():
 def test_a_seed_that_lacks_a_setting_has_no_effects():
     assert {row["seed"] for row in affnist.observed_rows(RECORDS[1:])} == {1, 2}
     assert affnist.observed_rows(RECORDS[:3]) == []
+
+
+def test_what_is_printed_counts_too(monkeypatch, tmp_path, capsys):
+    bare = [dataclasses.replace(r, result={"test_error": r.result["test_error"], "diverged_step": -1}) for r in RECORDS]
+    monkeypatch.setattr(records, "load", lambda *_: (bare, []))
+    study._print_observed("affnist", affnist, tmp_path)
+    assert "+4.40 ± 0.99 (n = 3)" in capsys.readouterr().out
 
 
 def test_figures():
