@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -102,6 +103,12 @@ def succeed(*arguments: object) -> str:
     done = run(*arguments)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout
+
+
+def replace_work(monkeypatch: pytest.MonkeyPatch, work: Callable[[flags.FlagValues], None]) -> None:
+    """Let commands do something else where they would train or measure."""
+    monkeypatch.setattr(cli, "_train", work)
+    monkeypatch.setattr(cli.study, "measure", work)
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:

@@ -215,8 +215,7 @@ def test_the_commands_of_the_docstring_can_be_run(experiment, monkeypatch, capsy
     commands = [line.split() for line in text.splitlines() if line.strip().startswith("python launch.py")]
     assert commands
     found = []
-    for where, task in ((cli, "_train"), (cli.study, "measure")):
-        monkeypatch.setattr(where, task, lambda flags: found.append(resolve_flags(MODULES[experiment], flags)))
+    tiny.replace_work(monkeypatch, lambda flags: found.append(resolve_flags(MODULES[experiment], flags)))
     for _, _, *flags in commands:
         assert tiny.call(capsys, *flags)[0] == 0
     assert all(each.configs for each in found)

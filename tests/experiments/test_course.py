@@ -156,7 +156,7 @@ def check_commands(commands, monkeypatch, capsys):
         asked.append(flags)
         assert resolve_flags(module_of(flags.experiment or DEFAULT_EXPERIMENT), flags).configs
 
-    monkeypatch.setattr(cli, "_train", resolve)
+    tiny.replace_work(monkeypatch, resolve)
     for task in ("inspect", "predict"):
         monkeypatch.setitem(cli.TASKS, task, (note, cli.TASKS[task][1]))
     for command in commands:
