@@ -49,20 +49,22 @@ def slug(name: str) -> str:
 
 def own_settings(name: str) -> Mapping[str, Any]:
     """Return the defaults of a set of its own, as {path: value}."""
-    entry = DATASETS.get(_base(name))
-    return entry.settings if entry else {}
+    return _known(name).settings
 
 
 def shows_pairs(name: str) -> bool:
     """Return whether each image of a set shows two of the images that `load` returns for training."""
-    entry = DATASETS.get(_base(name))
-    return entry is not None and entry.pairs
+    return _known(name).pairs
 
 
 def tells_stories(name: str) -> bool:
     """Return whether the images of a set are sentences of word numbers, and no pictures."""
-    entry = DATASETS.get(_base(name))
-    return entry is not None and entry.stories
+    return _known(name).stories
+
+
+def _known(name: str) -> DatasetEntry:
+    """Return the entry of a set; of one without, a tfds set, an entry that says nothing."""
+    return DATASETS.get(_base(name), DatasetEntry(""))
 
 
 def _base(name: str) -> str:

@@ -67,13 +67,8 @@ def inspect(method: str, net: Network, asked: Asked) -> tuple[Figure, str]:
     pixels, name, label, path = _image(net, asked) if "image" in view.uses else nothing
     target = None if asked.target is None else _class(asked.target, net.data.label_names)
     figure = view.draw(Subject(net, pixels, name, label, path, asked.layer, unit, target))
-    words = [
-        method,
-        name if path is None else own_name(path),
-        asked.layer,
-        asked.unit and f"unit{asked.unit}",
-        asked.target,
-    ]
+    shown = name if path is None else own_name(path)
+    words = [method, shown, asked.layer, asked.unit and f"unit{asked.unit}", asked.target]
     return figure, "-".join(legal_name(word) for word in words if word)
 
 

@@ -54,8 +54,7 @@ def compare(settings: Sequence[Setting], baseline: Mapping[str, Any]) -> list[Co
     comparisons = []
     for members in by_data(settings):
         for setting, reference in _with_baseline(members, baseline) if baseline else _in_one_path(members):
-            seeds = [seed for seed in setting.runs if seed in reference.runs]
-            if seeds:
+            if seeds := _shared_seeds(setting, reference):
                 paths = differing_paths(setting, reference)
                 told = [*paths, *([] if baseline else _telling_paths(setting, reference, paths, members))]
                 comparisons.append(Comparison(setting, reference, paths, seeds, told))
@@ -168,7 +167,7 @@ def _in_one_path(settings: Sequence[Setting]) -> Iterator[tuple[Setting, Setting
 def _drawbacks(setting: Setting, other: Setting) -> tuple[bool, bool, int]:
     """Return what is worse about comparing a setting with another that differs from it in one path, in order."""
     [path] = differing_paths(setting, other)
-    return not path.endswith(".name"), path.startswith("data."), -len(setting.runs.keys() & other.runs.keys())
+    return not path.endswith(".name"), path.startswith("data."), -len(_shared_seeds(setting, other))
 
 
 def _with_baseline(settings: Sequence[Setting], baseline: Mapping[str, Any]) -> Iterator[tuple[Setting, Setting]]:
@@ -181,7 +180,11 @@ def _with_baseline(settings: Sequence[Setting], baseline: Mapping[str, Any]) -> 
 
 def _distance(setting: Setting, reference: Setting) -> tuple[int, int]:
     """Return what is worse about a reference: how many paths differ, and few shared seeds."""
-    return len(differing_paths(setting, reference)), -len(setting.runs.keys() & reference.runs.keys())
+    return len(differing_paths(setting, reference)), -len(_shared_seeds(setting, reference))
+
+
+def _shared_seeds(a: Setting, b: Setting) -> list[int]:
+    return [seed for seed in a.runs if seed in b.runs]
 
 
 def _has(setting: Setting, path: str, wanted: Any) -> bool:

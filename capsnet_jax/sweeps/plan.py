@@ -97,9 +97,10 @@ def check(runs: Sequence[Run], datasets: Mapping[Data, data.Dataset]) -> None:
 
 def _check_stories(settings: Data) -> None:
     """Raise a ConfigError where words of stories would be moved as if they were a picture."""
-    for name in ("max_shift", "max_rotation", "flip", "transform"):
-        if data.tells_stories(settings.dataset) and getattr(settings, name) not in (0, "none"):
-            raise ConfigError(f"{settings.dataset} holds stories, whose words cannot be moved; leave out data.{name}")
+    moving = ("max_shift", "max_rotation", "flip", "transform")
+    moved = [name for name in moving if getattr(settings, name) not in (0, "none")]
+    if moved and data.tells_stories(settings.dataset):
+        raise ConfigError(f"{settings.dataset} holds stories, whose words cannot be moved; leave out data.{moved[0]}")
 
 
 def _param_shapes(config: Config, dataset: data.Dataset) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def train_all(runs: Sequence[Run], plan: Plan, datasets: Datasets) -> None:
     before = records.load_all(plan.workdir)
     missing, sources, pending = to_train(runs, plan, before)
     _train(missing, sources, dataclasses.replace(plan, wait=True), datasets, before)
-    between = records.load_all(plan.workdir)
+    between = records.load_all(plan.workdir) if missing else before
     lost = {run for run in pending if starts_from_diverged(run, between)}
     tell_finished(runs, pending, before, plan)
     _train([run for run in pending if run not in lost], runs, plan, datasets, before)

@@ -152,16 +152,21 @@ def source_of(options: flags.FlagValues) -> Any:
 
 def experiment_name(options: flags.FlagValues) -> str:
     """Return the experiment to draw: the one asked for, or the only one in the workdir."""
-    from capsnet_jax.sweeps.records import experiments_in
-
     if options.experiment is not None:
         return options.experiment
     workdir = workdir_of(options)
-    measured = [path.stem for path in sorted(workdir.glob("*.jsonl"))]
-    present = [name for name in dict.fromkeys([*experiments_in(workdir), *measured]) if name in EXPERIMENTS]
+    present = experiments_of(workdir)
     if len(present) > 1:
         raise ConfigError(f"{workdir} holds runs of {', '.join(present)}; say which with --experiment")
     return present[0] if present else DEFAULT_EXPERIMENT
+
+
+def experiments_of(workdir: Path) -> list[str]:
+    """Return the experiments that a workdir has results of: those with runs, then those that measured."""
+    from capsnet_jax.sweeps.records import experiments_in
+
+    measured = [path.stem for path in sorted(workdir.glob("*.jsonl"))]
+    return [name for name in dict.fromkeys([*experiments_in(workdir), *measured]) if name in EXPERIMENTS]
 
 
 def module_of(name: str) -> ModuleType:

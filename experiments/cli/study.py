@@ -20,6 +20,7 @@ from experiments.cli.asked import (
     baseline_of,
     command_of,
     experiment_name,
+    experiments_of,
     module_of,
     resolve_flags,
     source_of,
@@ -257,11 +258,10 @@ def _show(
 def _compose(workdirs: Sequence[Path]) -> dict[Path, list[Any]]:
     """Return the pages of each workdir, of all experiments that it has results of."""
     from capsnet_jax.report import pages
-    from capsnet_jax.sweeps.records import experiments_in
 
     composed = {}
     for workdir in workdirs:
-        present = {*experiments_in(workdir), *(path.stem for path in workdir.glob("*.jsonl"))}
+        present = experiments_of(workdir)
         composed[workdir] = pages.compose(workdir, {name: module_of(name) for name in EXPERIMENTS if name in present})
     return composed
 

@@ -35,6 +35,15 @@ def connect(*members: tuple[int, int]) -> list:
         return list(pool.map(one, *zip(*members, strict=True)))
 
 
+def knock(port: int) -> socket.socket:
+    """Connect to process 0, as soon as it listens."""
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port))
+        except OSError:
+            time.sleep(0.05)
+
+
 @pytest.fixture
 def three(monkeypatch):
     """Three processes that are connected, the first one first; none leaves."""
@@ -48,12 +57,7 @@ def test_a_process_that_is_started_again_takes_its_own_place():
     port = free_port()
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(join._connect, Member(f"localhost:{port}", 3, 0))
-        while True:
-            try:
-                gone = socket.create_connection(("localhost", port))
-                break
-            except OSError:
-                time.sleep(0.05)
+        gone = knock(port)
         link.send(gone, "value", {"process": 1, "processes": 3}, [])
         time.sleep(0.5)
         gone.close()
@@ -164,13 +168,7 @@ def test_strangers_are_not_let_in(monkeypatch, greeting):
     port = free_port()
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(join._connect, Member(f"localhost:{port}", 2, 0))
-        while True:
-            try:
-                stranger = socket.create_connection(("127.0.0.1", port))
-                break
-            except OSError:
-                pass
-        with stranger:
+        with knock(port) as stranger:
             stranger.sendall(greeting)
             second = pool.submit(join._connect, Member(f"localhost:{port}", 2, 1))
             assert first.result().agree(7) == second.result().agree() == 7
