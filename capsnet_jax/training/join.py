@@ -96,17 +96,17 @@ def _connect(member: Member) -> Hosts:
 def _answer(member: Member, listener: socket.socket, connections: dict[int, socket.socket]) -> None:
     """Accept all other processes, and nobody else."""
     deadline, told = time.monotonic() + JOIN_SECONDS, False
-    while len(connections) < member.processes - 1:
+    while missing := member.processes - 1 - sum(not _is_gone(each) for each in connections.values()):
         listener.settimeout(1.0)
         try:
             connection, _ = listener.accept()
         except TimeoutError:
-            missing = f"{member.processes - 1 - len(connections)} of {member.processes} processes"
+            who = f"{missing} of {member.processes} processes"
             if not told and time.monotonic() > deadline - JOIN_SECONDS + ERROR_SECONDS:
-                print(f"waiting at {member.coordinator} for {missing}", flush=True)
+                print(f"waiting at {member.coordinator} for {who}", flush=True)
                 told = True
             if time.monotonic() > deadline:
-                raise HostError(f"{missing} did not come to {member.coordinator} in {JOIN_SECONDS:.0f} s") from None
+                raise HostError(f"{who} did not come to {member.coordinator} in {JOIN_SECONDS:.0f} s") from None
             continue
         connection.settimeout(ERROR_SECONDS)
         try:

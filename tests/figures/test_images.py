@@ -126,7 +126,7 @@ def record(changes, seed=0):
             "capsnet_small, dynamic routing, r = 3, seed 0; small preset but for decoder 8x16, epochs = 1",
         ),
         ({"preset": "paper"}, "capsnet, dynamic routing, r = 3, seed 0; paper preset"),
-        ({"model.name": "cnn_small"}, "cnn_small, seed 0; small preset but for cnn_small, name cross_entropy"),
+        ({"model.name": "cnn_small"}, "cnn_small, seed 0; small preset but for cnn_small, cross-entropy"),
         ({"routing.iterations": 1}, "capsnet_small, dynamic routing, r = 1, seed 0; small preset but for r = 1"),
     ],
 )
