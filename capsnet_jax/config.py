@@ -167,7 +167,7 @@ class Train:
     min_learning_rate: float = traced(1e-6, low=0, doc="least learning rate")
     warmup: float = traced(0.0, low=0, high=0.9, doc="part of all steps in which the learning rate rises from 0")
     weight_decay: float = traced(
-        0.0, low=0, doc="of all but biases and other vectors, each step by this times the learning rate (AdamW)"
+        0.0, low=0, doc="of all but vectors, biases and priors, each step by this times the learning rate (AdamW)"
     )
     ema_epochs: float = static(0.0, low=0, doc="evaluate and keep the mean over about so many last epochs; 0: the last")
     clip: float = static(0.0, low=0, doc="greatest norm of a batch's mean gradient; 0: any")

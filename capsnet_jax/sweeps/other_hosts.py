@@ -10,7 +10,7 @@ from capsnet_jax.config import ConfigError
 from capsnet_jax.sweeps.plan import Plan
 from capsnet_jax.sweeps.pretrain import pretraining_runs
 from capsnet_jax.sweeps.records import Run
-from capsnet_jax.sweeps.train import Datasets, describe_task, fit_group, test
+from capsnet_jax.sweeps.train import Datasets, describe_task, fit_group, test_group
 from capsnet_jax.training.fit import abstract_states
 from capsnet_jax.training.parallel import make_mesh, resolve
 
@@ -53,5 +53,5 @@ def _train(group: list[Run], plan: Plan, datasets: Datasets, mesh: jax.sharding.
             return
         if all_diverged:
             break
-    test(configs, at, dataset, plan, mesh, hosts)
+    test_group(configs, at, plan, dataset, mesh, hosts)
     hosts.gather(at.states)

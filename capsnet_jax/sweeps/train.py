@@ -31,7 +31,7 @@ from capsnet_jax.training import evaluation
 from capsnet_jax.training.fit import FitProgress, abstract_states, fit, initial_states
 from capsnet_jax.training.hosts import Hosts
 from capsnet_jax.training.limits import check_limits
-from capsnet_jax.training.parallel import RUNS, make_mesh, place, stack
+from capsnet_jax.training.parallel import RUNS, make_mesh
 from capsnet_jax.training.step import steps_per_epoch
 
 CHECKPOINT_SECONDS = 30.0
@@ -107,7 +107,7 @@ def train_together(
         if all_diverged:
             progress.skip((at.total - step) * batch)
             break
-    tested = test(configs, at, dataset, plan, mesh, hosts)
+    tested = test_group(configs, at, plan, dataset, mesh, hosts)
     _finish(group, at._replace(states=hosts.gather(at.states)), tested, plan, checkpoints, events)
     return at.compile_seconds
 
@@ -130,6 +130,21 @@ def fit_group(
         start=start,
         observe_fn=plan.observe_fn,
         test_each_epoch=plan.observed.test_each_epoch,
+        hosts=hosts,
+    )
+
+
+def test_group(
+    configs: list[Config], at: FitProgress, plan: Plan, dataset: data.Dataset, mesh: Mesh | None, hosts: Hosts
+) -> tuple[dict[str, list[float]], np.ndarray]:
+    """Read the test set in the end; every process that has devices of the mesh does."""
+    return evaluation.read_test_set(
+        configs,
+        *at.states.eval_params,
+        dataset,
+        parallel=plan.parallel,
+        mesh=mesh,
+        observe_fn=plan.observe_fn,
         hosts=hosts,
     )
 
@@ -199,16 +214,6 @@ def _finish(
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     records.append(finished, plan.workdir)
     events.finish(at, [record.result for record in finished])
-
-
-def test(
-    configs: list[Config], at: FitProgress, dataset: data.Dataset, plan: Plan, mesh: Mesh | None, hosts: Hosts
-) -> tuple[dict[str, list[float]], np.ndarray]:
-    """Read the test set as `evaluation.read_test_set` does, on the devices of all processes."""
-    evaluate = evaluation.make_evaluator(dataset.classes, plan.parallel, mesh, plan.observe_fn)
-    examples = place(dataset.test, mesh)
-    metrics, wrong = hosts.everywhere(evaluate(stack(configs), *at.states.eval_params, examples, examples))
-    return {f"test_{name}": evaluation.to_floats(values) for name, values in metrics.items()}, np.asarray(wrong)
 
 
 def by_selection(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -13,6 +13,7 @@ from capsnet_jax.config import Config
 from capsnet_jax.data import Dataset, Examples
 from capsnet_jax.data.augment import batch_of, to_float, to_targets
 from capsnet_jax.losses import METRICS, PARTS, total_loss
+from capsnet_jax.training.hosts import ALONE, Hosts
 from capsnet_jax.training.parallel import place, split_batch, stack
 from capsnet_jax.training.program import Program
 
@@ -43,6 +44,7 @@ def read_test_set(
     parallel: str,
     mesh: Mesh | None = None,
     observe_fn: ObserveFn | None = None,
+    hosts: Hosts = ALONE,
 ) -> tuple[dict[str, list[float]], Bool[np.ndarray, "runs images"]]:
     """Read the test set: the metrics of finished runs, and which images each of them gets wrong.
 
@@ -54,12 +56,13 @@ def read_test_set(
         parallel: "vmap" or "map".
         mesh: of devices; None: one device.
         observe_fn: what to observe beside the metrics.
+        hosts: the processes whose devices these are; all call this, and wait for each other.
 
     Returns:
         {"test_error" in percent and so on: one value a run}, and the wrong images.
     """
     examples, evaluate = place(data.test, mesh), make_evaluator(data.classes, parallel, mesh, observe_fn)
-    metrics, wrong = evaluate(stack(configs), params, stats, examples, examples)
+    metrics, wrong = hosts.everywhere(evaluate(stack(configs), params, stats, examples, examples))
     return {f"test_{name}": to_floats(values) for name, values in metrics.items()}, np.asarray(wrong)
 
 

@@ -12,6 +12,7 @@ from capsnet_jax.config import Train
 
 MUON_RMS = 0.2  # of an update's elements: about Adam's, so that one learning rate serves both
 IMAGE_CHANNELS = 3  # at most so many channels are an image's
+NOT_DECAYED = ("bias", "prior")  # a router's have a row for each parent, or for each input
 
 
 def adam(head_layers: Collection[str]) -> optax.GradientTransformation:
@@ -67,5 +68,9 @@ def gradient_transform(settings: Train, head_layers: Collection[str]) -> optax.G
 
 
 def add_weight_decay(updates: PyTree, params: PyTree, decay: Any) -> PyTree:
-    """Add decoupled weight decay (Loshchilov and Hutter 2019) to all but biases and other vectors."""
-    return jax.tree.map(lambda u, p: u + decay * p if p.ndim > 1 else u, updates, params)
+    """Add decoupled weight decay (Loshchilov and Hutter 2019) to all but vectors, biases and priors of couplings."""
+
+    def add(path: tuple[Any, ...], update: Any, param: Any) -> Any:
+        return update if param.ndim < 2 or path[-1].key in NOT_DECAYED else update + decay * param
+
+    return jax.tree_util.tree_map_with_path(add, updates, params)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from capsnet_jax.ops.squash import SQUASHES
 from capsnet_jax.routing import ROUTERS
 from capsnet_jax.routing.dynamic import Dynamic, dynamic_routing
 from tests.routing.loops import couple, loop_routing, parts, softmax
@@ -135,6 +136,23 @@ def test_stopped_gradient_holds_the_couplings_constant(iterations):
         expected[index] = np.sum(WEIGHTS * (ahead - behind)) / (2 * h)
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)  # entries are of order 1, float32
     assert np.abs(full - expected).max() > 0.1
+
+
+def test_stopped_gradient_reaches_what_is_learned_by_the_last_iteration_only():
+    """A bias, which every iteration adds, moves the capsules as if the couplings were constant."""
+    votes, start = make_votes(), 0.1 * jnp.ones(SHAPE[1:])
+
+    def capsules(bias, gradient):
+        return dynamic_routing(votes, iterations=3, gradient=gradient, bias=True, parameters={"bias": bias})
+
+    def slope_of(capsules):
+        return jax.grad(lambda bias: jnp.sum(WEIGHTS * capsules(bias)))(start)
+
+    total = jnp.einsum("io,iod->od", capsules(start, "stop").couplings, votes)
+    stopped, full = (slope_of(lambda bias, g=g: capsules(bias, g).capsules) for g in ("stop", "full"))
+    constant = slope_of(lambda bias: SQUASHES["sabour"](total + bias))
+    np.testing.assert_allclose(stopped, constant, rtol=1e-5, atol=1e-6)
+    assert np.abs(full - constant).max() > 1e-3
 
 
 @pytest.mark.parametrize("gradient", ["full", "stop"])

@@ -95,12 +95,16 @@ def test_muon_is_the_orthogonalised_momentum_at_adams_scale(shape):
     np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
 
 
-def test_weight_decay_is_decoupled_and_leaves_vectors_alone():
-    params = {"kernel": random(3, 4), "bias": random(4, seed=1)}
-    updates = {"kernel": random(3, 4, seed=2), "bias": random(4, seed=3)}
-    got = optimizer.add_weight_decay(updates, params, 0.25)
-    np.testing.assert_allclose(got["kernel"], updates["kernel"] + 0.25 * params["kernel"])
-    np.testing.assert_array_equal(got["bias"], updates["bias"])
+def test_weight_decay_is_decoupled_and_leaves_vectors_biases_and_priors_alone():
+    """A router's bias has a row for each parent; random couplings stay as they are."""
+    shapes = {"kernel": (3, 4), "scale": (4,), "bias": (5, 4), "prior": (6, 5)}
+    params, updates = (
+        {"layer": {name: random(*shape, seed=seed) for name, shape in shapes.items()}} for seed in (1, 2)
+    )
+    got = optimizer.add_weight_decay(updates, params, 0.25)["layer"]
+    np.testing.assert_allclose(got.pop("kernel"), updates["layer"]["kernel"] + 0.25 * params["layer"]["kernel"])
+    for name, update in got.items():
+        np.testing.assert_array_equal(update, updates["layer"][name])
 
 
 @pytest.mark.parametrize("name", ["capsnet_small", "resnet8", "densenet_bc22_k7", "cnn_small"])

@@ -96,7 +96,6 @@ def cpu_algorithm(
     - 3×3 without a stride: Winograd, where there are enough channels, filters and tiles (`winograd.is_profitable`).
     - im2col, where copying patches costs little compared with the product, or the native convolution is slow:
         - windows of one pixel: the patches are the images themselves.
-        - windows of at least 25 pixels of one channel: the patches are small, and the gradient uses them again.
         - at most twice as many patches as filters.
         - fewer output positions than pixels in a window: XLA takes the larger of image and filter for the image.
     - Otherwise direct.
@@ -121,4 +120,4 @@ def cpu_algorithm(
         return winograd_conv
     positions, pixels = out[0] * out[1], height * width
     few_patches = padded_shape[0] * positions <= 2 * filters or positions < pixels
-    return im2col_conv if pixels == 1 or (channels == 1 and pixels >= 25) or few_patches else direct_conv
+    return im2col_conv if pixels == 1 or few_patches else direct_conv
