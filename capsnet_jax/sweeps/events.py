@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import struct
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -20,10 +21,6 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, PyTree, UInt8
 from PIL import Image
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
-from tensorboardX.record_writer import masked_crc32c
-from tensorboardX.summary import hparams
 
 from capsnet_jax import models
 from capsnet_jax.config import Config
@@ -37,6 +34,17 @@ from capsnet_jax.training.parallel import stack
 from capsnet_jax.training.program import Program
 from capsnet_jax.training.schedule import learning_rate
 from capsnet_jax.training.step import steps_per_epoch
+
+# tensorboardX would import PyTorch where it is installed, for 3 seconds and nothing that is used here.
+_hides_torch = sys.modules.setdefault("torch", None) is None  # type: ignore[arg-type]
+try:
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.proto.summary_pb2 import Summary
+    from tensorboardX.record_writer import masked_crc32c
+    from tensorboardX.summary import hparams
+finally:
+    if _hides_torch:
+        del sys.modules["torch"]
 
 WITHIN_SECONDS = 30.0  # between points within an epoch
 RECONSTRUCTED = 8  # validation images

@@ -4,6 +4,8 @@ import io
 import math
 import os
 import struct
+import subprocess
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -185,3 +187,10 @@ def test_a_net_without_decoder_has_no_reconstructions(group):
         "_hparams_/session_start_info",
         "test/error",
     }
+
+
+@pytest.mark.slow
+def test_pytorch_is_not_imported_where_it_is_installed(tmp_path):
+    (tmp_path / "torch.py").write_text("raise SystemExit('imported')")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    subprocess.run([sys.executable, "-c", "import experiments.cli.study"], env=environment, check=True)
