@@ -6,7 +6,8 @@ turns it into one product [batch, channels] × [channels, filters] for every fre
 valid output is touched by the wrap-around.
 
 CapsNet's primary capsules (20×20 → 6×6, 9×9 kernel, stride 2) have a grid of 10×10 with 52 independent frequencies.
-That is about a fifth of the direct algorithm's multiplications.
+That is about a fifth of the direct algorithm's multiplications. A larger image is cut into tiles that overlap, each an
+image of its own.
 """
 
 from typing import NamedTuple
@@ -17,6 +18,8 @@ from jaxtyping import Array, Float
 
 from capsnet_jax.ops.conv.padding import Pads, Strides, pad_images
 from capsnet_jax.ops.matmul import left_multiply
+
+GRID = 16  # points of a tile at most, in each direction
 
 
 def fourier_conv(
@@ -41,17 +44,24 @@ def fourier_conv(
     window = kernel.shape[:2]
     taps = tuple(-(-k // s) for k, s in zip(window, strides, strict=True))
     out = tuple((n - k) // s + 1 for n, k, s in zip(x.shape[1:3], window, strides, strict=True))
-    grid = tuple(o + t - 1 for o, t in zip(out, taps, strict=True))
-    dft = _transforms(grid, taps, out)
+    tiles = tuple(-(-o // max(1, GRID + 1 - t)) for o, t in zip(out, taps, strict=True))
+    tile = tuple(-(-o // n) for o, n in zip(out, tiles, strict=True))  # outputs
+    grid = tuple(o + t - 1 for o, t in zip(tile, taps, strict=True))
+    dft = _transforms(grid, taps, tile)
 
     batch, filters = x.shape[0], kernel.shape[3]
-    # [points, batch, phases·channels] and [taps, phases·channels, filters]
-    images = _phases(x, grid, strides).transpose(1, 3, 0, 2, 4, 5).reshape(grid[0] * grid[1], batch, -1)
+    points = tuple(n * o + t - 1 for n, o, t in zip(tiles, tile, taps, strict=True))
+    phases = _phases(x, points, strides).transpose(1, 3, 0, 2, 4, 5)
+    corners = [(i * tile[0], j * tile[1]) for i in range(tiles[0]) for j in range(tiles[1])]
+    # [points, tiles·batch, phases·channels] and [taps, phases·channels, filters]
+    images = jnp.stack([phases[i : i + grid[0], j : j + grid[1]] for i, j in corners], axis=2)
+    images = images.reshape(grid[0] * grid[1], len(corners) * batch, -1)
     weights = _phases(kernel[None], taps, strides, filters).transpose(1, 3, 0, 2, 4, 5, 6)
     weights = weights.reshape(taps[0] * taps[1], -1, filters)
 
     transformed = _multiply(left_multiply(dft.image, images), left_multiply(dft.kernel, weights), dft.pairs)
-    return left_multiply(dft.output, transformed).reshape(*out, batch, filters).transpose(2, 0, 1, 3)
+    outputs = left_multiply(dft.output, transformed).reshape(*tile, *tiles, batch, filters).transpose(4, 2, 0, 3, 1, 5)
+    return outputs.reshape(batch, tiles[0] * tile[0], tiles[1] * tile[1], filters)[:, : out[0], : out[1]]
 
 
 class _Transforms(NamedTuple):

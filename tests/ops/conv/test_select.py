@@ -91,7 +91,8 @@ def test_vmap_over_kernels_is_a_loop_over_them(algorithm, x_shape, kernel_shape,
         ((8, 9, 9), (3, 3, 512, 512), (1, 1), 1, im2col_conv),  # 392 patches for 512 filters
         ((32, 9, 9), (3, 3, 512, 512), (1, 1), 1, winograd_conv),
         ((128, 4, 4), (3, 3, 224, 224), (1, 1), 1, im2col_conv),  # 2×2 windows of 3×3 pixels
-        ((8, 230, 230), (7, 7, 3, 64), (2, 2), 1, direct_conv),  # its first: too large a grid
+        ((8, 230, 230), (7, 7, 3, 64), (2, 2), 1, direct_conv),  # its first: tiles of few products
+        ((8, 56, 56), (9, 9, 32, 64), (2, 2), 1, fourier_conv),  # a small CapsNet's on images of 64×64, in tiles
         ((8, 28, 28), (5, 5, 1, 8), (2, 2), 1, direct_conv),  # one channel
         ((8, 31, 31), (5, 5, 48, 256), (1, 1), 2, direct_conv),  # AlexNet, two groups
         ((8, 20, 20), (9, 9, 8, 256), (2, 2), 32, native_conv),  # many groups
