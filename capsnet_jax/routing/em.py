@@ -22,7 +22,7 @@ class EM:
     variance_floor: float = traced(1e-3, low=1e-9, doc="added to every variance; a parent with one input has none")
     deviation: float = traced(0.05, low=1e-6, doc="σ₀ of votes whose cost is β_u; in the paper 1")
     normalize: bool = static(
-        True, doc="costs as if each parent had 100 inputs to share, whatever its size; false: as in the paper"
+        True, doc="costs as if 100 inputs were an even share of them, whatever the layer's size; false: as in the paper"
     )
 
 

@@ -15,7 +15,7 @@ import jax
 from capsnet_jax.config import ConfigError
 from capsnet_jax.training.cluster import Member
 from capsnet_jax.training.hosts import Hosts, leave
-from capsnet_jax.training.link import Link, receive, send
+from capsnet_jax.training.link import Link, notice_dead_machines, receive, send
 
 JOIN_SECONDS = 300.0  # to wait for the other processes to come
 ERROR_SECONDS = 5.0  # to wait for what explains an error better: a process that died, or the same mistake at process 0
@@ -95,19 +95,20 @@ def _connect(member: Member) -> Hosts:
 
 def _answer(member: Member, listener: socket.socket, connections: dict[int, socket.socket]) -> None:
     """Accept all other processes, and nobody else."""
-    deadline, told = time.monotonic() + JOIN_SECONDS, False
+    began, told = time.monotonic(), 0
     while missing := member.processes - 1 - sum(not _is_gone(each) for each in connections.values()):
         listener.settimeout(1.0)
         try:
             connection, _ = listener.accept()
         except TimeoutError:
             who = f"{missing} of {member.processes} processes"
-            if not told and time.monotonic() > deadline - JOIN_SECONDS + ERROR_SECONDS:
+            if missing != told and time.monotonic() > began + ERROR_SECONDS:
                 print(f"waiting at {member.coordinator} for {who}", flush=True)
-                told = True
-            if time.monotonic() > deadline:
+                told = missing
+            if time.monotonic() > began + JOIN_SECONDS:
                 raise HostError(f"{who} did not come to {member.coordinator} in {JOIN_SECONDS:.0f} s") from None
             continue
+        notice_dead_machines(connection)
         connection.settimeout(ERROR_SECONDS)
         try:
             value = receive(connection, FIRST_BYTES).value

@@ -39,7 +39,7 @@ class Link:
         self._sending = threading.Lock()
         self._values: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self.signum: int | None = None  # that the other process got
-        _notice_dead_machines(connection)
+        notice_dead_machines(connection)
 
     def watch(self, on_end: Callable[[int, str], None], on_loss: Callable[[], None]) -> None:
         """Start to read, in a thread that calls either function when the other process ends."""
@@ -121,7 +121,7 @@ def _read(connection: socket.socket, size: int) -> bytearray:
     return data
 
 
-def _notice_dead_machines(connection: socket.socket) -> None:
+def notice_dead_machines(connection: socket.socket) -> None:
     """Let a connection break within 20 s when the other machine is off, or the network is cut."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

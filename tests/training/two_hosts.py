@@ -1,16 +1,14 @@
 """Fits by two processes together: `python -m tests.training.two_hosts FILE PORT PROCESS`, or by one: `… FILE`."""
 
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 
 from capsnet_jax.overrides import build
-from capsnet_jax.sweeps.plan import Plan
-from capsnet_jax.sweeps.train import test
 from capsnet_jax.training.cluster import Member
 from capsnet_jax.training.environment import find_devices
+from capsnet_jax.training.evaluation import read_test_set
 from capsnet_jax.training.fit import fit
 from capsnet_jax.training.hosts import ALONE
 from capsnet_jax.training.join import join
@@ -26,8 +24,7 @@ def final_state(config, runs, data, hosts):
     mesh = make_mesh(runs, config.train.batch_size, find_devices())
     assert hosts is ALONE or mesh.size == 2
     *_, at = fit(configs, seeds, data, parallel="map", mesh=mesh, chunk_seconds=1e-9, hosts=hosts)
-    plan = Plan(Path(), "map", lambda _: "", lambda: None)
-    tested, wrong = test(configs, at, data, plan, mesh, hosts)
+    tested, wrong = read_test_set(configs, *at.states.eval_params, data, parallel="map", mesh=mesh, hosts=hosts)
     metrics = {name: values for name, values in at.history[-1].items() if isinstance(values, list)}
     states = hosts.gather(at.states)
     return None if hosts.process else jax.tree.leaves(jax.device_get((states, tested, wrong, metrics)))

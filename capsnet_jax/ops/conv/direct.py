@@ -16,6 +16,8 @@ from capsnet_jax.ops.conv.padding import Pads, Strides, pad_images
 from capsnet_jax.ops.conv.side_by_side import side_by_side_conv
 from capsnet_jax.ops.materialize import materialize
 
+FEW_CHANNELS = 4  # too few filters for a convolution that yields them: of one channel it takes ten times as long
+
 
 def direct_conv(
     x: Float[Array, "batch height width channels"],
@@ -41,7 +43,7 @@ def _direct_backward(
     strides: Strides, pads: Pads, residuals: tuple[Array, Array], gradient: Array
 ) -> tuple[Array, Array]:
     x, kernel = residuals
-    if strides == (1, 1):
+    if strides == (1, 1) and kernel.shape[2] > FEW_CHANNELS:
         to_x = _flipped_conv(gradient, kernel, pads)
     else:
         to_x = _fold_patches(gradient, kernel, x.shape, strides, pads)
@@ -52,13 +54,13 @@ _direct.defvjp(_direct_forward, _direct_backward)
 
 
 def _flipped_conv(gradient: Array, kernel: Array, pads: Pads) -> Array:
-    """Return the images' gradient without strides: a convolution with the kernel turned by 180°."""
+    """Return the images' gradient without strides, of many channels: a convolution with the kernel turned by 180°."""
     vertical, horizontal = ((k - 1 - low, k - 1 - high) for k, (low, high) in zip(kernel.shape, pads, strict=False))
     return _direct(gradient, kernel[::-1, ::-1].swapaxes(2, 3), (1, 1), (vertical, horizontal))
 
 
 def _fold_patches(gradient: Array, kernel: Array, shape: tuple[int, ...], strides: Strides, pads: Pads) -> Array:
-    """Return the images' gradient with strides: add the gradient of each patch to the pixels it was copied from."""
+    """Return the images' gradient with strides or few channels: add each patch's to the pixels it was copied from."""
     height, width, _, filters = kernel.shape
     images = images_per_chunk(len(gradient), gradient.shape[1:3], kernel.shape)
 

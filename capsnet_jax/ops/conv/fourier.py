@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from capsnet_jax.ops.conv.padding import Pads, Strides, pad_images
 from capsnet_jax.ops.matmul import left_multiply
 
-GRID = 16  # points of a tile at most, in each direction
+GRID = 16  # points of a tile at most, in each direction, where the kernel has fewer taps
 
 
 def fourier_conv(

@@ -8,6 +8,7 @@ All algorithms are differentiated in reverse, any number of times. They agree to
 CPU, TF32 on a GPU unless `JAX_DEFAULT_MATMUL_PRECISION=highest`.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -16,7 +17,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from capsnet_jax.ops.conv.direct import direct_conv
-from capsnet_jax.ops.conv.fourier import fourier_conv
+from capsnet_jax.ops.conv.fourier import GRID, fourier_conv
 from capsnet_jax.ops.conv.im2col import im2col_conv
 from capsnet_jax.ops.conv.native import native_conv
 from capsnet_jax.ops.conv.padding import Strides, resolve_padding
@@ -81,8 +82,10 @@ def conv2d(
         outputs = [algorithm(*pair, strides=strides, pads=pads) for pair in pairs]
         return jnp.concatenate(outputs, axis=3).astype(input_dtype)
 
-    # On an H100, CapsNet's primary capsules with both gradients: native 1.86 ms, Fourier 0.73 ms (batch 64).
-    on_gpu = run_algorithm if algorithm is fourier_conv and groups == 1 else native
+    # On an H100, CapsNet's primary capsules with both gradients: native 1.86 ms, Fourier 0.73 ms (batch 64). Tiles were
+    # not measured there.
+    one_tile = math.prod(_fourier_grid(padded_size, kernel.shape, strides)) <= GRID**2
+    on_gpu = run_algorithm if algorithm is fourier_conv and groups == 1 and one_tile else native
     return lax.platform_dependent(x, kernel, cpu=run_algorithm, cuda=on_gpu, default=native)
 
 
@@ -92,9 +95,10 @@ def cpu_algorithm(
     """Return the algorithm that a CPU uses.
 
     - More than eight groups: native. Each group is too small a product for the others.
-    - A stride, a window of at least 5×5 and more than one channel: Fourier, if its grid has at most 256 points, or if
-      each output is a sum of at least 1024 products, which pays for the transforms of tiles. With 9×9 windows of 32
-      channels in images of 56×56 both gradients take a quarter of the direct algorithm's time.
+    - A stride, a window of at least 5×5 and more than one channel: Fourier, if its grid has at most 256 points. Or in
+      tiles, if a kernel takes at most half of one, and each output is a sum of at least 1024 products, which pays for
+      the transforms. It was measured for training: with 9×9 windows of 32 channels and 64 filters in images of 56×56,
+      value and gradients take a quarter of the direct algorithm's time, the value alone as long.
     - 3×3 without a stride: Winograd, where there are enough channels, filters and tiles (`winograd.is_profitable`).
     - im2col, where copying patches costs little compared with the product, or the native convolution is slow:
         - windows of one pixel: the patches are the images themselves.
@@ -115,11 +119,17 @@ def cpu_algorithm(
     if groups > 8:
         return native_conv
     if max(strides) > 1 and height * width >= 25 and channels > 1:
-        grid = [o + -(-k // s) - 1 for o, k, s in zip(out, kernel_shape, strides, strict=False)]
-        if grid[0] * grid[1] <= 256 or height * width * channels >= 1024:
+        one_tile = math.prod(_fourier_grid(padded_shape[1:], kernel_shape, strides)) <= GRID**2
+        taps = max(-(-height // strides[0]), -(-width // strides[1]))
+        if one_tile or (taps <= GRID // 2 and height * width * channels >= 1024):
             return fourier_conv
     if (height, width, *strides) == (3, 3, 1, 1) and is_profitable(padded_shape[0], out, channels, filters):
         return winograd_conv
     positions, pixels = out[0] * out[1], height * width
     few_patches = padded_shape[0] * positions <= 2 * filters or positions < pixels
     return im2col_conv if pixels == 1 or few_patches else direct_conv
+
+
+def _fourier_grid(size: Sequence[int], kernel_shape: tuple[int, ...], strides: Strides) -> list[int]:
+    """Return the points, vertical and horizontal, that a whole image takes: outputs + taps − 1."""
+    return [(n - k) // s + -(-k // s) for n, k, s in zip(size, kernel_shape, strides, strict=False)]
