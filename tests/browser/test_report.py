@@ -73,6 +73,7 @@ def test_a_run_tells_all_of_it_when_it_is_opened(visit, report):
     shown = page.locator("details.run:visible")
     assert shown.count() == 1
     shown.locator("summary").click()
+    shown.locator("dd").first.wait_for()  # it is written when the browser tells that it is open
     told = dict(zip(shown.locator("dt").all_text_contents(), shown.locator("dd").all_text_contents(), strict=True))
     assert (told["seed"], told["train.learning_rate"], told["test_error"]) == ("4", "0.003", "1.24")
     assert (told["model.name"], told["device"], told["code of revision"]) == ("capsnet_small", "cpu", "0123456")

@@ -435,7 +435,7 @@ def test_killed_at_any_moment(tmp_path):
 @pytest.mark.slow
 def test_a_full_size_state_saves_in_seconds(tmp_path):
     keys = jax.random.split(jax.random.key(0), 3)
-    state = {str(i): jax.random.normal(key, (6_804_224,)) for i, key in enumerate(keys)}
+    state = jax.block_until_ready({str(i): jax.random.normal(key, (6_804_224,)) for i, key in enumerate(keys)})
     start = time.perf_counter()
     save(tmp_path, 1, state, [])
     assert time.perf_counter() - start < 5
