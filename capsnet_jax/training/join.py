@@ -153,6 +153,7 @@ def _call(member: Member, host: str, port: int) -> socket.socket:
     while True:
         try:
             connection = socket.create_connection((host, port), timeout=ERROR_SECONDS)
+            notice_dead_machines(connection)
             connection.settimeout(JOIN_SECONDS + ERROR_SECONDS)
             send(connection, "value", {"process": member.process, "processes": member.processes}, [])
             message = receive(connection, FIRST_BYTES)

@@ -39,7 +39,6 @@ class Link:
         self._sending = threading.Lock()
         self._values: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self.signum: int | None = None  # that the other process got
-        notice_dead_machines(connection)
 
     def watch(self, on_end: Callable[[int, str], None], on_loss: Callable[[], None]) -> None:
         """Start to read, in a thread that calls either function when the other process ends."""

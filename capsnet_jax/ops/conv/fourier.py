@@ -10,6 +10,8 @@ That is about a fifth of the direct algorithm's multiplications. A larger image 
 image of its own.
 """
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -19,7 +21,7 @@ from jaxtyping import Array, Float
 from capsnet_jax.ops.conv.padding import Pads, Strides, pad_images
 from capsnet_jax.ops.matmul import left_multiply
 
-GRID = 16  # points of a tile at most, in each direction, where the kernel has fewer taps
+GRID = 16  # points of a tile, in each direction, where the kernel has fewer taps
 
 
 def fourier_conv(
@@ -42,9 +44,10 @@ def fourier_conv(
     """
     x = pad_images(x, pads)
     window = kernel.shape[:2]
-    taps = tuple(-(-k // s) for k, s in zip(window, strides, strict=True))
+    taps = count_taps(window, strides)
     out = tuple((n - k) // s + 1 for n, k, s in zip(x.shape[1:3], window, strides, strict=True))
-    tiles = tuple(-(-o // max(1, GRID + 1 - t)) for o, t in zip(out, taps, strict=True))
+    limits = out if is_one_tile(out, taps) else [max(1, GRID + 1 - t) for t in taps]
+    tiles = tuple(-(-o // limit) for o, limit in zip(out, limits, strict=True))
     tile = tuple(-(-o // n) for o, n in zip(out, tiles, strict=True))  # outputs
     grid = tuple(o + t - 1 for o, t in zip(tile, taps, strict=True))
     dft = _transforms(grid, taps, tile)
@@ -62,6 +65,16 @@ def fourier_conv(
     transformed = _multiply(left_multiply(dft.image, images), left_multiply(dft.kernel, weights), dft.pairs)
     outputs = left_multiply(dft.output, transformed).reshape(*tile, *tiles, batch, filters).transpose(4, 2, 0, 3, 1, 5)
     return outputs.reshape(batch, tiles[0] * tile[0], tiles[1] * tile[1], filters)[:, : out[0], : out[1]]
+
+
+def count_taps(window: Sequence[int], strides: Strides) -> tuple[int, ...]:
+    """Return the size of a window in strides, vertical and horizontal."""
+    return tuple(-(-k // s) for k, s in zip(window, strides, strict=True))
+
+
+def is_one_tile(out: Sequence[int], taps: Sequence[int]) -> bool:
+    """Whether the grid of so many outputs, vertical and horizontal, is small enough to be left whole."""
+    return math.prod(o + t - 1 for o, t in zip(out, taps, strict=True)) <= GRID**2
 
 
 class _Transforms(NamedTuple):

@@ -8,7 +8,6 @@ All algorithms are differentiated in reverse, any number of times. They agree to
 CPU, TF32 on a GPU unless `JAX_DEFAULT_MATMUL_PRECISION=highest`.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -17,7 +16,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from capsnet_jax.ops.conv.direct import direct_conv
-from capsnet_jax.ops.conv.fourier import GRID, fourier_conv
+from capsnet_jax.ops.conv.fourier import GRID, count_taps, fourier_conv, is_one_tile
 from capsnet_jax.ops.conv.im2col import im2col_conv
 from capsnet_jax.ops.conv.native import native_conv
 from capsnet_jax.ops.conv.padding import Strides, resolve_padding
@@ -84,7 +83,8 @@ def conv2d(
 
     # On an H100, CapsNet's primary capsules with both gradients: native 1.86 ms, Fourier 0.73 ms (batch 64). Tiles were
     # not measured there.
-    one_tile = math.prod(_fourier_grid(padded_size, kernel.shape, strides)) <= GRID**2
+    out = [(n - k) // s + 1 for n, k, s in zip(padded_size, window, strides, strict=True)]
+    one_tile = is_one_tile(out, count_taps(window, strides))
     on_gpu = run_algorithm if algorithm is fourier_conv and groups == 1 and one_tile else native
     return lax.platform_dependent(x, kernel, cpu=run_algorithm, cuda=on_gpu, default=native)
 
@@ -119,17 +119,11 @@ def cpu_algorithm(
     if groups > 8:
         return native_conv
     if max(strides) > 1 and height * width >= 25 and channels > 1:
-        one_tile = math.prod(_fourier_grid(padded_shape[1:], kernel_shape, strides)) <= GRID**2
-        taps = max(-(-height // strides[0]), -(-width // strides[1]))
-        if one_tile or (taps <= GRID // 2 and height * width * channels >= 1024):
+        taps = count_taps((height, width), strides)
+        if is_one_tile(out, taps) or (max(taps) <= GRID // 2 and height * width * channels >= 1024):
             return fourier_conv
     if (height, width, *strides) == (3, 3, 1, 1) and is_profitable(padded_shape[0], out, channels, filters):
         return winograd_conv
     positions, pixels = out[0] * out[1], height * width
     few_patches = padded_shape[0] * positions <= 2 * filters or positions < pixels
     return im2col_conv if pixels == 1 or few_patches else direct_conv
-
-
-def _fourier_grid(size: Sequence[int], kernel_shape: tuple[int, ...], strides: Strides) -> list[int]:
-    """Return the points, vertical and horizontal, that a whole image takes: outputs + taps − 1."""
-    return [(n - k) // s + -(-k // s) for n, k, s in zip(size, kernel_shape, strides, strict=False)]
