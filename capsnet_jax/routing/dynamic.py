@@ -140,12 +140,13 @@ def route_by_agreement(
         bias: added to parents before the squash; None: nothing.
         trace: whether to return every iteration.
     """
-    held = jax.lax.stop_gradient if gradient == "stop" else lambda x: x  # what couplings are made of
+    stop_gradient = jax.lax.stop_gradient if gradient == "stop" else lambda x: x
+    votes_without_gradient = stop_gradient(votes)
     logits = jnp.zeros(votes.shape[:2], votes.dtype)
     steps = []
     for iteration in range(iterations):
         last = iteration == iterations - 1
-        summed = votes if last else held(votes)
+        summed = votes if last else votes_without_gradient
         if iteration == 0 and first is not None:
             couplings, total = jnp.full_like(logits, first), first * jnp.sum(summed, axis=0)
         else:
@@ -154,7 +155,8 @@ def route_by_agreement(
         capsules = squash(total if bias is None else total + bias)  # v_o = squash(s_o)
         steps.append((capsules, squash.activation(capsules), couplings, logits))
         if not last:
-            logits += jnp.einsum("iod,od->io", held(votes), held(capsules))  # b_io ← b_io + û_io · v_o
+            agreement = jnp.einsum("iod,od->io", votes_without_gradient, stop_gradient(capsules))
+            logits += agreement  # b_io ← b_io + û_io · v_o
     stacked = Trace(*map(jnp.stack, zip(*steps, strict=True))) if trace else None
     return Routing(*steps[-1], stacked)
 

@@ -75,7 +75,7 @@ random it is {frozen}.""",
             ),
             saved("routing_vs_backprop-error_by_arm", "test error of seven arms on two data sets"),
         ],
-        [Excerpt(route_by_agreement, "held = ", "summed = ")],
+        [Excerpt(route_by_agreement, "stop_gradient = ", "summed = ")],
         ["--experiment=routing_vs_backprop --dataset=fashion_mnist", "--sweep routing.gradient=full,stop"],
     )
 
