@@ -155,7 +155,7 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
 
 def _of_run(name: str, net: Network) -> dict[str, Figure]:
     """Draw the pages of one trained network."""
-    routes, layers = net.config.routing is not None, net.layers_with_positions()
+    routes, layers = net.is_capsnet, net.layers_with_positions()
     shown = seen_runs.examples(net)
     pages = seen_runs.ANY | (seen_runs.CAPSULES if routes else {})
     drawn = {f"{title}-{name}": draw(net, shown) for title, draw in pages.items()}

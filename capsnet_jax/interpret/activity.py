@@ -82,8 +82,8 @@ def capsule_activity(net: Net, images: Images, *, chunk: int = 64) -> dict[str, 
     """Observe what the primary capsules and the class capsules of a CapsNet do over many images.
 
     Args:
-        net: what has "primary" capsules [batch, inputs, dim], "capsules" [batch, classes, dim] and their "couplings"
-            [batch, inputs, classes] among its outputs.
+        net: what has "primary" capsules [batch, inputs, dim], their "primary_activations" [batch, inputs], those of the
+            class capsules, "lengths" [batch, classes], and "couplings" [batch, inputs, classes] among its outputs.
         images: pixels in [0, 1], or bytes.
         chunk: images at a time.
 

@@ -58,8 +58,9 @@ def coupling_maps(
         images: pixels in [0, 1], or bytes.
         classes: a class, or one an image; None: the one with the longest capsule.
         iterations: of routing, whatever the network was trained with. A router that does not iterate has one.
-        kind: "couplings", c_ik |u_i|; "difference", the same of couplings less uniform ones; or "coupled_votes",
-            c_ik û_ik·v_k, with a sign: how far a vote agrees with the capsule that it helps to make.
+        kind: "couplings", c_ik a_i, with the primary capsules' activations; "difference", the same of couplings less
+            uniform ones; or "coupled_votes", c_ik û_ik·v_k, with a sign: how far a vote agrees with the capsule that it
+            helps to make.
         chunk: images at a time.
 
     Raises:
@@ -92,7 +93,7 @@ def reconstruct_from_one(
             the decoder hardly sees it.
 
     Returns:
-        Which capsules, counted row by row, column by column, type by type, by the greatest c_ik |u_i|; and pixels.
+        Which capsules, counted row by row, column by column, type by type, by the greatest c_ik a_i; and pixels.
 
     Raises:
         ConfigError: the network has no primary capsules or no decoder, or there is no such class.
@@ -220,6 +221,6 @@ def _strengths(
             mean = trace.couplings.mean(axis=(-2, -1))[..., None]
             uniform = 1 / jnp.round(1 / mean)
             couplings -= jnp.where(jnp.abs(mean - uniform) < 1e-3 * uniform, uniform, mean)
-        return couplings * length(primary)[:, None]
+        return couplings * out["primary_activations"][:, None]
 
     return map_chunks(evaluate, len(images), 1, chunk)[:, 0]

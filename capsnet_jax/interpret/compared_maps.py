@@ -1,31 +1,30 @@
 """The maps of every method, and how far each is to be believed: what the experiment `map_faithfulness` observes."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from capsnet_jax.data.augment import to_float
 from capsnet_jax.interpret.attribution import deconvnet, gradient, guided_backprop, integrated_gradients, smooth_grad
-from capsnet_jax.interpret.capsule_maps import coupling_maps, primary_field, primary_grid
+from capsnet_jax.interpret.capsule_maps import coupling_maps, lacks_positions, primary_field, primary_grid
 from capsnet_jax.interpret.class_activation import grad_cam, grad_cam_plus_plus, layer_cam
 from capsnet_jax.interpret.faithfulness import deletion_curve, insertion_curve, randomization_cascade
 from capsnet_jax.interpret.network import Network, Observation
 from capsnet_jax.interpret.perturbation import occlusion
 from capsnet_jax.interpret.program import Net
 from capsnet_jax.interpret.receptive_fields import at_positions, over_image
-from capsnet_jax.interpret.routing_diagnostics import iterates
+from capsnet_jax.interpret.routing_diagnostics import iterations_of
 from capsnet_jax.interpret.targets import scores_of
 
 IMAGES = 100  # the first ones of the test set
 CASCADED = 10  # of these, as every step of the cascade makes every method's maps anew
 STEPS = 16  # in which all pixels are flipped
-ITERATIONS = 3
 RANDOM, EDGES = "random", "edges"  # what a map of the net is compared with
 
 
@@ -79,7 +78,7 @@ def observe_faithfulness(net: Network) -> Observation:
         nan for random maps. And for an example the first "image", bytes, the name of the "class" that is chosen, and
         "maps" int8[methods, height, width], each divided by its greatest size / 127.
     """
-    key = jax.random.key(0)  # of the order of equal pixels, and of fresh layers
+    key = _key(net)  # of the order of equal pixels, and of fresh layers
     shown = net.data.test.images[:IMAGES]
     images = to_float(jnp.asarray(shown))
     classes = jnp.argmax(scores_of(net.outputs(images)), axis=-1)
@@ -115,11 +114,10 @@ def observe_faithfulness(net: Network) -> Observation:
 def methods_for(net: Network) -> dict[str, Method]:
     """Return the methods that apply to a network, by name."""
     methods = dict(METHODS)
-    layers = net.layers()
-    for layer in layers_with_positions(layers):
+    for layer in compared_layers(net):
         methods |= {f"{name} {layer}": Method(partial(_of_layer, method, layer)) for name, method in OF_LAYER.items()}
-    if "couplings" in layers:
-        iterations = range(1, 1 + (ITERATIONS if iterates(net.config.routing) else 1))
+    if not lacks_positions(net.config):
+        iterations = range(1, 1 + iterations_of(net.config.routing))
         kinds = {
             "couplings": "couplings {}",
             "coupled_votes": "coupled votes {}",
@@ -131,14 +129,17 @@ def methods_for(net: Network) -> dict[str, Method]:
         # As coarse as a map of couplings: tells what is lost by resolution alone.
         methods[f"integrated gradients on {rows}×{columns}"] = Method(_coarse)
         methods.pop(kinds["difference"].format(1), None)  # the first couplings are uniform
-    return methods | {EDGES: Method(lambda net, images, classes: edges(images)), RANDOM: Method(_random)}
+    methods[EDGES] = Method(lambda net, images, classes: edges(images))
+    methods[RANDOM] = Method(partial(_random, _key(net)))
+    return methods
 
 
-def layers_with_positions(layers: Mapping[str, tuple[int, ...]]) -> list[str]:
+def compared_layers(net: Network) -> list[str]:
     """Return a CapsNet's convolution and primary capsules; of another net the last layer with the fewest positions."""
-    if "primary" in layers:
+    if net.is_capsnet:
         return ["conv1", "primary"]
-    positions = {name: math.prod(shape[:2]) for name, shape in layers.items() if len(shape) == 3}
+    shapes = net.layers()
+    positions = {name: math.prod(shapes[name][:2]) for name in net.layers_with_positions()}
     return [name for name, count in positions.items() if count == min(positions.values())][-1:]
 
 
@@ -153,7 +154,8 @@ def edges(images: Float[Array, "batch height width channels"]) -> Float[Array, "
 
 
 def _couplings(kind: str, iteration: int, net: Network, images: Array, classes: Array) -> Array:
-    return coupling_maps(net, images, classes, iterations=ITERATIONS, kind=kind)[:, iteration - 1]
+    iterations = iterations_of(net.config.routing)
+    return coupling_maps(net, images, classes, iterations=iterations, kind=kind)[:, iteration - 1]
 
 
 def _coarse(net: Network, images: Array, classes: Array) -> Array:
@@ -167,8 +169,13 @@ def _of_layer(method: Callable[..., Array], layer: str, net: Net, images: Array,
     return method(net, images, layer, classes)
 
 
-def _random(net: Net, images: Array, classes: Array) -> Array:
-    return jax.random.uniform(jax.random.key(1), images.shape[:3])
+def _random(key: PRNGKeyArray, net: Net, images: Array, classes: Array) -> Array:
+    return jax.random.uniform(jax.random.fold_in(key, 1), images.shape[:3])
+
+
+def _key(net: Network) -> PRNGKeyArray:
+    """Return where all that is random begins: another for each seed of a run, so that intervals hold it."""
+    return jax.random.key(net.record.seed if net.record else 0)
 
 
 def _of_class(maps: Callable[..., Array], classes: Array, net: Network, images: Array) -> Array:

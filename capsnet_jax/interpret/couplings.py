@@ -24,8 +24,8 @@ def observe_couplings(net: Network) -> Observation:
     Returns:
         "images" uint8[images, height, width, channels], "labels" [images], "shares" float32[images, iterations, rows,
         columns, classes]: the lengths of coupled votes |c_io û_io|, summed over the capsule types of each position;
-        "lengths" [images, iterations, classes] of the class capsules, "receptive" (pixels between positions, side of a
-        position's receptive field), the names of all classes, "names", and the "split".
+        "lengths" [images, iterations, classes], the activations of the class capsules, "receptive" (pixels between
+        positions, side of a position's receptive field), the names of all classes, "names", and the "split".
 
     Raises:
         ConfigError: the network does not route.
@@ -42,7 +42,7 @@ def observe_couplings(net: Network) -> Observation:
         "images": images,
         "labels": labels,
         "shares": np.asarray(shares, np.float32),
-        "lengths": np.asarray(length(trace.capsules)),
+        "lengths": np.asarray(trace.activations),
         "receptive": np.array([field.stride[0], field.size[0]]),
         "names": np.array(net.data.label_names),
         "split": np.array(split),

@@ -20,7 +20,7 @@ NEAR_DEAD = 1e-3  # share of positions
 CONSTANT = 1e-6  # the range of activations that say nothing
 STARVED = 0.01  # of what a capsule would have if all had as much
 
-ROUTED = ("primary", "capsules", "couplings")  # what a net that routes has among its outputs
+ROUTED = ("primary", "primary_activations", "lengths", "couplings")  # what a net that routes has among its outputs
 # Scores and images: no channels that could die.
 NO_LAYERS = ("logits", "lengths", "reconstruction", "primary_activations")
 
@@ -58,18 +58,18 @@ class CapsuleActivity(NamedTuple):
     """What the capsules of a layer did over many images.
 
     Attributes:
-        longest: the greatest length in any image.
-        share: its mean share of what is sent between the two layers of capsules, Σ c_io |u_i|, times the number of
+        greatest: the greatest activation in any image, |u_i| where a capsule's length says how present it is.
+        share: its mean share of what is sent between the two layers of capsules, Σ c_io a_i, times the number of
             capsules: 1 where all have as much.
     """
 
-    longest: Float[Array | np.ndarray, " capsules"]
+    greatest: Float[Array | np.ndarray, " capsules"]
     share: Float[Array | np.ndarray, " capsules"]
 
     @property
     def dead(self) -> Bool[Array | np.ndarray, " capsules"]:
-        """Which capsules are never longer than 0.1."""
-        return self.longest <= DEAD
+        """Which capsules' activation is never above 0.1."""
+        return self.greatest <= DEAD
 
     @property
     def starved(self) -> Bool[Array | np.ndarray, " capsules"]:
@@ -78,7 +78,7 @@ class CapsuleActivity(NamedTuple):
 
     def join(self, images: int) -> CapsuleActivity:
         """Return what `capsule_sums` of so many images say together, stacked as [parts, capsules]."""
-        return CapsuleActivity(self.longest.max(axis=0), self.share.sum(axis=0) * self.share.shape[1] / images)
+        return CapsuleActivity(self.greatest.max(axis=0), self.share.sum(axis=0) * self.share.shape[1] / images)
 
 
 def channel_sums(array: Float[Array, "batch positions units"], counts: Bool[Array, " batch"]) -> Activity:
@@ -91,7 +91,7 @@ def channel_sums(array: Float[Array, "batch positions units"], counts: Bool[Arra
 
 def capsule_sums(outputs: Mapping[str, Any], counts: Bool[Array, " batch"]) -> dict[str, CapsuleActivity]:
     """Return the activity of "primary" and of class "capsules" in those images that count, shares summed over them."""
-    primary, classes = (jnp.where(counts[:, None], length(outputs[name]), 0) for name in ("primary", "capsules"))
+    primary, classes = (jnp.where(counts[:, None], outputs[name], 0) for name in ("primary_activations", "lengths"))
     sent = outputs["couplings"] * primary[:, :, None]
     shares = sent / jnp.maximum(sent.sum(axis=(1, 2), keepdims=True), 1e-9)
     return {

@@ -164,7 +164,7 @@ def randomization_cascade(
             continue
         maps = method(_with(net, forward), images)
         layers.append(layer)
-        absolute.append(rank_correlation(np.abs(_summed(trained)), np.abs(_summed(maps))))
+        absolute.append(rank_correlation(_summed(np.abs(trained)), _summed(np.abs(maps))))
         signed.append(rank_correlation(_summed(trained), _summed(maps)))
     return Cascade(layers, np.stack(absolute), np.stack(signed))
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import jax.numpy as jnp
 import numpy as np
 
 from capsnet_jax.interpret.activity import Images, activations, channel_activity, strongest_channel
@@ -11,6 +10,7 @@ from capsnet_jax.interpret.network import Network, Observation
 from capsnet_jax.interpret.program import Net
 
 COUNTED = 2000  # test images
+PART = 250  # of these whose activations are held at a time
 COUNTS = ("channels", "dead", "near_dead", "leading")
 
 
@@ -30,7 +30,8 @@ def count_channels(net: Net, images: Images, layers: Sequence[str]) -> Observati
     counts: dict[str, list[int]] = {name: [] for name in COUNTS}
     for layer in layers:
         activity = channel_activity(net, images, layer)
-        leading = jnp.unique(strongest_channel(activations(net, images, layer)))
+        parts = [images[start : start + PART] for start in range(0, len(images), PART)]
+        leading = np.unique(np.concatenate([strongest_channel(activations(net, part, layer)) for part in parts]))
         found = len(activity.active), activity.dead.sum(), activity.near_dead.sum(), len(leading)
         for name, count in zip(COUNTS, found, strict=True):
             counts[name].append(int(count))

@@ -6,7 +6,7 @@ import numpy as np
 from capsnet_jax.interpret.feature_visualization import visualize
 from capsnet_jax.interpret.network import Network, Observation
 from capsnet_jax.interpret.strongest_images import top_images
-from capsnet_jax.interpret.targets import capsule_length, unit
+from capsnet_jax.interpret.targets import class_score, unit
 
 UNITS = 10
 STEPS = 256
@@ -16,18 +16,18 @@ SEED = 0
 def observe_made_images(net: Network) -> Observation:
     """Compare images made for units with all test images.
 
-    The units are the class capsules' lengths of a CapsNet, otherwise ten channels of the last layer with positions,
-    evenly spread; of a test image the position counts where the channel is strongest.
+    The units are the class capsules of a CapsNet, by their activations, otherwise ten channels of the last layer with
+    positions, evenly spread; of a test image the position counts where the channel is strongest.
 
     Returns:
         "layer", "units" [10], and how strongly each is activated by the strongest test image, "found" [10], and by the
         image made for it, "made" [10].
     """
     routes = net.is_capsnet
-    layer = "capsules" if routes else net.layers_with_positions()[-1]
+    layer = "lengths" if routes else net.layers_with_positions()[-1]
     found = top_images(net, net.data.test.images, layer, 1).values[:, 0]
     units = np.unique(np.linspace(0, len(found) - 1, UNITS).round().astype(int))
-    goal = capsule_length(units) if routes else unit(layer, units)
+    goal = class_score(units) if routes else unit(layer, units)
     shape, starts = net.data.image_shape, starts_for(net)
     made = visualize(net, goal, key=jax.random.key(SEED), shape=shape, steps=STEPS, starts=starts)
     return {"layer": np.array(layer), "units": units, "found": found[units], "made": np.asarray(made.scores)}

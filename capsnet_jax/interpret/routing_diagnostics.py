@@ -15,10 +15,11 @@ from capsnet_jax.losses import error
 from capsnet_jax.models.capsnet import route_again
 from capsnet_jax.ops.squash import length
 from capsnet_jax.routing import ROUTERS, Trace
+from capsnet_jax.routing.dynamic import Agreement
 from capsnet_jax.training.evaluation import ObserveFn
 
 BATCH = 250
-DEAD = 0.1  # a capsule that never gets this long sends next to no vote
+DEAD = 0.1  # a capsule that is never more present than this sends next to no vote
 
 
 def observe_routing(max_iterations: int) -> ObserveFn | None:
@@ -41,12 +42,13 @@ def routing_diagnostics(
 
     Returns:
         Means over images, "…_at_2" standing for two iterations: "error_at_t" (percent), "entropy_at_t" (of an input's
-        couplings, 1 when uniform), "agreement_at_t" (mean over inputs of û·v of the longest parent v, less the mean
-        over all parents; t < the greatest). And of what changes from t − 1 to t ≥ 2: "flips_at_t" (percent of images
-        whose class does), "logit_change_at_t" (mean |b_t − b_{t−1}|), "logit_drift_at_t" (mean b_t − b_{t−1}, with its
-        sign), "coupling_change_at_t" (mean |c_t − c_{t−1}|), "capsule_change_at_t" (mean length of v_t − v_{t−1}).
-        And "dead_capsules", the percentage of primary capsules never longer than 0.1 in any image. Nothing where
-        there are no examples, the router does not iterate, or the network is no CapsNet.
+        couplings, 1 when uniform) and, of routers by agreement, "agreement_at_t" (mean over inputs of û·v of the most
+        present parent v, less the mean over all parents; t < the greatest). And of what changes from t − 1 to t ≥ 2:
+        "flips_at_t" (percent of images whose class does), "logit_change_at_t" (mean |b_t − b_{t−1}|),
+        "logit_drift_at_t" (mean b_t − b_{t−1}, with its sign), "coupling_change_at_t" (mean |c_t − c_{t−1}|),
+        "capsule_change_at_t" (mean length of v_t − v_{t−1}). And "dead_capsules", the percentage of primary capsules
+        whose activation is never above 0.1. Nothing where there are no examples, the router does not iterate, or the
+        network is no CapsNet.
 
     Source: mean change of the logits, Sabour et al. 2017, figure A.1; flips, Paik et al. 2019 (arXiv:1907.13327).
     """
@@ -62,13 +64,15 @@ def routing_diagnostics(
         trace = route_again(params, primary, choice, activations=activations, trace=True).trace
         assert trace is not None, "a router that traces returns its trace"
         quantities = _compare(trace, to_targets(batch.labels, classes))
-        lengths = jnp.where(counts[:, None], length(primary), 0)
+        if not isinstance(choice.settings, Agreement):  # whose logits are sums of û·v
+            quantities = {name: values for name, values in quantities.items() if not name.startswith("agreement")}
+        present = jnp.where(counts[:, None], activations, 0)
         sums = {name: jnp.sum(jnp.where(counts, values, 0)) for name, values in quantities.items()}
-        return jnp.max(lengths, axis=0), sums
+        return jnp.max(present, axis=0), sums
 
-    longest, sums = map_batches(body, examples, BATCH)
+    greatest, sums = map_batches(body, examples, BATCH)
     means = {name: jnp.sum(values) / count for name, values in sums.items()}
-    return means | {"dead_capsules": 100 * jnp.mean(jnp.max(longest, axis=0) <= DEAD)}
+    return means | {"dead_capsules": 100 * jnp.mean(jnp.max(greatest, axis=0) <= DEAD)}
 
 
 def entropy_of(couplings: Float[Array, "*batch outputs"]) -> Float[Array, "*batch"]:
@@ -86,6 +90,11 @@ def iterates(routing: Choice | None) -> bool:
     return routing is not None and ROUTERS[routing.name].traces and hasattr(routing.settings, "iterations")
 
 
+def iterations_of(routing: Choice | None) -> int:
+    """Return how often a network's router iterates; 1 if it does not, or cannot return every iteration."""
+    return routing.settings.iterations if routing and iterates(routing) else 1
+
+
 def with_iterations(routing: Choice, iterations: int) -> Choice:
     """Return the same router with another number of iterations."""
     return dataclasses.replace(routing, settings=dataclasses.replace(routing.settings, iterations=iterations))
@@ -97,11 +106,11 @@ def _compare(trace: Trace, targets: Float[Array, "batch classes"]) -> dict[str, 
     wrong = jax.vmap(jax.vmap(error, (0, None)))(trace.activations, targets)
     now, before = (jax.tree.map(lambda x, part=part: x[:, part], trace) for part in (slice(1, None), slice(-1)))
     change = now.logits - before.logits  # the votes' agreement with the parents of the iteration before
-    to_longest = jnp.take_along_axis(change, guesses[:, :-1, None, None], axis=3)[..., 0]
+    to_chosen = jnp.take_along_axis(change, guesses[:, :-1, None, None], axis=3)[..., 0]
     of_iterations = {
         "error": 100 * wrong,
         "entropy": jnp.mean(entropy_of(trace.couplings), axis=-1),
-        "agreement": jnp.mean(to_longest - jnp.mean(change, axis=3), axis=2),
+        "agreement": jnp.mean(to_chosen - jnp.mean(change, axis=3), axis=2),
     }
     of_changes = {
         "logit_change": jnp.mean(jnp.abs(change), axis=(2, 3)),

@@ -80,11 +80,12 @@ def capsule_length(capsules: Classes, *, layer: str = "capsules") -> Target:
 
 
 def capsule_contrast(classes: Classes) -> Target:
-    """Return the target that is the length of a class capsule less the mean length of all others.
+    """Return the target that is how present a class capsule is, less the mean of all others.
 
-    (K |v_k| − Σ_j |v_j|) / (K − 1): an image that makes all capsules long does not help.
+    (K a_k − Σ_j a_j) / (K − 1), with a = |v| where a capsule's length says it: an image that makes all capsules long
+    does not help.
     """
-    return _target(_capsule_contrast, "capsules", classes)
+    return _target(_capsule_contrast, "", classes)
 
 
 def capsule_dimension(capsules: Classes, dims: Classes, *, layer: str = "capsules") -> Target:
@@ -235,10 +236,10 @@ def _capsule_length(outputs: Outputs, of: str, index: Array) -> Array:
     return _pick(length(outputs[of]), index[..., 0])
 
 
-def _capsule_contrast(outputs: Outputs, of: str, index: Array) -> Array:
-    lengths = length(outputs[of])
-    classes = lengths.shape[1]
-    return (classes * _pick(lengths, index[..., 0]) - lengths.sum(axis=1)) / (classes - 1)
+def _capsule_contrast(outputs: Outputs, _: Any, index: Array) -> Array:
+    present = scores_of(outputs)
+    classes = present.shape[1]
+    return (classes * _pick(present, index[..., 0]) - present.sum(axis=1)) / (classes - 1)
 
 
 def _capsule_dimension(outputs: Outputs, of: str, index: Array) -> Array:
@@ -257,6 +258,5 @@ def _custom(outputs: Outputs, function: Callable[[Outputs], Array], _: Array) ->
 _AXES: dict[Callable[..., Array], dict[int, str]] = {
     _unit_at: {1: "rows", 2: "columns", 3: "channels"},
     _capsule_length: {1: "capsules"},
-    _capsule_contrast: {1: "capsules"},
     _capsule_dimension: {1: "capsules", 2: "dimensions"},
 }

@@ -25,6 +25,7 @@ from capsnet_jax.interpret.feature_visualization import Visualization
 from capsnet_jax.interpret.made_images import STEPS, starts_for
 from capsnet_jax.interpret.network import Network
 from capsnet_jax.interpret.targets import AnyTarget
+from capsnet_jax.models.capsnet import decode
 from capsnet_jax.models.layers import SMALL
 
 SEED = 0  # of what is drawn at random: the same command draws the same picture
@@ -135,7 +136,7 @@ def _dead_channels(subject: Subject) -> Figure:
         of_capsules = interpret.capsule_activity(net, images)
         told = {"primary": "primary", "capsules": "class"}
         note += "".join(
-            f"; {int(a.dead.sum())} of {len(a.longest)} {told[name]} capsules dead, {int(a.starved.sum())} starved"
+            f"; {int(a.dead.sum())} of {len(a.greatest)} {told[name]} capsules dead, {int(a.starved.sum())} starved"
             for name, a in of_capsules.items()
         )
     return figures.active_shares(counted, note=note)
@@ -143,7 +144,7 @@ def _dead_channels(subject: Subject) -> Figure:
 
 def _top_images(subject: Subject) -> Figure:
     net, images = subject.net, subject.net.data.test.images[:SEARCHED]
-    layer = subject.layer or ("capsules" if net.is_capsnet else "logits" if "logits" in net.layers() else "lengths")
+    layer = subject.layer or ("logits" if "logits" in net.layers() else "lengths")
     by_length, shape = subject.unit is None or len(subject.unit) == 1, net.layers()[layer]
     if subject.unit is not None:
         check_unit(subject.unit, layer, shape)
@@ -280,13 +281,14 @@ def _couplings(subject: Subject, *, kind: str) -> Figure:
 
 
 def _reconstruct_from_one(subject: Subject) -> Figure:
-    net, image = subject.net, subject.image[None]
-    alone = interpret.reconstruct_from_one(net, image, subject.target)
-    whole = np.asarray(net.outputs(image)["reconstruction"])[0]
+    net, image, target = subject.net, subject.image[None], _class_of(subject)
+    alone = interpret.reconstruct_from_one(net, image, target)
+    one_hot = jax.nn.one_hot(jnp.array([target]), net.data.classes)
+    whole = np.asarray(decode(net.model, net.params, net.outputs(image)["capsules"], one_hot)).reshape(image.shape)[0]
     tiles = [image[0] / 255, whole, *np.asarray(alone.reconstructions)[0]]
     names = ["image", "from all", *(f"from capsule {i}" for i in np.asarray(alone.inputs)[0])]
-    note = f"{_note(subject)}; from all primary capsules, and from the most coupled one of each type alone"
-    return figures.tile_grid(tiles, scale="pixels", names=names, note=note)
+    seen = f"{net.data.label_names[target]}, from all primary capsules, and from the most coupled one of each type"
+    return figures.tile_grid(tiles, scale="pixels", names=names, note=f"{_note(subject)}; {seen}")
 
 
 def _goal(subject: Subject) -> tuple[AnyTarget, str]:

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -74,17 +76,17 @@ def test_capsules_that_starve(chunk):
     couplings /= couplings.sum(axis=-1, keepdims=True)
     classes = generator.uniform(0.1, 0.5, (13, 3, 2)).astype(np.float32)
     classes[:, 1] = 0.05
+    sizes = partial(np.linalg.norm, axis=-1)
 
     def routes(images):
         index = jnp.round(images[:, 0, 0, 0]).astype(int)
-        return {"primary": primary, "couplings": couplings, "capsules": classes} | {
-            name: jnp.asarray(array)[index]
-            for name, array in (("primary", primary), ("couplings", couplings), ("capsules", classes))
-        }
+        outputs = {"primary": primary, "couplings": couplings}
+        outputs |= {"primary_activations": sizes(primary), "lengths": sizes(classes)}
+        return {name: jnp.asarray(array)[index] for name, array in outputs.items()}
 
     images = np.broadcast_to(np.arange(13, dtype=np.float32)[:, None, None, None], (13, 2, 2, 1))
     found = capsule_activity(routes, images, chunk=chunk)
-    sent = couplings * np.linalg.norm(primary, axis=-1)[..., None]
+    sent = couplings * sizes(primary)[..., None]
     shares = sent / sent.sum(axis=(1, 2), keepdims=True)
     np.testing.assert_allclose(found["primary"].share, 6 * shares.sum(axis=2).mean(axis=0), rtol=1e-4)
     np.testing.assert_allclose(found["capsules"].share, 3 * shares.sum(axis=1).mean(axis=0), rtol=1e-4)
@@ -110,7 +112,7 @@ def test_a_net_of_this_projects_own(net):
     images = net.data.test.images[:7]
     found = capsule_activity(net.forward, images, chunk=3)
     assert found["primary"].share.mean() == pytest.approx(1, rel=1e-4)
-    assert len(found["capsules"].longest) == net.data.classes
+    assert len(found["capsules"].greatest) == net.data.classes
     assert filters(net, "primary").shape[1:3] == (net.model.kernel, net.model.kernel)
 
 

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from capsnet_jax.data import Dataset, Examples
+from capsnet_jax import models, overrides
+from capsnet_jax.data import Dataset, Description, Examples
 from capsnet_jax.interpret import compared_maps
-from capsnet_jax.interpret.compared_maps import edges, layers_with_positions, methods_for, observe_faithfulness
+from capsnet_jax.interpret.compared_maps import OF_LAYER, edges, methods_for, observe_faithfulness
 from capsnet_jax.interpret.faithfulness import deletion_curve
+from capsnet_jax.interpret.network import LazyDataset, Network
 from tests.interpret.test_capsule_maps import CLASSES, IMAGES, network
 
 GRADIENTS = ["gradient", "gradient × input", "smooth-grad", "integrated gradients", "guided backprop", "deconvnet"]
@@ -27,8 +29,19 @@ def test_each_net_has_the_methods_that_apply():
     assert set(methods_for(network())) == {*GRADIENTS, "occlusion", *of_layers, *each, *coarse, "edges", "random"}
     uniform = set(methods_for(network(routing__name="uniform"))) - {*GRADIENTS, *of_layers}
     assert uniform == {"occlusion", "couplings 1", "coupled votes 1", *coarse, "edges", "random"}
-    shapes = {"conv1": (28, 28, 4), "stage1": (14, 14, 4), "stage2": (7, 7, 4), "block2": (7, 7, 8), "logits": (10,)}
-    assert layers_with_positions(shapes) == ["block2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [("resnet8", "stage3.block1"), ("matrix_capsnet", "capsules2_activations"), ("efficient_capsnet", "conv4")],
+)
+def test_a_net_without_capsules_at_positions_has_maps_of_its_last_layer_and_none_of_couplings(name, layer):
+    config = overrides.build({"model.name": name})
+    data = LazyDataset("mnist", Description((28, 28, 1), tuple("0123456789")), lambda: None)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), models.shapes(config, data.image_shape, 10))
+    net = Network(config, models.build(config, 10), *zeros, data, None)
+    methods = set(methods_for(net))
+    assert methods - {*GRADIENTS, "occlusion", "edges", "random"} == {f"{method} {layer}" for method in OF_LAYER}
 
 
 def test_edges_are_sobels():

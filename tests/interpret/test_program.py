@@ -106,15 +106,16 @@ def test_the_gradient_is_that_of_the_target():
 def test_targets():
     maps = jax.random.normal(jax.random.key(3), (3, 4, 5, 6))
     capsules = jax.random.normal(jax.random.key(4), (3, 10, 8))
-    outputs = {"maps": maps, "capsules": capsules, "lengths": jnp.linalg.norm(capsules, axis=-1)}
+    present = jax.random.uniform(jax.random.key(5), (3, 10))  # of a router whose capsules are as long as they like
+    outputs = {"maps": maps, "capsules": capsules, "lengths": present}
     lengths = np.linalg.norm(capsules, axis=-1)
     expected = [
-        (targets.class_score(2), lengths[:, 2]),
+        (targets.class_score(2), present[:, 2]),
         (targets.channel("maps", 5), np.mean(maps, axis=(1, 2))[:, 5]),
         (targets.unit("maps", 5), maps[:, 2, 2, 5]),
         (targets.unit_at("maps", 3, 0, 1), maps[:, 3, 0, 1]),
         (targets.capsule_length([1, 2, 3]), lengths[[0, 1, 2], [1, 2, 3]]),
-        (targets.capsule_contrast(4), lengths[:, 4] - (lengths.sum(axis=1) - lengths[:, 4]) / 9),
+        (targets.capsule_contrast(4), present[:, 4] - (present.sum(axis=1) - present[:, 4]) / 9),
         (targets.capsule_dimension(4, 7), capsules[:, 4, 7]),
     ]
     for target, values in expected:

@@ -103,6 +103,13 @@ def test_one_iteration_has_no_before():
     assert set(observed(iterations=1)) == {"error_at_1", "entropy_at_1", "dead_capsules"}
 
 
+def test_agreement_is_told_of_routers_by_agreement_alone():
+    attention = {"routing.name": "inverted_attention", "routing.squash": "sabour"}
+    found = observed(override(SETTINGS, attention))
+    assert "logit_change_at_3" in found
+    assert not [name for name in found if name.startswith("agreement")]
+
+
 def test_nothing_is_observed_unless_it_is_asked_for():
     assert diagnostics.observe_routing(0) is None
 
