@@ -21,7 +21,7 @@ from capsnet_jax.data.arrays import DataError, Examples, RawDataset, note
 from capsnet_jax.data.split import TEST_FRACTION, train_and_test
 
 SPLITS = ("train", "validation", "test")
-NAMED = 3  # files that a note names
+NAMED = 3  # files that a note names, with the reason
 MANY = 1000  # pictures; reading more takes long enough to say so
 
 Pictures = dict[str, list[Path]]  # of each class
@@ -31,7 +31,8 @@ def load(path: str, image_size: int, cache_dir: str | os.PathLike[str] | None = 
     """Read a folder's pictures, in squares of `image_size` pixels.
 
     Raises:
-        DataError: there is no such folder, it has no two classes with pictures, or train and test differ in classes.
+        DataError: there is no such folder, it has no two classes with pictures, or train and test differ in classes; or
+            the system does not hand out a file, which is not left out then.
     """
     root = Path(path)
     splits, left_out = _find(root)
@@ -121,7 +122,7 @@ def _read(root: Path, splits: dict[str, Pictures], left_out: list[Path], size: i
     count = sum(len(files) for pictures in splits.values() for files in pictures.values())
     if count > MANY:
         note(f"folder:{root}: reading {count:,} pictures, once")
-    notes, unreadable, reasons, parts = [], list(left_out), [], {}
+    notes, problems, parts = [], {}, {}
     for split, pictures in splits.items():
         images: list[np.ndarray] = []
         labels: list[int] = []
@@ -131,20 +132,20 @@ def _read(root: Path, splits: dict[str, Pictures], left_out: list[Path], size: i
                 try:
                     images.append(_pixels(file, size))
                     labels.append(label)
+                except picture.SystemFaultError:
+                    raise  # what is left out now would be missing in the cache for ever
                 except DataError as error:
-                    unreadable.append(file)
-                    reasons.append(str(error))
+                    problems[file] = str(error)
             if len(images) == before:
                 raise DataError(
                     f"folder:{root}: none of the {len(files)} files of {split}'s class {name} can be read as a picture"
-                    f" ({reasons[-1]})"
+                    f" ({problems[files[-1]]})"
                 )
         parts[split] = (np.stack(images), np.array(labels, np.int32))
-    if unreadable:
-        names = _listed([str(file.relative_to(root)) for file in unreadable])
-        notes.append(
-            f"folder:{root}: {len(unreadable)} files are no pictures, hidden or in no class: {names}; left out"
-        )
+    problems |= {file: f"{file} is hidden or in no class" for file in left_out}
+    if problems:
+        told = _listed([problem.replace(f"{root}/", "", 1).partition("; ")[0] for problem in problems.values()])
+        notes.append(f"folder:{root}: {len(problems)} files are left out: {told}")
     if all((images[..., :1] == images).all() for images, _ in parts.values()):
         parts = {split: (images[..., :1].copy(), labels) for split, (images, labels) in parts.items()}
     examples: dict[str, Any] = {split: Examples(*arrays) for split, arrays in parts.items()}  # type: ignore[arg-type]

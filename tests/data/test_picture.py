@@ -1,3 +1,4 @@
+import errno
 import os
 import struct
 import warnings
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 from capsnet_jax.data import DataError, frame_of, load
-from capsnet_jax.data.picture import read, read_whole
+from capsnet_jax.data.picture import SystemFaultError, read, read_whole
 from capsnet_jax.data.registry import MNIST, Frame
 
 GREY = (28, 28, 1)
@@ -358,6 +359,29 @@ def test_a_damaged_file_is_one_line(kind, tmp_path, digits):
     ) as raised:
         read(path, GREY, frame=MNIST)
     assert "<" not in str(raised.value)  # no object of Python's
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files"),
+        (MemoryError(), "Cannot allocate memory"),
+        (OSError(errno.EINVAL, "Invalid argument"), ""),  # a damaged file: Pillow seeks to before its begin
+        (OSError("image file is truncated"), ""),
+    ],
+)
+def test_what_the_system_refuses_may_be_a_picture(fault, reason, save, digits, monkeypatch):
+    def refuse(self):
+        raise fault
+
+    path = save(digits[0], "a.bmp")
+    monkeypatch.setattr(Image.Image, "getexif", refuse)
+    for function in (lambda: read(path, GREY), lambda: read_whole(path, 28)):
+        with pytest.raises(DataError, match=r"^/.*a\.bmp (is not|cannot be) [^\n]*$") as raised:
+            function()
+        assert isinstance(raised.value, SystemFaultError) == bool(reason)
+        assert reason in str(raised.value)
 
 
 @pytest.mark.parametrize("side", [13_300, 50_000])
