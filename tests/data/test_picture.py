@@ -105,6 +105,14 @@ def test_a_dark_picture_of_16_bits_stays_dark(save):
     np.testing.assert_allclose(grey(save(dark)), dark / 257, atol=0.51)
 
 
+def test_a_big_endian_tiff_of_16_bits(tmp_path, save):
+    values = np.linspace(0, 200, 64).round().astype(np.uint16).reshape(8, 8) * 300
+    for dark in (1, 300):
+        Image.frombytes("I;16B", (8, 8), (values // dark).astype(">u2").tobytes()).save(tmp_path / "b.tif")
+        little = read(save(values // dark, "l.tif"), (8, 8, 1)).pixels
+        np.testing.assert_array_equal(read(tmp_path / "b.tif", (8, 8, 1)).pixels, little)
+
+
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
 def test_values_that_are_not_finite(wrong, save):
     values = np.full((28, 28), 0.5, np.float32)
