@@ -1,7 +1,7 @@
 """A folder of pictures of the user's own: a sub-folder for each class, in `train` and `test` or not.
 
     toys/cars/1.jpg toys/cars/2.png … toys/planes/…            a fifth of each class is test
-    toys/train/cars/… toys/test/cars/… (toys/validation/cars/…)
+    toys/train/cars/… toys/test/cars/… (toys/validation/cars/…)       also named as in `SPLITS`, in any case
 
 Any format and size that Pillow reads; each is turned upright, cropped to its middle square and scaled, as a picture
 that is to be classified is. Sub-folders of a class and links are followed. The set is grey if every picture is, else
@@ -20,7 +20,7 @@ from capsnet_jax.data import cache, picture
 from capsnet_jax.data.arrays import DataError, Examples, RawDataset, note
 from capsnet_jax.data.split import TEST_FRACTION, train_and_test
 
-SPLITS = ("train", "validation", "test")
+SPLITS = {"train": ("train", "training"), "validation": ("validation", "valid", "val"), "test": ("test", "testing")}
 NAMED = 3  # files that a note names, with the reason
 MANY = 1000  # pictures; reading more takes long enough to say so
 
@@ -60,9 +60,14 @@ def _find(root: Path) -> tuple[dict[str, Pictures], list[Path]]:
         )
     try:
         inside, left_out = _entries(root)
-        has_splits = "train" in inside and bool(_entries(inside["train"])[0])
-        parts = {name: inside.pop(name) for name in SPLITS if name in inside} if has_splits else {"train": root}
-        left_out += inside.values() if has_splits else []
+        named = [(split, name) for split, names in SPLITS.items() for name in inside if name.lower() in names]
+        parts = {split: inside[name] for split, name in named}
+        has_splits = "train" in parts and bool(_entries(parts["train"])[0])
+        if has_splits and len(parts) < len(named):
+            names = ", ".join(name for _, name in named)
+            raise DataError(f"folder:{root}: of {names}, two name the same part; put what they hold into one folder")
+        left_out += [folder for folder in inside.values() if folder not in parts.values()] if has_splits else []
+        parts = parts if has_splits else {"train": root}
         found = {}
         for split, folder in parts.items():
             classes, beside = _entries(folder)

@@ -61,6 +61,24 @@ def test_splits_of_its_own_and_numbered_classes_in_their_order(tmp_path, capsys)
     assert "digits: 1 files are left out: extra is hidden or in no class\n" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "names", [("Training", "Testing", "val"), ("TRAIN", "Test", "Validation"), ("train", "testing", "valid")]
+)
+def test_splits_are_known_by_their_common_names(names, tmp_path, capsys):
+    for count, split in enumerate(names, 1):
+        for name in ("cats", "dogs"):
+            for index in range(count):
+                save(tmp_path / "pets" / split / name / f"{index}.png", 10 * count)
+    data = load(f"folder:{tmp_path}/pets", image_size=4)
+    assert data.label_names == ("cats", "dogs")
+    for count, examples in enumerate((data.train, data.test, data.validation), 1):
+        assert examples.images[:, 0, 0, 0].tolist() == [10 * count] * 2 * count
+    assert "note" not in capsys.readouterr().err
+    save(tmp_path / "pets" / ("val" if names[2] == "valid" else "valid") / "cats" / "0.png", 0)
+    with pytest.raises(DataError, match=rf"pets: of {names[0]}, .*{names[2]}.*, two name the same part; put what"):
+        load(f"folder:{tmp_path}/pets", image_size=4)
+
+
 def test_one_picture_in_colour_makes_all_of_them_rgb(tmp_path):
     for name in "ab":
         for index in range(3):
