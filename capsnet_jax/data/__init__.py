@@ -49,8 +49,8 @@ def load(
     """Load a dataset, and prepare it first if necessary.
 
     Every split is deterministic: the same arguments give the same arrays on every machine. No argument but
-    `transform` changes the test split. Test is the publisher's test split, else its validation split, else a fifth of
-    each class. A line on stderr says so, and which classes go without images.
+    `transform` changes the test split. Test is the publisher's test split, else the validation split of a tfds set,
+    else a fifth of each class of train. A line on stderr says so, and which classes go without images.
 
     Args:
         name: a name in `DATASETS`, with its path if it has one (`folder:~/pictures`), or any tfds name, with its config

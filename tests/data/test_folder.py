@@ -79,6 +79,16 @@ def test_splits_are_known_by_their_common_names(names, tmp_path, capsys):
         load(f"folder:{tmp_path}/pets", image_size=4)
 
 
+def test_without_a_test_part_test_is_a_fifth_of_train_and_validation_stays(tmp_path):
+    for split, count in (("train", 5), ("val", 2)):
+        for name in ("cats", "dogs"):
+            for index in range(count):
+                save(tmp_path / "pets" / split / name / f"{index}.png", count)
+    data = load(f"folder:{tmp_path}/pets", image_size=4)
+    assert [len(split.labels) for split in (data.train, data.validation, data.test)] == [8, 4, 2]
+    assert (data.test.images == 5).all()
+
+
 def test_one_picture_in_colour_makes_all_of_them_rgb(tmp_path):
     for name in "ab":
         for index in range(3):
