@@ -20,6 +20,7 @@ from capsnet_jax.data import cache, picture
 from capsnet_jax.data.arrays import DataError, Examples, RawDataset, note
 from capsnet_jax.data.split import TEST_FRACTION, train_and_test
 
+MADE_BY = ("folder.py", "picture.py", "split.py")  # the code that makes the arrays
 SPLITS = {"train": ("train", "training"), "validation": ("validation", "valid", "val"), "test": ("test", "testing")}
 NAMED = 3  # files that a note names, with the reason
 MANY = 1000  # pictures; reading more takes long enough to say so
@@ -38,7 +39,7 @@ def load(path: str, image_size: int, cache_dir: str | os.PathLike[str] | None = 
     splits, left_out = _find(root)
     identity = {"path": path, "size": str(image_size), "files": fingerprint(path), "others": repr(left_out)}
     file = f"folder/{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}-{image_size}.npz"
-    return cache.cached_in(cache_dir, file, identity, lambda: _read(root, splits, left_out, image_size))
+    return cache.cached_in(cache_dir, file, identity, lambda: _read(root, splits, left_out, image_size), MADE_BY)
 
 
 def fingerprint(path: str) -> str:
