@@ -7,7 +7,7 @@ import os
 
 from capsnet_jax.data.arrays import DataError, Dataset, Description, Examples, RawDataset
 from capsnet_jax.data.names import entry_of, full_name, own_settings, short_name, shows_pairs, slug, tells_stories
-from capsnet_jax.data.read import IMAGE_SIZE, fingerprint, load_raw
+from capsnet_jax.data.read import IMAGE_SIZE, fingerprint, load_raw, made_by
 from capsnet_jax.data.registry import DATASETS, DatasetEntry, Frame, Loader
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "frame_of",
     "full_name",
     "load",
+    "made_by",
     "own_settings",
     "short_name",
     "shows_pairs",

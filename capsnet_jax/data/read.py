@@ -24,6 +24,12 @@ def fingerprint(name: str) -> str:
     return digest_files(**asked_for(digest_files, {"path": path_of(name)})) if digest_files else ""
 
 
+def made_by(name: str) -> tuple[str, ...]:
+    """Return the files of this folder whose code makes a set's arrays, as far as its loader says so."""
+    entry = entry_of(name)
+    return getattr(entry.load.imported, "MADE_BY", ()) if entry and isinstance(entry.load, Loader) else ()
+
+
 def load_raw(
     name: str,
     label_key: str | None,

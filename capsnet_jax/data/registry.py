@@ -38,7 +38,7 @@ class Loader(NamedTuple):
 
     @property
     def imported(self) -> ModuleType:
-        """The module. It may also have a `fingerprint`, of the user's files that it reads."""
+        """The module. It may have a `fingerprint`, of the user's files, and `MADE_BY`, its arrays' source files."""
         return import_module(self.module)
 
     @property

@@ -34,7 +34,9 @@ def load(
     """
     split = partial(_decode, feature=feature)
     folders = {"data_dir": data_dir, "cache_dir": cache_dir}
-    return source.load("smallnorb", "label_category", **folders, variant=f"by {feature}", decode_fn=split, made_by=MADE_BY)
+    return source.load(
+        "smallnorb", "label_category", **folders, variant=f"by {feature}", decode_fn=split, made_by=MADE_BY
+    )
 
 
 def _decode(builder: Any, image_key: str, label_key: str, splits: dict[str, str], *, feature: str) -> RawDataset:
