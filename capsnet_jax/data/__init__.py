@@ -59,8 +59,8 @@ def load(
         label_key: the tfds feature that is the label. The default is the entry's in `DATASETS`, else the only
             label of the set.
         validation_fraction: the share of each class, rounded to whole examples, that goes from train to
-            validation; in [0, 1). A set with a validation split of its own uses that one, whole, and keeps all of
-            train, whatever the share is. 0 is no validation, for every set.
+            validation (of bAbI: the share of stories); in [0, 1). A set with a validation split of its own uses that
+            one, whole, and keeps all of train, whatever the share is. 0 is no validation, for every set.
         train_size: number of training examples to use, the same for each class as far as possible; 0 uses all.
         transform: a name in `TRANSFORMS`: what is done once to every image of every split.
         image_size: pixels of each side of a folder's pictures; of no other set.
@@ -86,7 +86,7 @@ def load(
     entry = entry_of(name) or DatasetEntry("")
     if entry.pairs and transform == "inverted":
         raise DataError(f"{name} adds up light images on black, so transform=inverted makes no sense; leave it out")
-    raw = load_raw(name, label_key, data_dir, cache_dir, image_size)
+    raw = load_raw(name, label_key, data_dir, cache_dir, image_size, validation_fraction)
     splits = split_raw(raw, validation_fraction=validation_fraction, train_size=train_size, name=name)
     train, validation, test = (transform_images(split, transform) for split in splits)
     if entry.pairs:

@@ -36,6 +36,7 @@ def load_raw(
     data_dir: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     image_size: int = IMAGE_SIZE,
+    validation_fraction: float = 0.0,
 ) -> RawDataset:
     """Load a set by its entry's loader, or else through tfds."""
     entry = entry_of(name)
@@ -49,6 +50,7 @@ def load_raw(
     else:
         folders: dict[str, Any] = {"data_dir": data_dir, "cache_dir": cache_dir}
         arguments = folders | {"path": path_of(name), "image_size": image_size}
+        arguments["validation_fraction"] = validation_fraction
         asked = entry.load.function if isinstance(entry.load, Loader) else entry.load
         if entry.base is not None and takes(asked, "base"):
             arguments["base"] = load_raw(entry.base, None, **folders)
