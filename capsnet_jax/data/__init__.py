@@ -87,15 +87,15 @@ def load(
     if entry.pairs and transform == "inverted":
         raise DataError(f"{name} adds up light images on black, so transform=inverted makes no sense; leave it out")
     raw = load_raw(name, label_key, data_dir, cache_dir, image_size, validation_fraction)
-    splits = split_raw(raw, validation_fraction=validation_fraction, train_size=train_size, name=name)
-    train, validation, test = (transform_images(split, transform) for split in splits)
+    train, validation, test = split_raw(raw, validation_fraction=validation_fraction, train_size=train_size, name=name)
+    if entry.max_shift and not entry.pairs:
+        validation = shifted_once(validation, entry.max_shift)
+    train, validation, test = (transform_images(split, transform) for split in (train, validation, test))
     if entry.pairs:
         validation, test = (
             fixed_pairs(split, classes=len(raw.label_names), max_shift=entry.max_shift, name=f"{name}: {which}")
             for which, split in (("validation", validation), ("test", test))
         )
-    elif entry.max_shift:
-        validation = shifted_once(validation, entry.max_shift)
     return Dataset(name, raw.label_names, train=train, validation=validation, test=test)
 
 
