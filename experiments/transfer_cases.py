@@ -8,8 +8,7 @@ with 100, 1,000 and 10,000 images, in each of the four ways.
 
     python launch.py --experiment=transfer_cases --seeds=5
 
-Epochs are chosen so that steps suffice where images are few (200, 400 and 1,000 steps). There is no augmentation: what
-moves in at the border would be dark, which inverted images are not.
+Epochs are chosen so that steps suffice where images are few (200, 400 and 1,000 steps). There is no augmentation.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import os
 
 from capsnet_jax.data.arrays import DataError, Dataset, Description, Examples, RawDataset
 from capsnet_jax.data.names import entry_of, full_name, own_settings, short_name, shows_pairs, slug, tells_stories
-from capsnet_jax.data.read import IMAGE_SIZE, fingerprint, load_raw
+from capsnet_jax.data.read import IMAGE_SIZE, fingerprint, load_raw, made_by
 from capsnet_jax.data.registry import DATASETS, DatasetEntry, Frame, Loader
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "frame_of",
     "full_name",
     "load",
+    "made_by",
     "own_settings",
     "short_name",
     "shows_pairs",
@@ -49,8 +50,8 @@ def load(
     """Load a dataset, and prepare it first if necessary.
 
     Every split is deterministic: the same arguments give the same arrays on every machine. No argument but
-    `transform` changes the test split. Test is the publisher's test split, else its validation split, else a fifth of
-    each class. A line on stderr says so, and which classes go without images.
+    `transform` changes the test split. Test is the publisher's test split, else the validation split of a tfds set,
+    else a fifth of each class of train. A line on stderr says so, and which classes go without images.
 
     Args:
         name: a name in `DATASETS`, with its path if it has one (`folder:~/pictures`), or any tfds name, with its config
@@ -58,8 +59,8 @@ def load(
         label_key: the tfds feature that is the label. The default is the entry's in `DATASETS`, else the only
             label of the set.
         validation_fraction: the share of each class, rounded to whole examples, that goes from train to
-            validation; in [0, 1). A set with a validation split of its own uses that one, whole, and keeps all of
-            train, whatever the share is. 0 is no validation, for every set.
+            validation (of bAbI: the share of stories); in [0, 1). A set with a validation split of its own uses that
+            one, whole, and keeps all of train, whatever the share is. 0 is no validation, for every set.
         train_size: number of training examples to use, the same for each class as far as possible; 0 uses all.
         transform: a name in `TRANSFORMS`: what is done once to every image of every split.
         image_size: pixels of each side of a folder's pictures; of no other set.
@@ -85,16 +86,16 @@ def load(
     entry = entry_of(name) or DatasetEntry("")
     if entry.pairs and transform == "inverted":
         raise DataError(f"{name} adds up light images on black, so transform=inverted makes no sense; leave it out")
-    raw = load_raw(name, label_key, data_dir, cache_dir, image_size)
-    splits = split_raw(raw, validation_fraction=validation_fraction, train_size=train_size, name=name)
-    train, validation, test = (transform_images(split, transform) for split in splits)
+    raw = load_raw(name, label_key, data_dir, cache_dir, image_size, validation_fraction)
+    train, validation, test = split_raw(raw, validation_fraction=validation_fraction, train_size=train_size, name=name)
+    if entry.max_shift and not entry.pairs:
+        validation = shifted_once(validation, entry.max_shift)
+    train, validation, test = (transform_images(split, transform) for split in (train, validation, test))
     if entry.pairs:
         validation, test = (
             fixed_pairs(split, classes=len(raw.label_names), max_shift=entry.max_shift, name=f"{name}: {which}")
             for which, split in (("validation", validation), ("test", test))
         )
-    elif entry.max_shift:
-        validation = shifted_once(validation, entry.max_shift)
     return Dataset(name, raw.label_names, train=train, validation=validation, test=test)
 
 

@@ -18,6 +18,7 @@ from capsnet_jax.data import cache
 from capsnet_jax.data.arrays import DataError, Examples, RawDataset
 from capsnet_jax.data.pairs import pad
 
+MADE_BY = ("affnist.py", "pairs.py")  # the code that makes the arrays
 SIDE, PAD = 40, 6
 ROTATION, SHEAR, SCALE = 20.0, 0.2, (0.8, 1.2)  # ± degrees, ± pixels for each pixel, both directions' factors
 FILE = Path("affnist") / "test.mat"  # in the folder of tfds's sets; affNIST's transformed/test.mat
@@ -51,7 +52,7 @@ def load(
 
     digits = hashlib.sha256(np.asarray(base.train.images).tobytes() + np.asarray(base.test.images).tobytes())
     identity = {"file": fingerprint(data_dir), "path": str(file), "digits": digits.hexdigest(), "seed": str(_SEED)}
-    return cache.cached_in(cache_dir, "affnist.npz", identity, build)
+    return cache.cached_in(cache_dir, "affnist.npz", identity, build, MADE_BY)
 
 
 def fingerprint(data_dir: str | os.PathLike[str] | None = None) -> str:

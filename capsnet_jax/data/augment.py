@@ -24,7 +24,7 @@ def gather(examples: Examples, indices: Int[Array, " batch"]) -> Examples:
     return jax.tree.map(lambda leaf: leaf[indices], examples)
 
 
-def gather_shifted(examples: Examples, records: Int[Array, " batch"], max_shift: int) -> Examples:
+def gather_shifted(examples: Examples, records: Int[Array, " batch"], max_shift: int, background: int = 0) -> Examples:
     """Gather a batch from a file that has every image once for each of its shifts, one behind the other.
 
     Args:
@@ -32,11 +32,12 @@ def gather_shifted(examples: Examples, records: Int[Array, " batch"], max_shift:
         records: positions in the file. Record r is image r // n moved by shift r mod n. There are
           n = (2 · `max_shift` + 1)² shifts, row by row.
         max_shift: the largest shift, pixels.
+        background: what moves in.
     """
     side = 2 * max_shift + 1
     batch, turn = gather(examples, records // side**2), records % side**2
     moves = jnp.stack([turn // side, turn % side], axis=1) - max_shift
-    return batch._replace(images=shift(batch.images, moves, max_shift))
+    return batch._replace(images=shift(batch.images, moves, max_shift, background))
 
 
 def batch_of(examples: Examples, index: Int[Array, ""], size: int) -> tuple[Examples, Bool[Array, " size"]]:
@@ -108,10 +109,11 @@ def augment(
     max_shift: int,
     max_rotation: float,
     flip: bool,
+    background: int = 0,
 ) -> UInt8[Array, "batch height width channels"]:
-    """Turn, move and mirror each image at random, as far as that is asked for."""
-    images = random_rotation(jax.random.fold_in(key, 2), images, max_rotation)
-    images = random_shift(key, images, max_shift)
+    """Turn, move and mirror each image at random, as far as that is asked for; `background` moves in."""
+    images = random_rotation(jax.random.fold_in(key, 2), images, max_rotation, background)
+    images = random_shift(key, images, max_shift, background)
     return random_flip(jax.random.fold_in(key, 1), images) if flip else images
 
 
@@ -124,7 +126,7 @@ def random_flip(
 
 
 def random_shift(
-    key: PRNGKeyArray, images: Shaped[Array, "batch height width channels"], max_shift: int
+    key: PRNGKeyArray, images: Shaped[Array, "batch height width channels"], max_shift: int, background: int = 0
 ) -> Shaped[Array, "batch height width channels"]:
     """Move each image by a random number of whole pixels in both directions.
 
@@ -137,9 +139,10 @@ def random_shift(
         max_shift: the largest shift, pixels. Each image has a horizontal and a vertical shift, which are independent
             and uniform in [-max_shift, max_shift]. Static: it sets the shape of the padding. 0 returns the images as
             they are.
+        background: the value of pixels that move in.
 
     Returns:
-        The moved images. Pixels that move in are zero, and pixels that move out are lost; nothing wraps around.
+        The moved images. Pixels that move out are lost; nothing wraps around.
 
     Raises:
         ValueError: `max_shift` is negative.
@@ -148,15 +151,19 @@ def random_shift(
         raise ValueError(f"max_shift must not be negative, but is {max_shift}")
     if max_shift == 0:
         return images
-    return shift(images, max_shift - jax.random.randint(key, (len(images), 2), 0, 2 * max_shift + 1), max_shift)
+    moves = max_shift - jax.random.randint(key, (len(images), 2), 0, 2 * max_shift + 1)
+    return shift(images, moves, max_shift, background)
 
 
 def shift(
-    images: Shaped[Array, "batch height width channels"], shifts: Int[Array, "batch 2"], max_shift: int
+    images: Shaped[Array, "batch height width channels"],
+    shifts: Int[Array, "batch 2"],
+    max_shift: int,
+    background: int = 0,
 ) -> Shaped[Array, "batch height width channels"]:
-    """Move each image by whole pixels (down, right), each of at most `max_shift`; zeros move in."""
+    """Move each image by whole pixels (down, right), each of at most `max_shift`; `background` moves in."""
     margin = (max_shift, max_shift)
-    padded = jnp.pad(images, ((0, 0), margin, margin, (0, 0)))
+    padded = jnp.pad(images, ((0, 0), margin, margin, (0, 0)), constant_values=background)
 
     def crop(image: Array, move: Array) -> Array:
         return jax.lax.dynamic_slice(image, (max_shift - move[0], max_shift - move[1], 0), images.shape[1:])
@@ -165,33 +172,33 @@ def shift(
 
 
 def random_rotation(
-    key: PRNGKeyArray, images: UInt8[Array, "batch height width channels"], max_rotation: float
+    key: PRNGKeyArray, images: UInt8[Array, "batch height width channels"], max_rotation: float, background: int = 0
 ) -> UInt8[Array, "batch height width channels"]:
     """Turn each image about its centre by a random angle, uniform in [-max_rotation, max_rotation] degrees.
 
-    Pixels are interpolated bilinearly and rounded; those from outside the image are zero. `max_rotation` is static: 0
-    returns the images as they are.
+    Pixels are interpolated bilinearly and rounded; those from outside the image are `background`. `max_rotation` is
+    static: 0 returns the images as they are.
     """
     if max_rotation == 0:
         return images
     angles = jax.random.uniform(key, (len(images),), minval=-max_rotation, maxval=max_rotation)
-    return rotate(images, jnp.deg2rad(angles))
+    return rotate(images, jnp.deg2rad(angles), background)
 
 
 def rotate(
-    images: UInt8[Array, "batch height width channels"], angles: Float32[Array, "batch"]
+    images: UInt8[Array, "batch height width channels"], angles: Float32[Array, "batch"], background: int = 0
 ) -> UInt8[Array, "batch height width channels"]:
     """Turn each image about its centre by its angle in radians, counter-clockwise as seen."""
     height, width = images.shape[1:3]
     y = (jnp.arange(height) - (height - 1) / 2)[None, :, None]
     x = (jnp.arange(width) - (width - 1) / 2)[None, None, :]
     cos, sin = (f(angles)[:, None, None] for f in (jnp.cos, jnp.sin))
-    # The pixel at (y, x) was at (y cos + x sin, x cos − y sin) before, with y downwards; a border of zeros is around.
+    # The pixel at (y, x) was at (y cos + x sin, x cos − y sin) before, with y downwards; a border is around.
     rows = jnp.clip(y * cos + x * sin + (height + 1) / 2, 0, height + 1)
     columns = jnp.clip(x * cos - y * sin + (width + 1) / 2, 0, width + 1)
     top, left = (jnp.minimum(jnp.floor(at).astype(jnp.int32), size) for at, size in ((rows, height), (columns, width)))
     down, right = (rows - top)[..., None], (columns - left)[..., None]
-    padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=background)
 
     def at(down: int, right: int) -> Array:
         return jax.vmap(lambda image, i, j: image[i + down, j + right])(padded, top, left).astype(jnp.float32)

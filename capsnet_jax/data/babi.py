@@ -12,6 +12,7 @@ last sentence before it, and so on back to the fiftieth. Label k is the room who
 import os
 import re
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,27 +58,37 @@ class Question(NamedTuple):
     answer: str
 
 
-def load(task: int, data_dir: str | os.PathLike[str] | None = None) -> RawDataset:
+def load(task: int, data_dir: str | os.PathLike[str] | None = None, validation_fraction: float = 0.0) -> RawDataset:
     """Return one kind of tasks as arrays.
 
     Args:
         task: 1, 2 or 3.
         data_dir: holds `babi/`, or does not; as of `data.load`.
+        validation_fraction: the share of train's stories, its last, that is validation. Questions of one story share
+            its sentences, so none of it is left in train.
 
     Raises:
         DataError: a file is there, but has a line that is no sentence of its task.
     """
     splits: dict[str, Any] = {}
+    stories: dict[str, list[list[Question]]] = {}
     notes = []
     for number, split in enumerate(("train", "test")):
         file = cache.prepared_dir(data_dir) / FOLDER / f"{FILES[task]}_{split}.txt"
         if file.exists():
-            splits[split] = encode(read(file), str(file))
-            continue
-        # Unlike Generator's, the stream of RandomState is frozen across NumPy versions (NEP 19).
-        random = np.random.RandomState(_SEED + 10 * task + number)
-        splits[split] = encode(question for _ in range(STORIES) for question in tell(task, random))
-        notes.append(f"babi_{task}: there is no {file}: the stories of {split} are made, at a fixed seed")
+            stories[split] = read(file)
+        else:
+            # Unlike Generator's, the stream of RandomState is frozen across NumPy versions (NEP 19).
+            random = np.random.RandomState(_SEED + 10 * task + number)
+            stories[split] = [list(tell(task, random)) for _ in range(STORIES)]
+            notes.append(f"babi_{task}: there is no {file}: the stories of {split} are made, at a fixed seed")
+        splits[split] = encode(chain(*stories[split]), str(file))
+    if validation_fraction:
+        sizes = [len(story) for story in stories["train"]]
+        held_out = min(max(1, round(validation_fraction * len(sizes))), len(sizes) - 1)
+        first = sum(sizes[: len(sizes) - held_out])
+        splits["validation"] = Examples(*(array[first:] for array in splits["train"]))
+        splits["train"] = Examples(*(array[:first] for array in splits["train"]))
     return RawDataset(ROOMS, **splits, notes=tuple(notes))
 
 
@@ -189,28 +200,32 @@ def encode(questions: Iterable[Question], name: str = "") -> Examples:
     return Examples(images, classes)
 
 
-def read(file: Path) -> Iterator[Question]:
-    """Read a file of bAbI's: numbered sentences, 1 where a story begins; questions with a tab before the answer.
+def read(file: Path) -> list[list[Question]]:
+    """Return the questions of each story in a file of bAbI's.
+
+    It has numbered sentences, 1 where a story begins; questions have a tab before the answer.
 
     Raises:
         DataError: a line has no number, or the file has no question.
     """
     sentences: list[list[str]] = []
-    count = 0
+    stories: list[list[Question]] = [[]]
     for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         place, _, text = line.partition(" ")
         if not place.isdigit():
             raise DataError(f"{file}, line {number}: {line[:40]!r} does not begin with a number; take bAbI's own file")
-        sentences = [] if place == "1" else sentences
+        if place == "1":
+            sentences = []
+            stories.append([])
         said, *answer = text.split("\t")
         words = re.findall(r"[^\W\d_]+", said.lower())
         if answer:
-            count += 1
-            yield Question(list(sentences), words, answer[0].strip().lower())
+            stories[-1].append(Question(list(sentences), words, answer[0].strip().lower()))
         else:
             sentences.append(words)
-    if not count:
+    if not any(stories):
         raise DataError(f"{file} has no question; take bAbI's own file")
+    return [story for story in stories if story]
 
 
 def fingerprint(data_dir: str | os.PathLike[str] | None = None) -> str:

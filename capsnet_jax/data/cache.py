@@ -58,9 +58,18 @@ def expand_home(folder: str | os.PathLike[str]) -> Path:
 
 
 def cached_in(
-    cache_dir: str | os.PathLike[str] | None, name: str, identity: dict[str, str], build: Callable[[], RawDataset]
+    cache_dir: str | os.PathLike[str] | None,
+    name: str,
+    identity: dict[str, str],
+    build: Callable[[], RawDataset],
+    made_by: Iterable[str],
 ) -> RawDataset:
-    """As `cached`, of the file `name` in the folder `cache_dir`, else the default one; without a home, only build."""
+    """As `cached`, of the file `name` in the folder `cache_dir`, else the default one; without a home, only build.
+
+    The source files `made_by`, named below this folder, make the arrays: other code builds them again.
+    """
+    code = hashlib.sha256(b"".join((Path(__file__).parent / file).read_bytes() for file in made_by))
+    identity = identity | {"code": code.hexdigest()[:12]}
     try:
         folder = expand_home(cache_dir) if cache_dir else default_dir()
     except FileNotFoundError as error:

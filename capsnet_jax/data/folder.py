@@ -1,7 +1,7 @@
 """A folder of pictures of the user's own: a sub-folder for each class, in `train` and `test` or not.
 
     toys/cars/1.jpg toys/cars/2.png … toys/planes/…            a fifth of each class is test
-    toys/train/cars/… toys/test/cars/… (toys/validation/cars/…)
+    toys/train/cars/… toys/test/cars/… (toys/validation/cars/…)       also named as in `SPLITS`, in any case
 
 Any format and size that Pillow reads; each is turned upright, cropped to its middle square and scaled, as a picture
 that is to be classified is. Sub-folders of a class and links are followed. The set is grey if every picture is, else
@@ -20,8 +20,9 @@ from capsnet_jax.data import cache, picture
 from capsnet_jax.data.arrays import DataError, Examples, RawDataset, note
 from capsnet_jax.data.split import TEST_FRACTION, train_and_test
 
-SPLITS = ("train", "validation", "test")
-NAMED = 3  # files that a note names
+MADE_BY = ("folder.py", "picture.py", "split.py")  # the code that makes the arrays
+SPLITS = {"train": ("train", "training"), "validation": ("validation", "valid", "val"), "test": ("test", "testing")}
+NAMED = 3  # files that a note names, with the reason
 MANY = 1000  # pictures; reading more takes long enough to say so
 
 Pictures = dict[str, list[Path]]  # of each class
@@ -31,13 +32,14 @@ def load(path: str, image_size: int, cache_dir: str | os.PathLike[str] | None = 
     """Read a folder's pictures, in squares of `image_size` pixels.
 
     Raises:
-        DataError: there is no such folder, it has no two classes with pictures, or train and test differ in classes.
+        DataError: there is no such folder, it has no two classes with pictures, or train and test differ in classes; or
+            the system does not hand out a file, which is not left out then.
     """
     root = Path(path)
     splits, left_out = _find(root)
     identity = {"path": path, "size": str(image_size), "files": fingerprint(path), "others": repr(left_out)}
     file = f"folder/{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}-{image_size}.npz"
-    return cache.cached_in(cache_dir, file, identity, lambda: _read(root, splits, left_out, image_size))
+    return cache.cached_in(cache_dir, file, identity, lambda: _read(root, splits, left_out, image_size), MADE_BY)
 
 
 def fingerprint(path: str) -> str:
@@ -59,9 +61,14 @@ def _find(root: Path) -> tuple[dict[str, Pictures], list[Path]]:
         )
     try:
         inside, left_out = _entries(root)
-        has_splits = "train" in inside and bool(_entries(inside["train"])[0])
-        parts = {name: inside.pop(name) for name in SPLITS if name in inside} if has_splits else {"train": root}
-        left_out += inside.values() if has_splits else []
+        named = [(split, name) for split, names in SPLITS.items() for name in inside if name.lower() in names]
+        parts = {split: inside[name] for split, name in named}
+        has_splits = "train" in parts and bool(_entries(parts["train"])[0])
+        if has_splits and len(parts) < len(named):
+            names = ", ".join(name for _, name in named)
+            raise DataError(f"folder:{root}: of {names}, two name the same part; put what they hold into one folder")
+        left_out += [folder for folder in inside.values() if folder not in parts.values()] if has_splits else []
+        parts = parts if has_splits else {"train": root}
         found = {}
         for split, folder in parts.items():
             classes, beside = _entries(folder)
@@ -121,7 +128,7 @@ def _read(root: Path, splits: dict[str, Pictures], left_out: list[Path], size: i
     count = sum(len(files) for pictures in splits.values() for files in pictures.values())
     if count > MANY:
         note(f"folder:{root}: reading {count:,} pictures, once")
-    notes, unreadable, reasons, parts = [], list(left_out), [], {}
+    notes, problems, parts = [], {}, {}
     for split, pictures in splits.items():
         images: list[np.ndarray] = []
         labels: list[int] = []
@@ -131,20 +138,20 @@ def _read(root: Path, splits: dict[str, Pictures], left_out: list[Path], size: i
                 try:
                     images.append(_pixels(file, size))
                     labels.append(label)
+                except picture.SystemFaultError:
+                    raise  # what is left out now would be missing in the cache for ever
                 except DataError as error:
-                    unreadable.append(file)
-                    reasons.append(str(error))
+                    problems[file] = str(error)
             if len(images) == before:
                 raise DataError(
                     f"folder:{root}: none of the {len(files)} files of {split}'s class {name} can be read as a picture"
-                    f" ({reasons[-1]})"
+                    f" ({problems[files[-1]]})"
                 )
         parts[split] = (np.stack(images), np.array(labels, np.int32))
-    if unreadable:
-        names = _listed([str(file.relative_to(root)) for file in unreadable])
-        notes.append(
-            f"folder:{root}: {len(unreadable)} files are no pictures, hidden or in no class: {names}; left out"
-        )
+    problems |= {file: f"{file} is hidden or in no class" for file in left_out}
+    if problems:
+        told = _listed([problem.replace(f"{root}/", "", 1).partition("; ")[0] for problem in problems.values()])
+        notes.append(f"folder:{root}: {len(problems)} files are left out: {told}")
     if all((images[..., :1] == images).all() for images, _ in parts.values()):
         parts = {split: (images[..., :1].copy(), labels) for split, (images, labels) in parts.items()}
     examples: dict[str, Any] = {split: Examples(*arrays) for split, arrays in parts.items()}  # type: ignore[arg-type]

@@ -90,13 +90,26 @@ def _images(images: np.ndarray, where: str) -> np.ndarray:
     if images.ndim not in (3, 4) or not images.size:
         raise DataError(f"{where} is {list(images.shape)}; give [n, height, width] or [n, height, width, channels]")
     images = images[..., None] if images.ndim == 3 else images
+    if images.dtype.kind in "biu" and (images.dtype != np.uint8 or images.max() == 1):  # bytes of 0 and 1 are black
+        raise DataError(f"{where} is of {images.dtype}, from {images.min()} to {images.max()}; {_remedy(images)}")
     if images.dtype == np.uint8:
         return images
     if images.dtype.kind != "f":
-        raise DataError(f"{where} is of {images.dtype}; give bytes by .astype(numpy.uint8), or floats from 0 to 1")
+        raise DataError(f"{where} is of {images.dtype}; give bytes, or floats from 0 to 1")
     if not (images.min() >= 0 and images.max() <= 1):
         raise DataError(f"{where} goes from {images.min():g} to {images.max():g}; give floats from 0 to 1, or bytes")
     return np.round(255 * images).astype(np.uint8)
+
+
+def _remedy(images: np.ndarray) -> str:
+    """Say how truth values or whole numbers become floats from 0 to 1, or bytes."""
+    if images.min() < 0:
+        return "give floats, 0 for black and 1 for white"
+    if images.max() <= 1:
+        return "give floats by .astype(numpy.float32)"
+    if images.max() <= 255:
+        return "give bytes by .astype(numpy.uint8)"
+    return "give floats, by dividing by the number of white (65535 in 16 bits)"
 
 
 def _labels(labels: np.ndarray, count: int, where: str) -> np.ndarray:

@@ -1,7 +1,10 @@
 """A picture file as a data set has its images: upright, in its full range, and a drawing where the set has drawings."""
 
+import contextlib
+import errno
+import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +25,10 @@ _ORIENTATION, _BITS_PER_SAMPLE = 274, 258  # TIFF's tags
 
 class BlankError(DataError):
     """Every pixel of a picture is the same."""
+
+
+class SystemFaultError(DataError):
+    """A file, or memory for it, is not to be had: it may well be a picture."""
 
 
 class Picture(NamedTuple):
@@ -59,12 +66,14 @@ def read(
 
     Raises:
         DataError: there is no such file, it is no picture, is too large, has no ink, or `shape` is not grey or RGB.
+        SystemFaultError: the system does not hand it out.
     """
     height, width, channels = shape
     if channels not in (1, 3):
         raise DataError(f"the model was trained on {channels} channels; pictures have 1 or 3")
-    picture, changes, bits = _decode(path)
-    values = _values(picture, changes, bits)
+    with _one_line(path):
+        picture, changes, bits = _decode(path)
+        values = _values(picture, changes, bits)
     if not np.isfinite(values).all():
         raise DataError(f"{path} has values that are not finite")
     if not as_is and np.ptp(values) == 0:
@@ -100,38 +109,22 @@ def read_whole(path: Path, most: int) -> Picture:
     Raises:
         DataError: there is no such file, it is no picture, or is too large.
     """
-    size = _decode(path)[0].size
+    with _one_line(path):
+        size = _decode(path)[0].size
     width, height = (round(side * min(most / max(size), 1)) for side in size)
     return read(path, (max(height, 1), max(width, 1), 3), as_is=True)
 
 
-def _decode(path: Path) -> tuple[Image.Image, list[str], int]:
-    """Return a file's first frame, upright, what was done, and of how many bits its values are, if more than 8.
+@contextlib.contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    """Say in one line why a file cannot be decoded.
 
     Raises:
-        DataError: it cannot be.
+        DataError: why.
+        SystemFaultError: the fault is not the file's content.
     """
-    changes = []
     try:
-        if not path.is_file():
-            raise ValueError("it is a folder" if path.is_dir() else "there is no such file")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of sizes, which are looked at here, and of damaged tags
-            # Given a path, Pillow 13 maps uncompressed TIFFs into memory and mixes up width and height of turned ones.
-            with path.open("rb") as file, Image.open(file) as picture:
-                most = MOST_JPEG_PIXELS if picture.format in ("JPEG", "MPO") else MOST_PIXELS
-                if picture.width * picture.height > most:
-                    raise Image.DecompressionBombError
-                if picture.format == "EPS":
-                    raise ValueError("EPS is a program that draws")
-                if getattr(picture, "is_animated", False):
-                    changes.append("the first of several frames")
-                if picture.getexif().get(_ORIENTATION) in range(2, 9):
-                    changes.append("turned by its EXIF")
-                picture.draft(None, (ENOUGH, ENOUGH))  # a JPEG is decoded at half its size, or less, if that is enough
-                picture.load()
-                bits = getattr(picture, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))[0]
-                return ImageOps.exif_transpose(picture), changes, bits
+        yield
     except Image.DecompressionBombError as error:
         raise DataError(f"{path} is too large: scale it to at most {MOST_PIXELS // 10**6} million pixels") from error
     except UnidentifiedImageError as error:  # its own message names Python's file object
@@ -139,7 +132,36 @@ def _decode(path: Path) -> tuple[Image.Image, list[str], int]:
             f"{path} is not a picture that can be read (of no known format); give a PNG or JPEG file"
         ) from error
     except Exception as error:  # what Pillow raises for a damaged file is of every kind
+        number = errno.ENOMEM if isinstance(error, MemoryError) else getattr(error, "errno", None)
+        if number and number != errno.EINVAL:  # a damaged file makes Pillow seek to where no file goes: EINVAL
+            raise SystemFaultError(
+                f"{path} cannot be read ({os.strerror(number)}); mend that, or take the file away"
+            ) from error
         raise DataError(f"{path} is not a picture that can be read ({error}); give a PNG or JPEG file") from error
+
+
+def _decode(path: Path) -> tuple[Image.Image, list[str], int]:
+    """Return a file's first frame, upright, what was done, and of how many bits its values are, if more than 8."""
+    changes = []
+    if not path.is_file():
+        raise ValueError("it is a folder" if path.is_dir() else "there is no such file")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of sizes, which are looked at here, and of damaged tags
+        # Given a path, Pillow 13 maps uncompressed TIFFs into memory and mixes up width and height of turned ones.
+        with path.open("rb") as file, Image.open(file) as picture:
+            most = MOST_JPEG_PIXELS if picture.format in ("JPEG", "MPO") else MOST_PIXELS
+            if picture.width * picture.height > most:
+                raise Image.DecompressionBombError
+            if picture.format == "EPS":
+                raise ValueError("EPS is a program that draws")
+            if getattr(picture, "is_animated", False):
+                changes.append("the first of several frames")
+            if picture.getexif().get(_ORIENTATION) in range(2, 9):
+                changes.append("turned by its EXIF")
+            picture.draft(None, (ENOUGH, ENOUGH))  # a JPEG is decoded at half its size, or less, if that is enough
+            picture.load()
+            bits = getattr(picture, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))[0]
+            return ImageOps.exif_transpose(picture), changes, bits
 
 
 def _values(picture: Image.Image, changes: list[str], bits: int) -> np.ndarray:
@@ -166,7 +188,8 @@ def _range(picture: Image.Image, bits: int) -> tuple[float, float]:
     that of 8 or of 16 bits if all values lie in it; of floats it is from 0 to 1 if all do. Otherwise it goes from the
     least value to the greatest.
     """
-    low, high = map(float, np.array(picture.getextrema()))
+    whole = picture.convert("I") if picture.mode[0] == "I" else picture  # Pillow has no extrema of big-endian integers
+    low, high = map(float, np.array(whole.getextrema()))
     tops = {"F": [1], "I": [2**8 - 1, 2**16 - 1]}.get(picture.mode, [2**bits - 1])
     return next(((0.0, float(top)) for top in tops if low >= 0 and high <= top), (low, high))
 

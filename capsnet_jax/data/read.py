@@ -24,12 +24,19 @@ def fingerprint(name: str) -> str:
     return digest_files(**asked_for(digest_files, {"path": path_of(name)})) if digest_files else ""
 
 
+def made_by(name: str) -> tuple[str, ...]:
+    """Return the files of this folder whose code makes a set's arrays, as far as its loader says so."""
+    entry = entry_of(name)
+    return getattr(entry.load.imported, "MADE_BY", ()) if entry and isinstance(entry.load, Loader) else ()
+
+
 def load_raw(
     name: str,
     label_key: str | None,
     data_dir: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     image_size: int = IMAGE_SIZE,
+    validation_fraction: float = 0.0,
 ) -> RawDataset:
     """Load a set by its entry's loader, or else through tfds."""
     entry = entry_of(name)
@@ -43,6 +50,7 @@ def load_raw(
     else:
         folders: dict[str, Any] = {"data_dir": data_dir, "cache_dir": cache_dir}
         arguments = folders | {"path": path_of(name), "image_size": image_size}
+        arguments["validation_fraction"] = validation_fraction
         asked = entry.load.function if isinstance(entry.load, Loader) else entry.load
         if entry.base is not None and takes(asked, "base"):
             arguments["base"] = load_raw(entry.base, None, **folders)

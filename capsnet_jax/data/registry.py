@@ -38,7 +38,7 @@ class Loader(NamedTuple):
 
     @property
     def imported(self) -> ModuleType:
-        """The module. It may also have a `fingerprint`, of the user's files that it reads."""
+        """The module. It may have a `fingerprint`, of the user's files, and `MADE_BY`, its arrays' source files."""
         return import_module(self.module)
 
     @property
@@ -57,8 +57,8 @@ class DatasetEntry(NamedTuple):
     Attributes:
         description: one line for `launch.py --list`.
         load: the function that reads the set. None for a tfds set, which is loaded by its name. If its signature names
-            them, it also gets `base`, the RawDataset of that entry, `data_dir` and `cache_dir` as of `data.load`, and
-            of a set with a path `path` and `image_size`.
+            them, it also gets `base`, the RawDataset of that entry, `data_dir`, `cache_dir` and `validation_fraction`
+            as of `data.load`, and of a set with a path `path` and `image_size`.
         label_key: the tfds feature that is the label, for a tfds set with several; None for the only one.
         dimensions: ((height, width, channels), number of classes), for a set with a `load`. None if they are only
             known once the set is loaded.

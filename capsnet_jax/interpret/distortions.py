@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from capsnet_jax.data.augment import to_float, to_targets
 from capsnet_jax.data.distort import affine, elastic
+from capsnet_jax.data.transform import background
 from capsnet_jax.interpret.network import Network, Observation
 from capsnet_jax.losses import error, scores_of
 
@@ -56,13 +57,14 @@ def distorted_features(net: Network, kind: str, amount: float) -> tuple[Float[np
         amount: of the distortion.
     """
     test = net.data.test
+    moves_in = background(net.config.data.transform) / 255
 
     @jax.jit
     def distort(images: Array, index: Array) -> Array:
-        pixels = to_float(images)
+        pixels = to_float(images) - moves_in  # zeros move in
         if kind == "elastic":
-            return elastic(jax.random.fold_in(jax.random.key(0), index), pixels, strength=amount)
-        return affine(pixels, **{kind: amount})
+            return moves_in + elastic(jax.random.fold_in(jax.random.key(0), index), pixels, strength=amount)
+        return moves_in + affine(pixels, **{kind: amount})
 
     features, wrong = [], []
     for index, begin in enumerate(range(0, len(test.labels), BATCH)):

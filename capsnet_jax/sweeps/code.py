@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from capsnet_jax.config import Config
-from capsnet_jax.data import Loader, entry_of, fingerprint, pairs
+from capsnet_jax.data import Loader, entry_of, fingerprint, made_by, pairs
 from capsnet_jax.losses import LOSSES
 from capsnet_jax.models import MODELS
 from capsnet_jax.routing import ROUTERS
@@ -51,6 +51,7 @@ def code_of(config: Config) -> dict[str, str]:
         files |= {PACKAGE / "routing" / name for name in ("layer.py", "result.py", "router.py")}
         files.add(PACKAGE / "models/capsnet.py")  # whose layers all nets with capsules share
     parts += _data_parts(config.data.dataset)
+    files |= {PACKAGE / "data" / name for name in made_by(config.data.dataset)}
     files |= {Path(file) for part in parts if (file := _source_file(part))}
     if chosen in ROUTERS:
         files |= _routing_files(files)

@@ -16,6 +16,7 @@ from capsnet_jax.config import Config
 from capsnet_jax.data import Examples, shows_pairs
 from capsnet_jax.data.augment import augment, gather, gather_shifted, to_float, to_targets
 from capsnet_jax.data.pairs import Pairs, by_class, draw_pairs
+from capsnet_jax.data.transform import background
 from capsnet_jax.losses import PARTS, total_loss
 from capsnet_jax.training.finetune import layer_names, scale_pretrained_updates, split_frozen
 from capsnet_jax.training.optimizer import add_weight_decay, gradient_transform
@@ -90,7 +91,8 @@ def train_step(
     if isinstance(batch, Pairs):
         images, originals = to_float(batch.images), to_float(batch.originals)
     else:
-        images = originals = to_float(augment(shift_key, batch.images, **augmentation(config)))
+        moves_in = background(config.data.transform)
+        images = originals = to_float(augment(shift_key, batch.images, background=moves_in, **augmentation(config)))
     targets = to_targets(batch.labels, classes)
     model, head_layers = models.build(config, classes), models.MODELS[config.model.name].head_layers
     trained, frozen = split_frozen(state.params, config.train.frozen)
@@ -164,7 +166,7 @@ def train_steps(
         indices = jax.lax.dynamic_slice(order, (step % steps * size,), (size,))
         batch: Examples | Pairs
         if config.data.shift_order == "in_turn":
-            batch = gather_shifted(examples, indices, config.data.max_shift)
+            batch = gather_shifted(examples, indices, config.data.max_shift, background(config.data.transform))
         else:
             batch = gather(examples, indices)
         if where is not None:

@@ -81,6 +81,8 @@ def test_train_is_padded_and_validation_moved_once(small, digits, capsys, tmp_pa
         moves |= {dy, dx}
     assert (min(moves), max(moves)) == (-6, 6)
     np.testing.assert_array_equal(data.test.images, load("affnist", data_dir=tmp_path).test.images)  # from the cache
+    inverted = load("affnist", data_dir=tmp_path, transform="inverted")
+    np.testing.assert_array_equal(inverted.validation.images, ~data.validation.images)
 
 
 @pytest.mark.parametrize("columns_first", [False, True])

@@ -6,6 +6,7 @@ from scipy import ndimage, stats
 
 from capsnet_jax.data import Examples
 from capsnet_jax.data.augment import (
+    augment,
     batch_of,
     gather,
     random_flip,
@@ -15,6 +16,7 @@ from capsnet_jax.data.augment import (
     to_float,
     to_targets,
 )
+from capsnet_jax.data.transform import background
 
 
 def shifted(image, dy, dx):
@@ -73,6 +75,17 @@ def test_no_shift_is_the_identity_and_a_negative_one_an_error():
     assert random_shift(jax.random.key(0), images, 0) is images
     with pytest.raises(ValueError, match="negative"):
         random_shift(jax.random.key(0), images, -1)
+
+
+def test_what_moves_into_an_inverted_image_is_what_moves_into_the_image_inverted():
+    images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (32, 9, 8, 1), dtype=np.uint8))
+    for settings in ({"max_shift": 3, "max_rotation": 0.0}, {"max_shift": 3, "max_rotation": 40.0}):
+        moved, inverted = (
+            np.asarray(augment(jax.random.key(0), shown, flip=True, background=black, **settings)).astype(int)
+            for shown, black in ((images, background("none")), (~images, background("inverted")))
+        )
+        np.testing.assert_allclose(inverted, 255 - moved, atol=1 if settings["max_rotation"] else 0)
+    assert background("rotated") == 0
 
 
 def test_to_float_scales_bytes_once():

@@ -76,6 +76,19 @@ def test_sets_are_the_same_everywhere_and_of_a_thousand():
     assert not np.array_equal(data.train.images[:100], data.test.images[:100])
 
 
+def test_no_story_is_in_two_splits():
+    whole = load("babi_2", validation_fraction=0.0)
+    assert (len(whole.train.labels), len(whole.validation.labels)) == (1000, 0)
+    stories = np.repeat(np.arange(babi.STORIES), babi.QUESTIONS)
+    where = {image.tobytes(): story for image, story in zip(whole.train.images, stories, strict=True)}
+    for fraction, count in ((0.1, 20), (0.001, 1), (0.9, 180)):
+        data = load("babi_2", validation_fraction=fraction)
+        train, validation = ({where[i.tobytes()] for i in split.images} for split in (data.train, data.validation))
+        assert (len(train), len(validation)) == (babi.STORIES - count, count)
+        assert train.isdisjoint(validation)
+        np.testing.assert_array_equal(data.test.images, whole.test.images)
+
+
 LINES = """1 Mary got the milk there.
 2 Daniel went back to the office.
 3 Where is Daniel? \toffice\t2
@@ -87,7 +100,7 @@ LINES = """1 Mary got the milk there.
 def test_published_files_are_read(tmp_path):
     file = tmp_path / "qa1.txt"
     file.write_text(LINES)
-    first, second = babi.read(file)
+    [[first], [second]] = babi.read(file)
     assert first.sentences == [
         ["mary", "got", "the", "milk", "there"],
         ["daniel", "went", "back", "to", "the", "office"],
@@ -102,6 +115,11 @@ def test_published_files_are_read(tmp_path):
     assert len(raw.train.labels) == 2
     assert len(raw.test.labels) == 1000
     assert "test are made" in raw.notes[0]
+    assert [len(split.labels) for split in babi.load(1, tmp_path, validation_fraction=0.1).splits.values()] == [
+        1,
+        1,
+        1000,
+    ]
     assert len(babi.fingerprint(tmp_path)) > 8
     assert babi.fingerprint(tmp_path / "none") == "made"
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from capsnet_jax.data import Examples, RawDataset, cache
+from capsnet_jax.data import Examples, RawDataset, affnist, cache, folder
 from capsnet_jax.data.cache import cached, default_dir
+from capsnet_jax.data.tfds import source, viewpoints
 
 IDENTITY = {"name": "set/1.0.0"}
 
@@ -100,6 +101,32 @@ def test_another_version_or_format_is_rebuilt(tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "_FORMAT", -1)
     assert_same(cached(path, {"name": "set/2.0.0"}, newer), raw_dataset(1))
     assert newer.calls == 2
+
+
+def test_what_other_code_made_is_rebuilt(tmp_path, monkeypatch):
+    (tmp_path / "code").mkdir()
+    for name in ("one.py", "other.py"):
+        (tmp_path / "code" / name).write_text("x = 1")
+    monkeypatch.setattr(cache, "__file__", str(tmp_path / "code" / "cache.py"))
+    build = Build()
+    for calls, content in ((1, "x = 1"), (1, "x = 1"), (2, "x = 2"), (2, "x = 2")):
+        (tmp_path / "code" / "other.py").write_text(content)
+        assert_same(cache.cached_in(tmp_path, "set.npz", IDENTITY, build, ("one.py", "other.py")), raw_dataset())
+        assert build.calls == calls
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        (folder, {"picture", "split"}),
+        (affnist, {"pairs"}),
+        (source, {"decode", "split"}),
+        (viewpoints, {"viewpoints", "decode", "split"}),
+    ],
+)
+def test_sets_that_are_cached_say_which_code_makes_them(module, names):
+    assert names <= {Path(file).stem for file in module.MADE_BY}
+    assert all((Path(cache.__file__).parent / file).is_file() for file in module.MADE_BY)
 
 
 def test_without_a_writable_folder_there_is_a_warning_and_no_cache(tmp_path, capsys):

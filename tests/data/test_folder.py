@@ -1,9 +1,10 @@
+import errno
 import os
 
 import pytest
 from PIL import Image
 
-from capsnet_jax.data import DataError, describe, dimensions, fingerprint, full_name, load, short_name, slug
+from capsnet_jax.data import DataError, describe, dimensions, fingerprint, full_name, load, picture, short_name, slug
 from tests.data.test_cache import no_home
 
 COLOURS = {"blue ones": (0, 0, 255), "red ones": (255, 0, 0)}
@@ -57,7 +58,35 @@ def test_splits_of_its_own_and_numbered_classes_in_their_order(tmp_path, capsys)
         expected = [10 * number + index for number in (1, 2, 10) for index in range(count)]
         assert sorted(split.images[:, 0, 0, 0].tolist()) == sorted(expected)
         assert [int(data.label_names[label]) for label in split.labels] == (split.images[:, 1, 1, 0] // 10).tolist()
-    assert "1 files are no pictures, hidden or in no class: extra; left out" in capsys.readouterr().err
+    assert "digits: 1 files are left out: extra is hidden or in no class\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "names", [("Training", "Testing", "val"), ("TRAIN", "Test", "Validation"), ("train", "testing", "valid")]
+)
+def test_splits_are_known_by_their_common_names(names, tmp_path, capsys):
+    for count, split in enumerate(names, 1):
+        for name in ("cats", "dogs"):
+            for index in range(count):
+                save(tmp_path / "pets" / split / name / f"{index}.png", 10 * count)
+    data = load(f"folder:{tmp_path}/pets", image_size=4)
+    assert data.label_names == ("cats", "dogs")
+    for count, examples in enumerate((data.train, data.test, data.validation), 1):
+        assert examples.images[:, 0, 0, 0].tolist() == [10 * count] * 2 * count
+    assert "note" not in capsys.readouterr().err
+    save(tmp_path / "pets" / ("val" if names[2] == "valid" else "valid") / "cats" / "0.png", 0)
+    with pytest.raises(DataError, match=rf"pets: of {names[0]}, .*{names[2]}.*, two name the same part; put what"):
+        load(f"folder:{tmp_path}/pets", image_size=4)
+
+
+def test_without_a_test_part_test_is_a_fifth_of_train_and_validation_stays(tmp_path):
+    for split, count in (("train", 5), ("val", 2)):
+        for name in ("cats", "dogs"):
+            for index in range(count):
+                save(tmp_path / "pets" / split / name / f"{index}.png", count)
+    data = load(f"folder:{tmp_path}/pets", image_size=4)
+    assert [len(split.labels) for split in (data.train, data.validation, data.test)] == [8, 4, 2]
+    assert (data.test.images == 5).all()
 
 
 def test_one_picture_in_colour_makes_all_of_them_rgb(tmp_path):
@@ -95,7 +124,26 @@ def test_what_is_no_picture_is_named_and_counted_at_every_load(folder, capsys):
         note.cache_clear()
         data = load(f"folder:{folder}", image_size=8, validation_fraction=0.0)
         assert len(data.train.labels) + len(data.test.labels) == 10
-        assert "5 files are no pictures, hidden or in no class: labels.csv" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert "5 files are left out: blue ones/cut.png is not a picture that can be read (" in said
+        assert ", blue ones/notes.txt is not a picture that can be read (of no known format), " in said
+        assert said.count(" is hidden or in no class and 2 more\n") == 1
+
+
+def test_what_the_system_refuses_once_is_not_left_out_for_ever(folder, monkeypatch):
+    whole = picture.read
+
+    def refuse(path, *arguments, **options):
+        if path.name == "3.png":
+            raise picture.SystemFaultError(f"{path} cannot be read ({os.strerror(errno.EMFILE)}); mend that")
+        return whole(path, *arguments, **options)
+
+    monkeypatch.setattr(picture, "read", refuse)
+    with pytest.raises(DataError, match=rf"^{folder}/blue ones/3.png cannot be read \(Too many open files\); mend"):
+        load(f"folder:{folder}", image_size=8)
+    monkeypatch.undo()
+    data = load(f"folder:{folder}", image_size=8, validation_fraction=0.0)
+    assert len(data.train.labels) + len(data.test.labels) == 10
 
 
 def test_links_are_followed_and_circles_left(folder, tmp_path):

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -46,7 +48,7 @@ def test_keras_names_floats_colours_and_texts(names, labels, tmp_path):
         ({"images": IMAGES[0], "labels": LABELS[:5]}, r"images is \[5, 4\]; give \[n, height, width\] or"),
         ({"images": IMAGES.astype(float), "labels": LABELS}, "images goes from 0 to 249; give floats from 0 to 1"),
         ({"images": IMAGES / np.nan, "labels": LABELS}, "images goes from nan to nan; give floats from 0 to 1"),
-        ({"images": IMAGES.astype(int), "labels": LABELS}, r"images is of int64; give bytes by .astype\(numpy.uint8\)"),
+        ({"images": IMAGES.astype(complex), "labels": LABELS}, "images is of complex128; give bytes, or floats from 0"),
         ({"images": IMAGES, "labels": LABELS * 0}, "all labels are 0; there must be two classes at least"),
         ({"images": IMAGES, "labels": np.array(["a", 1] * 5, object)}, "cannot be read .*; write it by numpy.savez"),
         (
@@ -58,6 +60,25 @@ def test_keras_names_floats_colours_and_texts(names, labels, tmp_path):
 def test_arrays_that_are_no_set_are_one_line(arrays, says, tmp_path):
     with pytest.raises(DataError, match=rf"^npz:{tmp_path}/mine.npz.*{says}"):
         load(saved(tmp_path, **arrays))
+
+
+@pytest.mark.parametrize(
+    ("images", "says", "remedy"),
+    [
+        (IMAGES.astype(int), "int64, from 0 to 249", (".astype(numpy.uint8)", lambda a: a.astype(np.uint8))),
+        (IMAGES > 99, "bool, from False to True", (".astype(numpy.float32)", lambda a: a.astype(np.float32))),
+        ((IMAGES > 99).astype(int), "int64, from 0 to 1", (".astype(numpy.float32)", lambda a: a.astype(np.float32))),
+        ((IMAGES > 99).astype(np.uint8), "uint8, from 0 to 1", ("give floats by", lambda a: a.astype(np.float32))),
+        (IMAGES.astype(np.uint16) * 257, "uint16, from 0 to 63993", ("(65535 in 16 bits)", lambda a: a / 65535)),
+        (IMAGES.astype(int) - 9, "int64, from -9 to 240", ("0 for black and 1", lambda a: (a + 9) / 255)),
+    ],
+)
+def test_the_remedy_for_other_numbers_keeps_the_images(images, says, remedy, tmp_path):
+    with pytest.raises(DataError, match=rf"^npz:[^;]*: images is of {says}; [^;]*{re.escape(remedy[0])}[^;]*$"):
+        load(saved(tmp_path, images=images, labels=LABELS))
+    mended = load(saved(tmp_path, images=remedy[1](images), labels=LABELS), validation_fraction=0.0).train.images
+    shown = 255 * (IMAGES > 99) if images.max() <= 1 else IMAGES
+    assert {image.tobytes() for image in mended} <= {image.tobytes() for image in shown.astype(np.uint8)}
 
 
 def test_a_file_that_is_none_is_one_line(tmp_path):

@@ -1,3 +1,4 @@
+import errno
 import os
 import struct
 import warnings
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 from capsnet_jax.data import DataError, frame_of, load
-from capsnet_jax.data.picture import read, read_whole
+from capsnet_jax.data.picture import SystemFaultError, read, read_whole
 from capsnet_jax.data.registry import MNIST, Frame
 
 GREY = (28, 28, 1)
@@ -102,6 +103,14 @@ def test_a_dark_picture_of_16_bits_stays_dark(save):
     """What the format declares counts, not what occurs."""
     dark = np.linspace(0, 6000, 784).reshape(28, 28).astype(np.uint16)
     np.testing.assert_allclose(grey(save(dark)), dark / 257, atol=0.51)
+
+
+def test_a_big_endian_tiff_of_16_bits(tmp_path, save):
+    values = np.linspace(0, 200, 64).round().astype(np.uint16).reshape(8, 8) * 300
+    for dark in (1, 300):
+        Image.frombytes("I;16B", (8, 8), (values // dark).astype(">u2").tobytes()).save(tmp_path / "b.tif")
+        little = read(save(values // dark, "l.tif"), (8, 8, 1)).pixels
+        np.testing.assert_array_equal(read(tmp_path / "b.tif", (8, 8, 1)).pixels, little)
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
@@ -358,6 +367,29 @@ def test_a_damaged_file_is_one_line(kind, tmp_path, digits):
     ) as raised:
         read(path, GREY, frame=MNIST)
     assert "<" not in str(raised.value)  # no object of Python's
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files"),
+        (MemoryError(), "Cannot allocate memory"),
+        (OSError(errno.EINVAL, "Invalid argument"), ""),  # a damaged file: Pillow seeks to before its begin
+        (OSError("image file is truncated"), ""),
+    ],
+)
+def test_what_the_system_refuses_may_be_a_picture(fault, reason, save, digits, monkeypatch):
+    def refuse(self):
+        raise fault
+
+    path = save(digits[0], "a.bmp")
+    monkeypatch.setattr(Image.Image, "getexif", refuse)
+    for function in (lambda: read(path, GREY), lambda: read_whole(path, 28)):
+        with pytest.raises(DataError, match=r"^/.*a\.bmp (is not|cannot be) [^\n]*$") as raised:
+            function()
+        assert isinstance(raised.value, SystemFaultError) == bool(reason)
+        assert reason in str(raised.value)
 
 
 @pytest.mark.parametrize("side", [13_300, 50_000])

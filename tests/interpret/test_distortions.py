@@ -5,8 +5,9 @@ from flax import linen as nn
 
 from capsnet_jax import overrides
 from capsnet_jax.data import Dataset, Examples
+from capsnet_jax.data.transform import TRANSFORMS
 from capsnet_jax.interpret import OBSERVATIONS
-from capsnet_jax.interpret.distortions import AMOUNTS, features_of, read_off
+from capsnet_jax.interpret.distortions import AMOUNTS, distorted_features, features_of, read_off
 from capsnet_jax.interpret.network import Network
 
 
@@ -21,14 +22,22 @@ class Centre(nn.Module):
         return {"hidden": jnp.stack([mass, centre], axis=1), "logits": jnp.stack([-mass, mass - 2 * 3.0], axis=1)}
 
 
-def network(labels):
+class Inverted(Centre):
+    """The same net, for inverted images."""
+
+    def __call__(self, pixels):
+        return super().__call__(1 - pixels)
+
+
+def network(labels, transform="none"):
     """On 40 images, dark and bright in turn."""
     images = np.zeros((40, 21, 21, 1), np.uint8)
     images[:, 10, 10] = 255  # mass 1: dark
     images[1::2, 9:12, 9:12] = 255  # mass 9: bright
-    examples = Examples(images, labels)
+    examples = Examples(TRANSFORMS[transform](images), labels)
     data = Dataset("dots", ("dark", "bright"), examples, examples, examples)
-    return Network(overrides.build({"model.name": "cnn_small"}), Centre(), {}, {}, data, record=None)
+    config = overrides.build({"model.name": "cnn_small", "data.transform": transform})
+    return Network(config, Inverted() if transform == "inverted" else Centre(), {}, {}, data, record=None)
 
 
 CLASSES = (np.arange(40) % 2).astype(np.int32)
@@ -47,6 +56,14 @@ def test_a_shift_leaves_the_mass_and_moves_the_centre(observed):
         expected = shift * np.mean([1 / np.hypot(1, 10), 1 / np.hypot(9, 10)])
         assert change == pytest.approx(expected, abs=1e-4)
     assert observed["shift/read"] > 0.99  # the centre says it all
+
+
+@pytest.mark.parametrize(("kind", "amount"), [("shift", 6.0), ("rotation", 30.0), ("elastic", 2.0)])
+def test_what_moves_into_inverted_images_is_their_background(kind, amount):
+    features, error = distorted_features(network(CLASSES), kind, amount)
+    inverted, same = distorted_features(network(CLASSES, "inverted"), kind, amount)
+    np.testing.assert_allclose(inverted, features, atol=1e-3)
+    assert error == same
 
 
 def test_half_the_size_has_a_quarter_of_the_mass(observed):

@@ -339,6 +339,25 @@ def test_a_routers_code_is_also_what_it_is_made_of(settings, files):
     assert {name.removeprefix("routing/").removesuffix(".py") for name in names} == files
 
 
+@pytest.mark.parametrize(
+    ("dataset", "files"),
+    [
+        ("folder:{}", {"folder", "picture"}),
+        ("multi_mnist", {"pairs"}),
+        ("affnist", {"affnist", "pairs"}),
+        ("smallnorb_azimuth", {"tfds/viewpoints", "tfds/decode"}),
+        ("mnist_5k", {"embedded"}),
+    ],
+)
+def test_the_code_of_a_set_is_what_makes_its_images(dataset, files, tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.png").touch()
+    found = code.code_of(overrides.build({"data.dataset": dataset.format(tmp_path)}))
+    of_all = {"augment", "split", "transform"}
+    assert {n[5:-3] for n in found if n.startswith("data/")} == files | of_all
+
+
 def test_checkpoints_that_are_newer_than_records_are_kept(tmp_path):
     """A group that was finished, and is trained anew, was interrupted: another one of its program leaves it alone."""
     names, recorded = ["a", "b"], datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)

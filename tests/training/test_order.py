@@ -8,6 +8,7 @@ import numpy as np
 from capsnet_jax import overrides
 from capsnet_jax.data.arrays import Examples
 from capsnet_jax.data.augment import gather_shifted, shift
+from capsnet_jax.data.transform import background
 from capsnet_jax.training.order import WINDOW, epoch_order, file_order
 
 IMAGES, SHIFTS = 20_000, 25
@@ -60,4 +61,6 @@ def test_records_are_images_with_each_of_their_shifts():
                 expected[row, column] = images[record // 9, row - down, column - right]
         np.testing.assert_array_equal(image, expected)
     assert len({bytes(image) for image in np.asarray(batch.images)}) == 27
+    inverted = gather_shifted(Examples(~examples.images, examples.labels), jnp.arange(27), 1, background("inverted"))
+    np.testing.assert_array_equal(inverted.images, ~batch.images)
     np.testing.assert_array_equal(shift(examples.images, jnp.zeros((3, 2), int), 1), images)

@@ -222,6 +222,20 @@ def test_an_epoch_takes_every_image_once_in_an_order_of_its_own(monkeypatch):
     assert (images[0] != images[1]).any()
 
 
+@pytest.mark.parametrize(("transform", "moves_in"), [("none", 0), ("rotated", 0), ("inverted", 255)])
+def test_what_moves_into_images_is_the_background_of_their_transform(transform, moves_in, monkeypatch):
+    told = []
+    monkeypatch.setattr(steps_of, "augment", lambda _, images, **said: told.append(said["background"]) or images)
+    monkeypatch.setattr(steps_of, "gather_shifted", lambda images, at, *said: told.append(said) or TRAIN)
+    state, order = solo(TINY, 0), jnp.zeros(32 * 9, int)
+    for shift_order, expected in (("random", {moves_in}), ("in_turn", {moves_in, (1, moves_in)})):
+        told.clear()
+        config = override(TINY, {"data.transform": transform, "data.shift_order": shift_order})
+        steps = partial(train_steps, config, classes=CLASSES, total=TOTAL)
+        jax.eval_shape(steps, jnp.int32(0), state, TRAIN, order, jnp.int32(0), jnp.int32(1))
+        assert set(told) == expected
+
+
 def test_32_images_are_learned_by_heart():
     state = solo(TINY, 0, *range(STEPS, 100 * STEPS + 1, STEPS))
     assert float(state.sums["error"]) == 0

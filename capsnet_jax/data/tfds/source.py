@@ -23,6 +23,8 @@ from capsnet_jax.data.tfds.trust import check_names, tfds_features_only
 
 Builder = Any  # tfds.core.DatasetBuilder, which a type checker cannot see into
 
+MADE_BY = ("tfds/decode.py", "split.py")  # the code that makes the arrays
+
 # name, /config, :version. tfds takes more: namespaces, which run code from the network, and arguments.
 _NAME = re.compile(r"[a-z][a-z0-9_]*(/[\w+-][\w.+-]*)?(:(\d+|\*)(\.(\d+|\*)){2})?", re.ASCII)
 
@@ -45,6 +47,7 @@ def load(
     cache_dir: str | os.PathLike[str] | None,
     variant: str = "",
     decode_fn: Callable[..., RawDataset] | None = None,
+    made_by: tuple[str, ...] = MADE_BY,
 ) -> RawDataset:
     """Load the splits of a tfds set.
 
@@ -55,6 +58,7 @@ def load(
         cache_dir: as for `capsnet_jax.data.load`.
         variant: a name of what `decode_fn` makes, for the cache.
         decode_fn: (builder, image_key, label_key, splits) → what is made of the records, if not `decode.decode`.
+        made_by: as of `cache.cached_in`.
 
     Raises:
         DataError: as for `capsnet_jax.data.load`.
@@ -78,7 +82,7 @@ def load(
             return (decode_fn or decode.decode)(builder, image_key, label_key, splits)
 
         file = f"{builder.info.full_name}/{quote(variant or label_key, safe='')}.npz"
-        return cached_in(cache_dir, file, identity, build)
+        return cached_in(cache_dir, file, identity, build, made_by)
 
 
 def describe(name: str, label_key: str | None) -> tuple[tuple[int, int, int], tuple[str, ...]]:

@@ -14,6 +14,7 @@ import numpy as np
 from capsnet_jax.data.arrays import Examples, RawDataset
 from capsnet_jax.data.tfds import decode, source
 
+MADE_BY = ("tfds/viewpoints.py", *source.MADE_BY)  # the code that makes the arrays
 # tfds counts azimuths in steps of 20° from 0°, and elevations in steps of 5° from 30°.
 FAMILIAR = {"azimuth": (15, 16, 17, 0, 1, 2), "elevation": (0, 1, 2)}
 CAMERAS = ("image", "image2")
@@ -33,7 +34,9 @@ def load(
     """
     split = partial(_decode, feature=feature)
     folders = {"data_dir": data_dir, "cache_dir": cache_dir}
-    return source.load("smallnorb", "label_category", **folders, variant=f"by {feature}", decode_fn=split)
+    return source.load(
+        "smallnorb", "label_category", **folders, variant=f"by {feature}", decode_fn=split, made_by=MADE_BY
+    )
 
 
 def _decode(builder: Any, image_key: str, label_key: str, splits: dict[str, str], *, feature: str) -> RawDataset:
