@@ -119,8 +119,10 @@ def main(_: list[str]) -> None:
     absl_logging.get_absl_handler().setFormatter(logging.Formatter("%(message)s"))
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # without a home directory it warns at length
     try:
-        from capsnet_jax.training.environment import drop_jax_settings
+        from capsnet_jax.training.environment import drop_jax_settings, mistake
 
+        if wrong := mistake():
+            sys.exit(_refuse(wrong))
         if dropped := drop_jax_settings():
             print(f"{', '.join(dropped)} not heeded: a run's settings say all that determines it", file=sys.stderr)
         from capsnet_jax.sweeps.output import protect_output

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 # Ctrl-C; what ends a job; a terminal that is closed, which Windows does not tell.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+SAVING = "stopping after the current steps and saving; again to leave at once"
 LEAVING = (signal.SIGINT, signal.SIGTERM)  # at once, when sent a second time
 
 
@@ -23,8 +24,10 @@ class Interrupted(Exception):  # noqa: N818 - what happened, not an error
 
 
 @contextlib.contextmanager
-def stop_requested() -> Iterator[Callable[[], int | None]]:
+def stop_requested(announcement: str = SAVING) -> Iterator[Callable[[], int | None]]:
     """Catch SIGINT, SIGTERM and SIGHUP; yield a callable that returns the first one received, or None.
+
+    The first one is answered by the `announcement`, a line on stderr.
 
     A second signal of the same kind ends the process at once, by the system's default action. Not so SIGHUP, which a
     closed terminal sends twice: itself and through its shell. A signal that is ignored already stays ignored, as
@@ -49,7 +52,7 @@ def stop_requested() -> Iterator[Callable[[], int | None]]:
 
     reader, writer = socket.socketpair()
     writer.setblocking(False)
-    watcher = threading.Thread(target=_watch, args=(reader,), daemon=True)
+    watcher = threading.Thread(target=_watch, args=(reader, announcement), daemon=True)
     watcher.start()
     wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     heeded = [signum for signum in SIGNALS if signal.getsignal(signum) != signal.SIG_IGN]
@@ -75,7 +78,7 @@ def check(stop: Callable[[], int | None]) -> None:
         raise Interrupted(signum)
 
 
-def _watch(reader: socket.socket) -> None:
+def _watch(reader: socket.socket, announcement: str) -> None:
     """Announce the first signal, end the process on a repeated one, return when the other side closes."""
     received: set[int] = set()
     while byte := reader.recv(1):
@@ -84,7 +87,5 @@ def _watch(reader: socket.socket) -> None:
             os._exit(128 + signum)
         if signum in SIGNALS:
             if not received:
-                print(
-                    "stopping after the current steps and saving; again to leave at once", file=sys.stderr, flush=True
-                )
+                print(announcement, file=sys.stderr, flush=True)
             received.add(signum)

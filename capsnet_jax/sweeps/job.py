@@ -5,16 +5,19 @@ little stands between the job's start and the child's.
 """
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 SAVE_SECONDS = 60  # that a child has for saving; of the 90 that submitit asks Slurm to warn before the end
 POLL_SECONDS = 0.5
+PR_SET_PDEATHSIG = 1  # of Linux: the signal that a process gets when its parent dies
 DIVERGED = 1  # the exit code of a command that did all it could; its records tell which runs diverged
 
 
@@ -61,6 +64,7 @@ class Task:
                 stdout=log,
                 stderr=log,
                 start_new_session=job.cluster == "local",  # away from Ctrl-C; Slurm might lose sight of it
+                preexec_fn=_save_when_orphaned(),
             )
         signal.signal(signal.SIGTERM, lambda *_: self._stop())
         try:
@@ -91,6 +95,14 @@ class Task:
         if self._child is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._child.send_signal(signal.SIGHUP)
+
+
+def _save_when_orphaned() -> Callable[[], None] | None:
+    """Return what a child does at its start so that it saves and ends when this process is killed; Linux alone can."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(PR_SET_PDEATHSIG, signal.SIGHUP)
 
 
 @contextlib.contextmanager

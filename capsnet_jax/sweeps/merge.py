@@ -7,6 +7,7 @@ from capsnet_jax.config import ConfigError
 from capsnet_jax.sweeps import records
 from capsnet_jax.sweeps.checkpoint import is_damaged
 from capsnet_jax.sweeps.files import append_lines, read_lines, write_bytes
+from capsnet_jax.sweeps.plan import counted
 from capsnet_jax.sweeps.records import Record, params_path, run_folder
 from capsnet_jax.sweeps.train import checkpoint_folder
 
@@ -56,7 +57,7 @@ def _take(folder: Path, workdir: Path) -> str:
     parts += [f"{len(theirs) - taken - len(damaged)} were here already"] if taken + len(damaged) < len(theirs) else []
     parts += [f"left out, as their parameters are damaged: {', '.join(damaged)}"] if damaged else []
     unfinished = len(_unfinished(folder, theirs))
-    parts += [f"checkpoints of {unfinished} unfinished groups of runs are not taken"] if unfinished else []
+    parts += [f"checkpoints of {counted(unfinished, 'unfinished program')} are not taken"] if unfinished else []
     return "; ".join(parts)
 
 

@@ -118,5 +118,10 @@ def title(group: Sequence[Run], runs: Sequence[Run]) -> str:
         if any(flat.get(path, first[path]) != first[path] for flat in flats)
         and all(flat[path] == first[path] for flat in members)
     ]
-    text = f"{len(group)} runs"
+    text = counted(len(group), "run")
     return f"{' '.join(apart)} × {text}" if apart else text
+
+
+def counted(number: int, noun: str) -> str:
+    """Say a number of things: `1 run`, `2 runs`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -19,7 +19,7 @@ from capsnet_jax.sweeps.finished import is_finished, tell_finished
 from capsnet_jax.sweeps.follow import Follower
 from capsnet_jax.sweeps.interrupt import check as stop_if_asked
 from capsnet_jax.sweeps.lock import ProgramLock
-from capsnet_jax.sweeps.plan import Plan, check, group_by_program, load_data, title
+from capsnet_jax.sweeps.plan import Plan, check, counted, group_by_program, load_data, title
 from capsnet_jax.sweeps.pretrain import pretraining_run, pretraining_runs
 from capsnet_jax.sweeps.progress import Progress
 from capsnet_jax.sweeps.records import Record, Run, params_path
@@ -139,7 +139,7 @@ def _train(
                     progress.say(f"{counted(len(waiting), 'program')} left to other processes")
                     break
                 if not announced:
-                    progress.say(f"waiting for {len(waiting)} programs that {lock.holder()} trains")
+                    progress.say(f"waiting for {counted(len(waiting), 'program')} that {lock.holder()} trains")
                     announced = True
                 time.sleep(WAIT_SECONDS)
         if not plan.wait:  # others have trained some of them
@@ -238,8 +238,3 @@ def _failure(workdir: Path, record: Record) -> str:
         if record.name in names and (folder := checkpoint_folder(program, names)).exists()
     ]
     return line + (f" The state before it is in {', '.join(map(str, states))}" if states else "")
-
-
-def counted(number: int, noun: str) -> str:
-    """Say a number of things: `1 run`, `2 runs`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"

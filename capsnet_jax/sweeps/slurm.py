@@ -6,16 +6,17 @@ records, and goes on when all runs have one. Without Slurm, the partition `local
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from capsnet_jax.sweeps import records
 from capsnet_jax.sweeps.files import append_lines
 from capsnet_jax.sweeps.follow import Follower
 from capsnet_jax.sweeps.interrupt import Interrupted
-from capsnet_jax.sweeps.plan import Plan, group_by_program
+from capsnet_jax.sweeps.lock import ProgramLock
+from capsnet_jax.sweeps.plan import Plan, counted, group_by_program
 from capsnet_jax.sweeps.progress import Progress
 from capsnet_jax.sweeps.records import Record, Run
-from capsnet_jax.sweeps.run import counted, is_new, starts_from_diverged, to_train
+from capsnet_jax.sweeps.run import is_new, starts_from_diverged, to_train
 from capsnet_jax.sweeps.submit import Job, Request, failure, submit, submitted
 from capsnet_jax.sweeps.train import Datasets, count_images
 from capsnet_jax.training.parallel import mesh_shape
@@ -109,7 +110,7 @@ def _wait(
     follower, left, began = Follower(plan.workdir), set(wanted), time.monotonic()
     living: dict[int, str] | None = None
     failed: dict[int, str] = {}
-    read = asked = -1e9
+    read, asked, waits = -1e9, -1e9, False
     with Progress(sum(images.values())) as progress:
         while True:
             now = time.monotonic()
@@ -125,6 +126,11 @@ def _wait(
                 progress.advance(sum(images[run] for run in done), where, now - began, keep=bool(done))
             if not left:
                 break
+            if is_over and (others := _held_here(left, plan)):
+                is_over = False
+                if not waits:
+                    progress.say(f"waiting for programs that {others} trains")
+                    waits = True
             if living is not None:
                 for index in range(len(job.tasks)):
                     if index not in living and index not in failed and (line := failure(job.tasks[index])):
@@ -132,7 +138,7 @@ def _wait(
                         progress.say(f"task {index} {line}")
             if is_over:
                 raise JobError(
-                    f"{job} is over, and {len(left)} of {len(wanted)} runs are not finished; "
+                    f"{job} is over, and {len(left)} of {counted(len(wanted), 'run')} not finished; "
                     + "".join(f"task {index} {line}; " for index, line in failed.items())
                     + "the same command submits them again"
                 )
@@ -145,6 +151,12 @@ def _wait(
                 raise Interrupted(signum)
             time.sleep(STOP_SECONDS)
     job.cancel_waiting()
+
+
+def _held_here(left: Collection[Run], plan: Plan) -> str | None:
+    """Return which process of this machine trains one of the runs that are left: a task of an earlier command's."""
+    locks = (ProgramLock(plan.workdir / "programs" / key / "lock") for key in group_by_program(list(left)))
+    return next((lock.holder() for lock in locks if lock.is_held_here()), None)
 
 
 def _describe(living: Mapping[int, str] | None) -> str:

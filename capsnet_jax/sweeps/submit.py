@@ -190,7 +190,8 @@ def submit(folder: Path, request: Request, tasks: int, command: Sequence[str]) -
 
     make_folder(folder)
     minutes = request.time or (10**5 if request.is_local else MINUTES)
-    executor = submitit.AutoExecutor(folder, LOCAL if request.is_local else "slurm", slurm_max_num_timeout=REQUEUES)
+    requeues = {f"{cluster}_max_num_timeout": REQUEUES for cluster in (LOCAL, "slurm")}
+    executor = submitit.AutoExecutor(folder, LOCAL if request.is_local else "slurm", **requeues)
     executor.update_parameters(name="capsnet_jax", timeout_min=minutes, gpus_per_node=request.gpus)
     if request.is_local:
         work = [Task(command, Path.cwd(), _devices(index, request.gpus)) for index in range(tasks)]

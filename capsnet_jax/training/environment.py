@@ -25,6 +25,14 @@ def drop_jax_settings() -> list[str]:
     return dropped
 
 
+def mistake() -> str | None:
+    """Say what is wrong with a setting of JAX's that is kept, at which JAX would fail; None if nothing is."""
+    number = os.environ.get("JAX_NUM_CPU_DEVICES", "1")
+    if number.isdecimal() and int(number) > 0:
+        return None
+    return f"JAX_NUM_CPU_DEVICES={number} is no number from 1; change it, or unset it"
+
+
 def find_devices(most: int | None = None) -> "tuple[jax.Device, ...]":
     """Start JAX on the platform that it is to use, and return the devices, of each process at most so many.
 

@@ -68,7 +68,7 @@ def _train(options: flags.FlagValues, hosts: Any = None) -> None:
     from capsnet_jax.interpret.network import save_observation
     from capsnet_jax.interpret.observers import observer
     from capsnet_jax.sweeps import records, run, start_from
-    from capsnet_jax.sweeps.interrupt import check, stop_requested
+    from capsnet_jax.sweeps.interrupt import SAVING, check, stop_requested
     from capsnet_jax.sweeps.other_hosts import follow
     from capsnet_jax.sweeps.plan import Plan
     from capsnet_jax.training.hosts import ALONE
@@ -89,7 +89,7 @@ def _train(options: flags.FlagValues, hosts: Any = None) -> None:
     def command(run: records.Run) -> str:
         return command_of(name, run.config, run.seed, asked)
 
-    with stop_requested() as own_stop:
+    with stop_requested("leaving the job" if request else SAVING) as own_stop:
         stop = hosts.heed(own_stop)
         datasets = run.load_and_check(runs)
         check(stop)
@@ -335,5 +335,5 @@ def merge(options: flags.FlagValues) -> None:
 
     if options.workdir is None:
         raise ConfigError("--merge needs the --workdir that is to hold the runs of the others")
-    folders = [Path(os.path.expanduser(folder)) for folder in options.merge.split(",")]
+    folders = [Path(os.path.expanduser(folder)) for folder in options.merge.split(",") if folder]
     merge(folders, workdir_of(options))

@@ -70,7 +70,7 @@ def test_two_workdirs_become_one(order, two, tmp_path, capsys):
     assert swept == ["seed"]
     assert not (new / "programs").exists()
     out = capsys.readouterr().out
-    assert f"{two[1]}: 3 of 3 runs taken; checkpoints of 1 unfinished groups of runs are not taken" in out
+    assert f"{two[1]}: 3 of 3 runs taken; checkpoints of 1 unfinished program are not taken" in out
     assert f"{two[0]}: {2 - order[0]} of 2 runs taken" in out
 
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -16,7 +17,7 @@ from capsnet_jax.sweeps import slurm
 from capsnet_jax.sweeps.files import append_lines
 from capsnet_jax.sweeps.interrupt import Interrupted
 from capsnet_jax.sweeps.job import Task, TaskError, log_path
-from capsnet_jax.sweeps.plan import Plan
+from capsnet_jax.sweeps.plan import Plan, group_by_program
 from capsnet_jax.sweeps.records import Run
 from capsnet_jax.sweeps.submit import ArrayJob, Request, parse, submit, submitted
 from tests import tiny
@@ -219,7 +220,7 @@ def test_what_became_of_tasks_is_told(tmp_path, monkeypatch, capsys):
         wait_for(job, tmp_path, monkeypatch)
     line = f"task 1 failed, see {log_path(tmp_path, '7_1')}: no space left"
     assert str(refusal.value) == (
-        f"job 7 is over, and 1 of 1 runs are not finished; {line}; the same command submits them again"
+        f"job 7 is over, and 1 of 1 run not finished; {line}; the same command submits them again"
     )
     assert line in capsys.readouterr().out.splitlines()
 
@@ -237,3 +238,63 @@ def test_interrupted(wish, line, tmp_path, monkeypatch, capsys):
         wait_for(job, tmp_path, monkeypatch, stop=signal.SIGINT, on_interrupt=wish)
     assert line in capsys.readouterr().out.splitlines()
     assert job.cancelled == (wish == "cancel")
+
+
+HOLDER = """
+import pathlib, sys, time
+from capsnet_jax.sweeps.lock import ProgramLock
+lock = ProgramLock(pathlib.Path(sys.argv[1]))
+lock.acquire()
+print("locked", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_task_that_an_earlier_command_started_is_waited_for(tmp_path, monkeypatch, capsys):
+    """It trains what is left: this command's own tasks find nothing free, and end."""
+    [key] = group_by_program([Run(overrides.build({}), 0)])
+    line = [sys.executable, "-c", HOLDER, tmp_path / "programs" / key / "lock"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as earlier:
+        assert earlier.stdout.readline() == "locked\n"
+        looks = 0
+
+        class Over(Job):
+            def living(self) -> dict[int, str]:
+                nonlocal looks
+                looks += 1
+                if looks == 3:
+                    earlier.kill()
+                    earlier.wait()
+                return {}
+
+        with pytest.raises(slurm.JobError):
+            wait_for(Over(tmp_path, []), tmp_path, monkeypatch)
+    assert looks == 3
+    assert capsys.readouterr().out.count(f"waiting for programs that process {earlier.pid} trains\n") == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells a process of its parent's end")
+def test_a_command_whose_task_is_killed_saves(job):
+    code = "import sys; from capsnet_jax.sweeps.job import Task; Task(sys.argv[1:], '.', {})()"
+    child = [sys.executable, "-c", CHILD, str(job / "saved")]
+    with subprocess.Popen([sys.executable, "-c", code, *child]) as controller:
+        end = time.monotonic() + 60
+        while not (log_path(job, "7").exists() and "from" in log_path(job, "7").read_text()):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        controller.kill()
+    while not (job / "saved").exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_task_of_this_machine_is_requeued_as_often_as_one_of_slurms(tmp_path, monkeypatch):
+    given = []
+
+    def look(self: submitit.AutoExecutor, _: object) -> list[object]:
+        given.append(self._executor.max_num_timeout)
+        return []
+
+    monkeypatch.setattr(submitit.AutoExecutor, "submit_array", look)
+    submit(tmp_path, parse("local,time=1"), 1, ["true"])
+    assert given == [100]

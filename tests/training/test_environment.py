@@ -27,6 +27,14 @@ def test_only_what_changes_no_number_is_kept(monkeypatch):
     assert sorted(os.environ) == sorted(kept)
 
 
+@pytest.mark.parametrize("number", ["two", "0", "", "1.5"])
+def test_a_number_of_devices_that_is_none_is_one_line(number, monkeypatch):
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", number)
+    assert environment.mistake() == f"JAX_NUM_CPU_DEVICES={number} is no number from 1; change it, or unset it"
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")
+    assert environment.mistake() is None
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
