@@ -84,6 +84,23 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
     return drawn
 
 
+def observed_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Return a row for each run, kind of distortion and amount."""
+    by = network_paths(records, [MODEL])
+    rows: list[dict[str, Any]] = []
+    for record in records:
+        arrays, settings = load_observation(record, "invariance"), record.settings
+        if arrays is None:
+            continue
+        network = setting_label(by, [settings.get(path) for path in by])
+        for kind in AMOUNTS:
+            shared = {"dataset": settings["data.dataset"], "network": network, "seed": record.seed, "kind": kind}
+            columns = (arrays[f"{kind}/{name}"].tolist() for name in ("amounts", "error", "change"))
+            for amount, wrong, change in zip(*columns, strict=True):
+                rows.append(shared | {"amount": f"{amount:g}", "error": round(wrong, 4), "change": round(change, 5)})
+    return rows
+
+
 @style.styled
 def distortion_curves(
     runs: Mapping[str, Sequence[Mapping[str, np.ndarray]]],

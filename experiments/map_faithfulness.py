@@ -18,6 +18,8 @@ stretched over the image, as published, and also placed like couplings.
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -53,7 +55,8 @@ CAPTIONS = {
 }
 
 # Drawn as curves: each the method of this name, or the last one whose name begins so (the deepest layer).
-CURVES = (RANDOM, EDGES, "gradient", "integrated gradients", "occlusion", "grad-cam", "couplings 3", "coupled votes 3")
+CURVES = (RANDOM, EDGES, "gradient", "integrated gradients", "occlusion", "grad-cam")
+ITERATED = ("couplings", "coupled votes")  # of these the last iteration
 FAMILIES = {"coupl": style.VERMILLION, "grad-cam": style.GREEN, "layer-cam": style.GREEN, "occlusion": style.ORANGE}
 CONTROLS = (EDGES, RANDOM)
 AREAS = {"deletion_area": "deletion: area [%]", "insertion_area": "insertion: area [%]"}
@@ -244,7 +247,8 @@ def _draw_methods(
 ) -> None:
     """Draw a line for each of CURVES that these runs have; a run's curves are [methods, points]."""
     methods = runs[0]["methods"].tolist()
-    for number, name in enumerate(CURVES):
+    iterated = [[m for m in methods if re.fullmatch(rf"{name} \d+", m)][-1:] for name in ITERATED]
+    for number, name in enumerate([*CURVES, *itertools.chain(*iterated)]):
         found = [m for m in methods if m == name] or [m for m in methods if m.startswith(f"{name} ")]
         values = np.stack([of_run[methods.index(found[-1])] for of_run in curves], axis=1) if found else np.zeros(0)
         if np.isfinite(values[-1:]).all() and found:

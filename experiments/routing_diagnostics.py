@@ -54,7 +54,7 @@ RECORDED = "validation_error_at_1"  # of a run whose iterations were observed
 DEAD = "validation_dead_capsules"
 QUANTITIES = {
     "validation_entropy_at_{}": "entropy of couplings\n[of uniform]",
-    "validation_agreement_at_{}": "agreement with\nthe longest parent",
+    "validation_agreement_at_{}": "agreement with\nthe chosen parent",
     "validation_flips_at_{}": "predictions that\nflip [%]",
     "validation_error_at_{}": "validation\nerror [%]",
     DEAD: "dead primary\ncapsules [%]",
@@ -208,7 +208,7 @@ def couplings_over_image(
     style.caption(
         figure,
         note,
-        "columns: the classes of the longest capsules, with their lengths; bold: the true class",
+        "columns: the classes of the most present capsules, with their activations; bold: the true class",
         "colours lie over the darkened image, at the centres of the positions' receptive fields",
     )
     return figure

@@ -150,8 +150,8 @@ def _read(root: Path, splits: dict[str, Pictures], left_out: list[Path], size: i
         parts[split] = (np.stack(images), np.array(labels, np.int32))
     problems |= {file: f"{file} is hidden or in no class" for file in left_out}
     if problems:
-        told = _listed([problem.replace(f"{root}/", "", 1).partition("; ")[0] for problem in problems.values()])
-        notes.append(f"folder:{root}: {len(problems)} files are left out: {told}")
+        reasons = _listed([problem.replace(f"{root}/", "", 1).partition("; ")[0] for problem in problems.values()])
+        notes.append(f"folder:{root}: {len(problems)} files are left out: {reasons}")
     if all((images[..., :1] == images).all() for images, _ in parts.values()):
         parts = {split: (images[..., :1].copy(), labels) for split, (images, labels) in parts.items()}
     examples: dict[str, Any] = {split: Examples(*arrays) for split, arrays in parts.items()}  # type: ignore[arg-type]

@@ -188,8 +188,8 @@ def _range(picture: Image.Image, bits: int) -> tuple[float, float]:
     that of 8 or of 16 bits if all values lie in it; of floats it is from 0 to 1 if all do. Otherwise it goes from the
     least value to the greatest.
     """
-    whole = picture.convert("I") if picture.mode[0] == "I" else picture  # Pillow has no extrema of big-endian integers
-    low, high = map(float, np.array(whole.getextrema()))
+    numbers = picture.convert("I") if picture.mode[0] == "I" else picture  # for Pillow's sake, if big-endian
+    low, high = map(float, np.array(numbers.getextrema()))
     tops = {"F": [1], "I": [2**8 - 1, 2**16 - 1]}.get(picture.mode, [2**bits - 1])
     return next(((0.0, float(top)) for top in tops if low >= 0 and high <= top), (low, high))
 

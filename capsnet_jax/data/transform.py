@@ -29,7 +29,7 @@ def check_transform(name: str) -> None:
 
 def background(name: str) -> int:
     """Return what a transform makes of black, 0 to 255: it moves in where a transformed image is moved or turned."""
-    return int(TRANSFORMS[name](np.zeros((1, 28, 28, 1), np.uint8)).flat[0])
+    return int(TRANSFORMS[name](np.zeros((1, 28, 28, 3), np.uint8)).flat[0])
 
 
 def transform_images(examples: Examples, name: str) -> Examples:

@@ -174,7 +174,7 @@ def _random(key: PRNGKeyArray, net: Net, images: Array, classes: Array) -> Array
 
 
 def _key(net: Network) -> PRNGKeyArray:
-    """Return where all that is random begins: another for each seed of a run, so that intervals hold it."""
+    """Return where random orders and layers begin: another for each seed of a run, so that intervals hold it."""
     return jax.random.key(net.record.seed if net.record else 0)
 
 

@@ -30,7 +30,8 @@ def observe_made_images(net: Network) -> Observation:
     goal = class_score(units) if routes else unit(layer, units)
     shape, starts = net.data.image_shape, starts_for(net)
     made = visualize(net, goal, key=jax.random.key(SEED), shape=shape, steps=STEPS, starts=starts)
-    return {"layer": np.array(layer), "units": units, "found": found[units], "made": np.asarray(made.scores)}
+    name = "capsules" if routes else layer
+    return {"layer": np.array(name), "units": units, "found": found[units], "made": np.asarray(made.scores)}
 
 
 def starts_for(net: Network) -> int:

@@ -167,14 +167,14 @@ def observed_tables(workdir: Path, name: str, module: ModuleType, results: Seque
         workdir: where the file is written, as `<experiment>-observed.csv`.
         name: of the experiment.
         module: of the experiment. `observed_rows(records)` are rows of {column: value}, and `observed_tables(rows)` the
-            tables made of them.
+            tables made of them, if any are.
         results: its finished runs.
     """
     rows = module.observed_rows(results) if hasattr(module, "observed_rows") else []
     if not rows:
         return []
     write_rows(workdir / f"{name}-observed.csv", rows)
-    return module.observed_tables(rows)
+    return module.observed_tables(rows) if hasattr(module, "observed_tables") else []
 
 
 def _measured(workdir: Path, name: str, module: ModuleType) -> tuple[str, list[str]]:

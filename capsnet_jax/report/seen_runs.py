@@ -14,7 +14,6 @@ from capsnet_jax.interpret.capsule_maps import coupling_maps, primary_grid
 from capsnet_jax.interpret.examples import Shown, of_each_class
 from capsnet_jax.interpret.network import Network
 from capsnet_jax.interpret.targets import scores_of
-from capsnet_jax.ops.squash import length
 from capsnet_jax.report.seen_photographs import SEED
 
 SHOWN = 4
@@ -40,13 +39,13 @@ def strongest_channels(net: Network, shown: Shown) -> Figure:
             row.append((f"{layer}: {channel}", grey(image[..., channel])))
     note = f"{_note(net, shown)}; of each layer the channel with the greatest activation"
     if net.is_capsnet:
-        primary = length(interpret.activations(net, shown.images, "primary"))
+        primary = interpret.activations(net, shown.images, "primary_activations")
         by_type = np.asarray(primary.reshape(len(primary), *primary_grid(net)))[..., :TYPES]
         for row, image in zip(rows, by_type, strict=True):
             row += [
                 (f"{of_type.min():.2f} … {of_type.max():.2f}", grey(of_type)) for of_type in np.moveaxis(image, -1, 0)
             ]
-        note += f"; the first {by_type.shape[-1]} types of primary capsules, how long they are"
+        note += f"; the first {by_type.shape[-1]} types of primary capsules, how present they are"
     return gallery(rows, note=f"{note}; each tile on its own scale")
 
 
@@ -88,11 +87,11 @@ def activity_vectors(net: Network, shown: Shown) -> Figure:
         best = int(lengths[number].argmax())
         row += [
             ("class capsules", signed(capsules[number])),
-            (f"the longest: {lengths[number, best]:.2f}", signed(capsules[number, best][None])),
+            (f"the chosen: {lengths[number, best]:.2f}", signed(capsules[number, best][None])),
         ]
         if "reconstruction" in out:
             row.append(("reconstruction", np.asarray(out["reconstruction"])[number]))
-    what = "class capsules, a row a class and a column a dimension, and the longest alone; red: above 0, blue: below"
+    what = "class capsules, a row a class and a column a dimension, and the chosen one alone; red: above 0, blue: below"
     return gallery(rows, note=f"{_note(net, shown)}; {what}")
 
 

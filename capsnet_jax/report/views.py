@@ -287,8 +287,8 @@ def _reconstruct_from_one(subject: Subject) -> Figure:
     whole = np.asarray(decode(net.model, net.params, net.outputs(image)["capsules"], one_hot)).reshape(image.shape)[0]
     tiles = [image[0] / 255, whole, *np.asarray(alone.reconstructions)[0]]
     names = ["image", "from all", *(f"from capsule {i}" for i in np.asarray(alone.inputs)[0])]
-    seen = f"{net.data.label_names[target]}, from all primary capsules, and from the most coupled one of each type"
-    return figures.tile_grid(tiles, scale="pixels", names=names, note=f"{_note(subject)}; {seen}")
+    shown = f"{net.data.label_names[target]}, from all primary capsules, and from the most coupled one of each type"
+    return figures.tile_grid(tiles, scale="pixels", names=names, note=f"{_note(subject)}; {shown}")
 
 
 def _goal(subject: Subject) -> tuple[AnyTarget, str]:

@@ -6,12 +6,13 @@ little stands between the job's start and the child's.
 
 import contextlib
 import ctypes
+import functools
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,11 @@ class Task:
                 stdout=log,
                 stderr=log,
                 start_new_session=job.cluster == "local",  # away from Ctrl-C; Slurm might lose sight of it
-                preexec_fn=_save_when_orphaned(),
+                preexec_fn=functools.partial(_heed_parents_end, signal.SIGHUP),
             )
         signal.signal(signal.SIGTERM, lambda *_: self._stop())
+        if job.cluster == "local":
+            _heed_parents_end(signal.SIGTERM)
         try:
             while (code := self._child.poll()) is None:
                 time.sleep(POLL_SECONDS)  # `wait` would keep the lock that `checkpoint` needs for its own
@@ -97,12 +100,10 @@ class Task:
                 self._child.send_signal(signal.SIGHUP)
 
 
-def _save_when_orphaned() -> Callable[[], None] | None:
-    """Return what a child does at its start so that it saves and ends when this process is killed; Linux alone can."""
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None).prctl
-    return lambda: prctl(PR_SET_PDEATHSIG, signal.SIGHUP)
+def _heed_parents_end(signum: int) -> None:
+    """Have this process get a signal when its parent ends, however that ends; Linux alone can."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signum)
 
 
 @contextlib.contextmanager

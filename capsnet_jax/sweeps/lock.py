@@ -62,13 +62,15 @@ class ProgramLock:
             self._lock.release()
 
     def is_held_here(self) -> bool:
-        """Whether a living process of this machine holds the lock, by the number that it left; takes nothing."""
+        """Whether another process holds the lock which says that it is of this machine; of others nothing is known."""
         try:
-            pid, host = self._pid.read_text().split()
-            os.kill(int(pid), 0)
-        except (OSError, ValueError):
+            host = self._pid.read_text().split()[-1]
+        except (OSError, IndexError):
             return False
-        return host == socket.gethostname()
+        if host != socket.gethostname() or self.acquire():  # what a killed process left
+            self.release()
+            return False
+        return True
 
     def holder(self) -> str:
         """Say who holds the lock, such as `process 123` or `process 123 on node7`; useful when `acquire` said no."""

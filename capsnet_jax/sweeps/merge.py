@@ -26,6 +26,8 @@ def merge(folders: Sequence[Path], workdir: Path) -> None:
     Raises:
         ConfigError: a folder holds no records, or is the workdir itself.
     """
+    if not folders:
+        raise ConfigError("--merge names no workdir; say --merge=DIR,DIR")
     for folder in folders:
         if not (folder / "runs.jsonl").exists():
             raise ConfigError(f"--merge: {folder} holds no runs.jsonl; name workdirs with finished runs")

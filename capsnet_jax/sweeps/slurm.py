@@ -117,7 +117,11 @@ def _wait(
             is_over = False
             if now - asked >= QUEUE_SECONDS:
                 living, asked = job.living(), now
-                is_over = living == {}
+                others = _held_here(left, plan) if living == {} else None  # before records are read, which they write
+                is_over = living == {} and not others
+                if others and not waits:
+                    progress.say(f"waiting for programs that {others} trains")
+                    waits = True
             if is_over or now - read >= RECORD_SECONDS:  # what a task has written before it was over is seen
                 finished, read = follower.read(), now
                 done = {run for run in left if is_new(run, before, finished) or starts_from_diverged(run, finished)}
@@ -126,11 +130,6 @@ def _wait(
                 progress.advance(sum(images[run] for run in done), where, now - began, keep=bool(done))
             if not left:
                 break
-            if is_over and (others := _held_here(left, plan)):
-                is_over = False
-                if not waits:
-                    progress.say(f"waiting for programs that {others} trains")
-                    waits = True
             if living is not None:
                 for index in range(len(job.tasks)):
                     if index not in living and index not in failed and (line := failure(job.tasks[index])):

@@ -80,7 +80,7 @@ def parse(text: str) -> Request:
             raise ConfigError(f"--slurm: {key} is given twice; leave out one")
         values[key] = _read(key, value)
     request = Request(partition, **values)
-    unused = [key for key in ("cpus", "mem", *WORDS) if request.is_local and key in values]
+    unused = [key for key in ("time", "cpus", "mem", *WORDS) if request.is_local and key in values]
     if unused:
         raise ConfigError(f"--slurm=local does not use {unused[0]}; leave it out")
     if not request.is_local and shutil.which("sbatch") is None:
@@ -189,9 +189,8 @@ def submit(folder: Path, request: Request, tasks: int, command: Sequence[str]) -
     import submitit
 
     make_folder(folder)
-    minutes = request.time or (10**5 if request.is_local else MINUTES)
-    requeues = {f"{cluster}_max_num_timeout": REQUEUES for cluster in (LOCAL, "slurm")}
-    executor = submitit.AutoExecutor(folder, LOCAL if request.is_local else "slurm", **requeues)
+    minutes = 10**5 if request.is_local else request.time or MINUTES
+    executor = submitit.AutoExecutor(folder, LOCAL if request.is_local else "slurm", slurm_max_num_timeout=REQUEUES)
     executor.update_parameters(name="capsnet_jax", timeout_min=minutes, gpus_per_node=request.gpus)
     if request.is_local:
         work = [Task(command, Path.cwd(), _devices(index, request.gpus)) for index in range(tasks)]

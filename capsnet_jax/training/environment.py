@@ -28,7 +28,7 @@ def drop_jax_settings() -> list[str]:
 def mistake() -> str | None:
     """Say what is wrong with a setting of JAX's that is kept, at which JAX would fail; None if nothing is."""
     number = os.environ.get("JAX_NUM_CPU_DEVICES", "1")
-    if number.isdecimal() and int(number) > 0:
+    if number == "-1" or (number.isdecimal() and int(number) > 0):  # -1 is as many as JAX wants
         return None
     return f"JAX_NUM_CPU_DEVICES={number} is no number from 1; change it, or unset it"
 

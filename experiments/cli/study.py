@@ -89,7 +89,7 @@ def _train(options: flags.FlagValues, hosts: Any = None) -> None:
     def command(run: records.Run) -> str:
         return command_of(name, run.config, run.seed, asked)
 
-    with stop_requested("leaving the job" if request else SAVING) as own_stop:
+    with stop_requested("stopping; again to leave at once" if request else SAVING) as own_stop:
         stop = hosts.heed(own_stop)
         datasets = run.load_and_check(runs)
         check(stop)

@@ -24,6 +24,19 @@ def test_the_curves_are_drawn():
     assert "n = 2 seeds" in figure.get_supxlabel()
 
 
+def test_each_run_has_a_row_for_each_amount(monkeypatch):
+    arrays = {}
+    for kind, amounts in invariance.AMOUNTS.items():
+        amounts = np.array(amounts)
+        arrays |= {f"{kind}/amounts": amounts, f"{kind}/error": 2 * amounts, f"{kind}/change": amounts / 8}
+    monkeypatch.setattr(invariance, "load_observation", lambda record, name: arrays if record.seed else None)
+    rows = invariance.observed_rows([fake_record(seed, model__name="cnn_small") for seed in range(3)])
+    assert len(rows) == 2 * sum(map(len, invariance.AMOUNTS.values()))
+    assert rows[1] | {"network": ""} == {
+        **{"dataset": "mnist", "network": "", "seed": 1, "kind": "shift", "amount": "1", "error": 2.0, "change": 0.125}
+    }
+
+
 def test_a_network_has_one_colour_whichever_networks_a_data_set_has(monkeypatch):
     arrays = {}
     for kind, amounts in invariance.AMOUNTS.items():

@@ -152,9 +152,8 @@ def test_every_page_has_its_caption_and_the_run_of_least_seed_is_drawn(monkeypat
 
     def network(record):
         routes = record.settings["model.name"] == "capsnet_small"
-        config = types.SimpleNamespace(routing=routes or None)
         layers = ["conv1", "conv3"]
-        return types.SimpleNamespace(config=config, seed=record.seed, layers_with_positions=lambda: layers)
+        return types.SimpleNamespace(is_capsnet=routes, seed=record.seed, layers_with_positions=lambda: layers)
 
     monkeypatch.setattr(seeing_inside, "restore_record", network)
     monkeypatch.setattr(seeing_inside, "has_params", lambda record: record.settings["data.dataset"] == "mnist")

@@ -40,9 +40,7 @@ time.sleep(0 if start else 60)
 
 def test_a_request():
     assert parse("local") == Request("local")
-    assert parse("local,tasks=2,time=1:30,gpus=1,on_interrupt=cancel") == Request(
-        "local", tasks=2, time=90, gpus=1, on_interrupt="cancel"
-    )
+    assert parse("local,tasks=2,gpus=1,on_interrupt=cancel") == Request("local", tasks=2, gpus=1, on_interrupt="cancel")
 
 
 @pytest.mark.parametrize(
@@ -60,6 +58,7 @@ def test_a_request():
         ("local,time=0", "time=0 is no time"),
         ("local,mem=nan", "mem=nan is no number; say gigabytes, as 16"),
         ("local,mem=4", "--slurm=local does not use mem"),
+        ("local,time=1:30", "--slurm=local does not use time"),
         ("local,on_interrupt=stop", "on_interrupt=stop is neither leave nor cancel"),
     ],
 )
@@ -274,27 +273,18 @@ def test_a_task_that_an_earlier_command_started_is_waited_for(tmp_path, monkeypa
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells a process of its parent's end")
-def test_a_command_whose_task_is_killed_saves(job):
-    code = "import sys; from capsnet_jax.sweeps.job import Task; Task(sys.argv[1:], '.', {})()"
-    child = [sys.executable, "-c", CHILD, str(job / "saved")]
-    with subprocess.Popen([sys.executable, "-c", code, *child]) as controller:
+@pytest.mark.parametrize("killed", ["task", "controller"])
+def test_a_command_whose_task_or_controller_is_killed_saves(killed, job):
+    task = [sys.executable, "-c", "import sys; from capsnet_jax.sweeps.job import Task; Task(sys.argv[1:], '.', {})()"]
+    controller = [sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:])"] * (
+        killed == "controller"
+    )
+    with subprocess.Popen([*controller, *task, sys.executable, "-c", CHILD, str(job / "saved")]) as parent:
         end = time.monotonic() + 60
         while not (log_path(job, "7").exists() and "from" in log_path(job, "7").read_text()):
             assert time.monotonic() < end
             time.sleep(0.05)
-        controller.kill()
+        parent.kill()
     while not (job / "saved").exists():
         assert time.monotonic() < end
         time.sleep(0.05)
-
-
-def test_a_task_of_this_machine_is_requeued_as_often_as_one_of_slurms(tmp_path, monkeypatch):
-    given = []
-
-    def look(self: submitit.AutoExecutor, _: object) -> list[object]:
-        given.append(self._executor.max_num_timeout)
-        return []
-
-    monkeypatch.setattr(submitit.AutoExecutor, "submit_array", look)
-    submit(tmp_path, parse("local,time=1"), 1, ["true"])
-    assert given == [100]
