@@ -50,7 +50,10 @@ def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Draw test error against iterations, differences from three of them, and learning curves."""
     by, arms = compared_paths(records, [ITERATIONS]), Arms(records, SWEEP)
     others = [path for path in by if path != ITERATIONS]
-    drawn = {"error_against_iterations": error_against(records, ITERATIONS, by=others, arms=arms)}
+    iterated = [record for record in records if record.settings.get(ITERATIONS) is not None]
+    drawn = {}
+    if iterated:
+        drawn["error_against_iterations"] = error_against(iterated, ITERATIONS, by=others, arms=arms)
     if has_pairs(records, by, BASELINE):
         drawn["differences"] = paired_differences(records, by, baseline=BASELINE, arms=arms)
     drawn["learning_curves"] = learning_curves(records, by, arms=arms)

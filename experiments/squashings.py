@@ -48,5 +48,7 @@ CAPTIONS = {
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Draw each squash's error with each router, differences, the couplings' entropy, and learning curves."""
-    by = [path for path in network_paths(records, [ROUTER, PARENTS]) if path != PRIMARY]
+    by = network_paths(records, [ROUTER, PARENTS])
+    if all(record.settings.get(PRIMARY) == record.settings.get(PARENTS) for record in records):
+        by = [path for path in by if path != PRIMARY]
     return compare_arms(records, by, declared=SWEEP, baseline=BASELINE, quantities={"entropy": "test_coupling_entropy"})

@@ -264,9 +264,14 @@ def _draw_panels(
 
 def _find(records: Sequence[Record], by: Sequence[str], wanted: Mapping[str, object]) -> tuple[Setting, bool]:
     """Return the setting that has all `wanted` values at the paths compared, or the first; and whether it has."""
-    settings = distinct_settings(group_by_dataset(records, by))
-    matches = [s for s in settings if all(wanted.get(path, v) == v for path, v in zip(by, s, strict=True))]
-    return (matches or settings)[0], bool(matches)
+    groups = group_by_dataset(records, by)
+    found = {setting: runs[0].settings for of_dataset in groups.values() for setting, runs in of_dataset.items()}
+    matches = [
+        setting
+        for setting in distinct_settings(groups)
+        if all(found[setting].get(path, None if path in by else value) == value for path, value in wanted.items())
+    ]
+    return (matches or distinct_settings(groups))[0], bool(matches)
 
 
 def _pairs(groups: Groups, baseline: Setting, quantity: str) -> dict[Setting, tuple[list[float], list[float]]]:

@@ -30,6 +30,7 @@ def prediction(
     label_names: Sequence[str],
     *,
     measure: str = "capsule length",
+    shown: int = 1,
     note: str = "",
 ) -> Figure:
     """Draw an image, its reconstruction and the lengths of the class capsules, or another score.
@@ -37,9 +38,10 @@ def prediction(
     Args:
         image: float[H, W, C] in 0..1; channels other than 1 or 3 are averaged.
         reconstruction: float[H, W, C], or None where the model has no decoder.
-        lengths: float[classes], the capsule lengths; the longest finite one is the prediction.
+        lengths: float[classes], the capsule lengths; the longest finite ones are the prediction.
         label_names: one name a class.
         measure: what the lengths are, such as "probability".
+        shown: how many classes the image shows.
         note: how the caption begins, such as the data set and the model.
 
     Raises:
@@ -53,22 +55,24 @@ def prediction(
         pictures["reconstruction"] = reconstruction
     ranked = np.argsort(np.where(np.isfinite(lengths), -lengths, np.inf), kind="stable")
     lengths = np.where(np.isfinite(lengths), lengths, 0.0)
-    shown = np.sort(ranked[:_BARS])
-    figure = style.new_figure(max(2.4, 0.9 + 0.2 * shown.size))
+    predicted, drawn = ranked[:shown], np.sort(ranked[:_BARS])
+    figure = style.new_figure(max(2.4, 0.9 + 0.2 * drawn.size))
     *panels, bars = figure.subplots(1, len(pictures) + 1, width_ratios=[1] * len(pictures) + [1.5])
     for axes, (title, picture) in zip(panels, pictures.items(), strict=True):
         show(axes, picture)
         axes.set_title(title)
-    colours = [style.VERMILLION if index == ranked[0] else style.BLUE for index in shown]
-    bars.barh(np.arange(shown.size), lengths[shown], color=colours)
-    bars.set_yticks(np.arange(shown.size), [label_names[index] for index in shown])
-    bars.get_yticklabels()[int(np.flatnonzero(shown == ranked[0])[0])].set_fontweight("bold")
+    colours = [style.VERMILLION if index in predicted else style.BLUE for index in drawn]
+    bars.barh(np.arange(drawn.size), lengths[drawn], color=colours)
+    bars.set_yticks(np.arange(drawn.size), [label_names[index] for index in drawn])
+    for place in np.flatnonzero(np.isin(drawn, predicted)):
+        bars.get_yticklabels()[place].set_fontweight("bold")
     bars.invert_yaxis()
     bars.grid(False, axis="y")
     bars.set(xlim=(0, max(1.0, lengths.max())), xlabel=measure)
-    bars.set_title(f"prediction: {label_names[ranked[0]]}")
-    longest = f" (the {shown.size} longest of {lengths.size})" if shown.size < lengths.size else ""
-    bars_label = f"bars: {measure} of each class{longest}, the predicted class in red"
+    bars.set_title(f"prediction: {' and '.join(label_names[index] for index in predicted)}")
+    longest = f" (the {drawn.size} longest of {lengths.size})" if drawn.size < lengths.size else ""
+    predictions = "the predicted class" if shown == 1 else "the predicted ones"
+    bars_label = f"bars: {measure} of each class{longest}, {predictions} in red"
     style.caption(figure, note, "one image, one network", bars_label)
     return figure
 

@@ -174,6 +174,7 @@ def left_out_label(missing: int, total: int) -> str:
 
 
 def _value_label(path: str, value: object) -> str | None:
+    value = str(value) if isinstance(value, dict) else value  # this version has none, another may
     if (path, value) in _VALUES:
         return _VALUES[path, value]
     if path == "data.dataset":

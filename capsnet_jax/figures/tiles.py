@@ -17,6 +17,7 @@ import capsnet_jax.figures.style as style
 
 SCALES = ("shared", "own", "symmetric", "pixels")
 SIDE = 48  # pixels that small tiles are enlarged to, at least
+ROW_NAME = 30  # letters in a line of a row's name
 NAMED = 60  # of more tiles, none has its name above it
 DIVERGING = "RdBu_r"
 _LARGEST = 2.4  # inches of a tile
@@ -120,6 +121,7 @@ def draw(
             raise ValueError(f"need one name a {what}, got {len(given)} for {size}")
 
     # Names of rows take their room on the left; the rest is for tiles.
+    row_names = row_names and [textwrap.fill(str(name), ROW_NAME, replace_whitespace=False) for name in row_names]
     left = 0.1 + _CHARACTER * max((len(line) for name in row_names or [] for line in name.split("\n")), default=0)
     inches = min((style.WIDTH - left - right - 0.2) / columns, _LARGEST, _HIGHEST / rows)
     letters = max(4, int(inches / _CHARACTER))
@@ -175,16 +177,20 @@ def colour_bar(
 
 
 def as_stack(tiles: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
-    """Return images as float[n, h, w, 1 or 3]: bytes divided by 255, different sizes enlarged to the largest."""
+    """Return images as float[n, h, w, 1 or 3]: bytes divided by 255, different sizes enlarged to the largest.
+
+    Channels that are no colours, neither one nor three, are averaged.
+    """
     arrays = [np.asarray(tile) for tile in tiles]
     if not arrays:
         raise ValueError("no tiles to draw")
     arrays = [array[..., None] if array.ndim == 2 else array for array in arrays]
-    if any(array.ndim != 3 or array.shape[-1] not in (1, 3) or not array.size for array in arrays):
+    if any(array.ndim != 3 or not array.size for array in arrays):
         shapes = ", ".join(sorted({str(np.shape(tile)) for tile in tiles}))
-        raise ValueError(f"need tiles of shape [h, w], [h, w, 1] or [h, w, 3], got {shapes}")
-    height, width, channels = (max(array.shape[axis] for array in arrays) for axis in range(3))
+        raise ValueError(f"need tiles of shape [h, w] or [h, w, channels], got {shapes}")
     arrays = [array / np.float32(255) if array.dtype == np.uint8 else array for array in arrays]
+    arrays = [array if array.shape[-1] in (1, 3) else array.mean(axis=-1, keepdims=True) for array in arrays]
+    height, width, channels = (max(array.shape[axis] for array in arrays) for axis in range(3))
     resized = [_nearest(array, height, width) for array in arrays]
     return np.stack([np.broadcast_to(array, (height, width, channels)) for array in resized]).astype(np.float32)
 

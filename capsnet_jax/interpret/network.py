@@ -154,20 +154,21 @@ class Network:
         return outline(self.config, self.data.image_shape, self.data.classes)
 
 
-def restore(workdir: Path | str, name: str | None = None) -> Network:
+def restore(workdir: Path | str, name: str | None = None, *, experiment: str | None = None) -> Network:
     """Restore a finished run's network.
 
     Args:
         workdir: holds finished runs.
         name: of the run; None: the one of least validation error. Runs whose model, router or loss is not there any
             more are then left out, with a warning.
+        experiment: whose runs those are; None: any.
 
     Raises:
         ConfigError: there is no such run with its parameters, or it cannot be built.
         CheckpointError: its parameters are damaged.
     """
     if name is None:
-        return restore_record(best_run(Path(workdir)))
+        return restore_record(best_run(Path(workdir), experiment))
     finished = runs_with_params(Path(workdir))
     if name not in finished:
         raise ConfigError(f"no run {name} with its parameters in {workdir}; there are: {', '.join(finished)}")

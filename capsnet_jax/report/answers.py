@@ -44,7 +44,7 @@ def measure_of(out: Mapping[str, Any]) -> str:
 
 def answer(scores: Float[np.ndarray, "classes"], net: Network) -> Answer:
     """Return what the scores of a picture say, by the `RULE`."""
-    return read_scores(scores, net.data.label_names, 2 if shows_pairs(net.config.data.dataset) else 1)
+    return read_scores(scores, net.data.label_names, classes_shown(net))
 
 
 def read_scores(scores: Float[np.ndarray, "classes"], names: Sequence[str], shown: int = 1) -> Answer:
@@ -59,3 +59,8 @@ def read_scores(scores: Float[np.ndarray, "classes"], names: Sequence[str], show
         unsure = f"its score is less than {LEAST_LEAD} above that of {names[order[shown]]}"
     label = " and ".join(names[i] for i in order[:shown])
     return Answer(label, confidence, unsure, [(names[i], float(scores[i])) for i in order[:LISTED]])
+
+
+def classes_shown(net: Network) -> int:
+    """Return how many classes each image of a network's data set shows."""
+    return 2 if shows_pairs(net.config.data.dataset) else 1

@@ -51,10 +51,11 @@ SOURCES = {
 log = logging.getLogger(__name__)
 
 
-def write_explorer(workdir: Path) -> Path:
+def write_explorer(workdir: Path, experiment: str | None = None) -> Path:
     """Write `explorer.html` into a workdir, of its best CapsNet and its best one of another setting.
 
-    Another router, or the same one with other settings, is preferred to what differs elsewhere.
+    They are of one experiment, or of any. Another router, or the same one with other settings, is preferred to what
+    differs elsewhere.
 
     Returns:
         The file.
@@ -64,7 +65,7 @@ def write_explorer(workdir: Path) -> Path:
         CheckpointError: parameters are damaged.
         DataError: the test images are not on this machine.
     """
-    records = ranked(Path(workdir))
+    records = ranked(Path(workdir), experiment)
     known = [record for record in records if _is_known(record.settings)]
     if not known:
         raise ConfigError(_unknown(records[0].settings))

@@ -125,11 +125,14 @@ def findings(path: Path) -> str:
     """Return what a person has written between the markers of an existing page, to the byte.
 
     Raises:
-        ConfigError: it has no markers.
+        ConfigError: it has no markers, or is no text in UTF-8.
     """
     if not path.exists():
         return "\n"
-    text = path.read_bytes().decode()
+    try:
+        text = path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not in UTF-8; save it so, or move it away") from error
     start, end = text.find(BEGIN), text.rfind(END)
     if start < 0 or end < start:
         remedy = f"put {BEGIN} and {END} around what is to be kept, or move the file away"

@@ -14,7 +14,7 @@ from capsnet_jax import data, figures
 from capsnet_jax.data.picture import Picture, read
 from capsnet_jax.data.transform import TRANSFORMS
 from capsnet_jax.interpret.network import Network
-from capsnet_jax.report.answers import answer, measure_of, scores_of
+from capsnet_jax.report.answers import answer, classes_shown, measure_of, scores_of
 
 LISTED = 20  # classes, the most probable ones
 LONGEST_STEM = 100  # bytes of a picture's name in the figure's; file systems take 255 for all of it
@@ -64,7 +64,8 @@ def predict(
     measure, scores = measure_of(out), np.asarray(scores_of(out))[0]
     drawing = np.asarray(out["reconstruction"])[0] if "reconstruction" in out else None
     names, note = net.data.label_names, net.name
-    figure = figures.prediction(picture.pixels / 255, drawing, scores, names, measure=measure, note=note)
+    shown = classes_shown(net)
+    figure = figures.prediction(picture.pixels / 255, drawing, scores, names, measure=measure, shown=shown, note=note)
     text = _describe(path, net, picture, scores, measure)
     return Prediction(text, figure, folder / f"prediction-{own_name(path)}.png")
 

@@ -13,13 +13,13 @@ from capsnet_jax.sweeps.records import Record
 log = logging.getLogger(__name__)
 
 
-def best_run(workdir: Path) -> Record:
+def best_run(workdir: Path, experiment: str | None = None) -> Record:
     """Return the run of least validation error, the first of `ranked`."""
-    return ranked(workdir)[0]
+    return ranked(workdir, experiment)[0]
 
 
-def ranked(workdir: Path) -> list[Record]:
-    """Return the finished runs, the one of least validation error first.
+def ranked(workdir: Path, experiment: str | None = None) -> list[Record]:
+    """Return the finished runs, of one experiment or of all, the one of least validation error first.
 
     Those that cannot be built any more are left out, with a warning. Runs without validation images come last, in the
     order in which they were finished; where all are such, a warning says so.
@@ -27,7 +27,15 @@ def ranked(workdir: Path) -> list[Record]:
     Raises:
         ConfigError: there is no finished run with its parameters, or none can be built.
     """
-    found = sorted(_buildable(runs_with_params(workdir).values()), key=_validation_error)
+    finished = runs_with_params(workdir)
+    if experiment is not None:
+        names = {record.name for record in records.load(workdir, experiment)[0]}
+        finished = {name: record for name, record in finished.items() if name in names}
+        if not finished:
+            raise ConfigError(
+                f"no finished run of {experiment} with its parameters in {workdir}; leave out --experiment"
+            )
+    found = sorted(_buildable(finished.values()), key=_validation_error)
     if len(found) > 1 and math.isinf(_validation_error(found[0])):
         log.warning(
             "no run has validation images to choose by: %s is taken, the first that was finished", found[0].name

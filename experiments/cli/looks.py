@@ -68,7 +68,8 @@ def describe(options: flags.FlagValues) -> None:
     single = single_values("--set", options.set)
     if "model.name" in single:
         raise ConfigError(f"--describe={options.describe} says the model; leave out --set model.name")
-    image = dimensions(options.dataset) if options.dataset is not None else (None, None)
+    dataset = options.dataset if options.dataset is not None else single.get("data.dataset")
+    image = dimensions(dataset) if dataset is not None else (None, None)
     names = [name.strip() for name in options.describe.split(",")]
     for name in names:
         check_word("--describe", name, MODELS)
@@ -122,7 +123,7 @@ def explore(options: flags.FlagValues) -> None:
     from capsnet_jax.report.explorer import write_explorer
 
     start_jax()
-    print(write_explorer(workdir_of(options)))
+    print(write_explorer(workdir_of(options), options.experiment))
 
 
 def course(options: flags.FlagValues) -> None:
@@ -148,6 +149,6 @@ def _network(options: flags.FlagValues) -> tuple[Any, Path]:
     from capsnet_jax.interpret.network import load_released, restore
 
     if options.model is None:
-        return restore(workdir_of(options)), workdir_of(options) / "figures"
+        return restore(workdir_of(options), experiment=options.experiment), workdir_of(options) / "figures"
     net = load_released(os.path.expanduser(options.model))
     return net, (Path("runs") / net.name if options.workdir is None else workdir_of(options)) / "figures"

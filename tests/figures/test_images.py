@@ -35,6 +35,15 @@ def test_prediction_shows_the_arrays_and_marks_the_longest():
     assert figure.get_supxlabel().startswith("MNIST; one image")
 
 
+def test_a_prediction_of_two_classes():
+    lengths = np.array([0.1, 0.8, 0.2, 0.9])
+    figure = prediction(pictures(1)[0], None, lengths, list("abcd"), shown=2)
+    assert figure.axes[-1].get_title() == "prediction: d and b"
+    marked = [mpl.colors.to_hex(bar.get_facecolor()).upper() == style.VERMILLION for bar in bars(figure)]
+    assert marked == [False, True, False, True]
+    assert "the predicted ones in red" in figure.get_supxlabel()
+
+
 def test_prediction_without_a_decoder():
     figure = prediction(pictures(1)[0], None, np.linspace(0, 1, 10), DIGITS)
     assert [axes.get_title() for axes in figure.axes] == ["input", "prediction: 9"]

@@ -94,7 +94,7 @@ def test_what_is_not_finite_is_drawn(recwarn):
     ("tiles", "settings", "message"),
     [
         (np.zeros((0, 3, 3)), {}, "no tiles"),
-        (np.zeros((2, 3, 3, 2)), {}, "need tiles of shape"),
+        (np.zeros((2, 2, 3, 3, 2)), {}, "need tiles of shape"),
         (np.zeros((3, 3)), {}, "need tiles of shape"),
         (np.zeros((2, 3, 3)), {"names": ["a"]}, "one name a tile, got 1 for 2"),
         (np.zeros((2, 3, 3)), {"columns": 1, "row_names": ["a"]}, "one name a row, got 1 for 2"),

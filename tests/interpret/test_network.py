@@ -148,3 +148,13 @@ def test_without_parameters_there_is_nothing_to_look_at(record, tmp_path):
     save_observation(bare, "look", lambda net: pytest.fail("looked"))
     with pytest.raises(CheckpointError, match="add --rerun"):
         restore_record(bare)
+
+
+def test_the_best_run_of_one_experiment_is_restored(workdir, tmp_path):
+    shutil.copytree(workdir, tmp_path / "w")
+    finished = records.load_all(workdir)
+    worst = max(finished.values(), key=lambda record: record.result["validation_error"])
+    records.note_experiment(tmp_path / "w", "hops", [records.Run(overrides.build(worst.settings), worst.seed)], [])
+    assert restore(tmp_path / "w", experiment="hops").record.name == worst.name
+    with pytest.raises(ConfigError, match="no finished run of loss_scale"):
+        restore(tmp_path / "w", experiment="loss_scale")

@@ -117,6 +117,12 @@ def test_a_page_without_markers_is_not_replaced(workdir, text):
     assert not (workdir / "study.md").exists()
 
 
+def test_findings_in_another_encoding_are_one_line(tmp_path):
+    (tmp_path / "study.md").write_bytes(f"{pages.BEGIN}\n± 1\n{pages.END}".encode("latin-1"))
+    with pytest.raises(ConfigError, match="is not in UTF-8; save it so"):
+        pages.findings(tmp_path / "study.md")
+
+
 def test_an_experiment_that_measures_shows_its_text(workdir):
     measures = experiment(
         "How fast?", report=lambda _: ("speed  2 | 3", [1, 2]), to_csv=lambda measured: f"{measured}\n"
