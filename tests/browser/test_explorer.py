@@ -248,7 +248,7 @@ def test_what_is_no_picture_is_refused(page, tmp_path):
 
 def test_colour_images_are_not_drawn_but_dropped(visit, tmp_path, monkeypatch):
     net = network((16, 12, 3), 4, **TINY | {"data__dataset": "cifar10", "loss__reconstruction": False})
-    monkeypatch.setattr(explorer, "ranked", lambda _: [net.record])
+    monkeypatch.setattr(explorer, "ranked", lambda workdir, experiment: [net.record])
     monkeypatch.setattr(explorer, "restore_record", lambda _: net)
     page = visit(explorer.write_explorer(tmp_path))
     assert page.locator("#drawing").is_hidden()
