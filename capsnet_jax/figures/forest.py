@@ -21,10 +21,10 @@ from capsnet_jax.figures.grouping import (
     Record,
     Setting,
     best_settings,
-    distinct_settings,
     each_result,
     group_by_dataset,
     interval_reach,
+    is_arm,
     results,
 )
 from capsnet_jax.figures.labels import (
@@ -265,13 +265,12 @@ def _draw_panels(
 def _find(records: Sequence[Record], by: Sequence[str], wanted: Mapping[str, object]) -> tuple[Setting, bool]:
     """Return the setting that has all `wanted` values at the paths compared, or the first; and whether it has."""
     groups = group_by_dataset(records, by)
-    found = {setting: runs[0].settings for of_dataset in groups.values() for setting, runs in of_dataset.items()}
-    matches = [
-        setting
-        for setting in distinct_settings(groups)
-        if all(found[setting].get(path, None if path in by else value) == value for path, value in wanted.items())
-    ]
-    return (matches or distinct_settings(groups))[0], bool(matches)
+    first = {setting: runs[0] for of_dataset in groups.values() for setting, runs in of_dataset.items()}
+    for setting, record in first.items():
+        # What no run has is not compared.
+        if is_arm(record, {path: value for path, value in wanted.items() if path in by or path in record.settings}):
+            return setting, True
+    return next(iter(first)), False
 
 
 def _pairs(groups: Groups, baseline: Setting, quantity: str) -> dict[Setting, tuple[list[float], list[float]]]:

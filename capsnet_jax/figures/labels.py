@@ -139,9 +139,9 @@ def setting_label(by: Sequence[str], values: Sequence[object]) -> str:
     """Return one setting as text: `dynamic routing, r = 3`.
 
     A value of None, which stands for a setting that a run does not have, is left out. A list, as records have it of a
-    setting of several numbers, is told as it is typed.
+    setting of several numbers, is told as it is typed; an object, which another version may have, as text.
     """
-    told = [format_value(value) if isinstance(value, list) else value for value in values]
+    told = [format_value(value) if isinstance(value, list | dict) else value for value in values]
     setting = {path: value for path, value in zip(by, told, strict=True) if value is not None}
     parts = [_value_label(path, value) for path, value in setting.items()]
     text = ", ".join(part for part in parts if part) or "all runs"
@@ -174,7 +174,6 @@ def left_out_label(missing: int, total: int) -> str:
 
 
 def _value_label(path: str, value: object) -> str | None:
-    value = str(value) if isinstance(value, dict) else value  # this version has none, another may
     if (path, value) in _VALUES:
         return _VALUES[path, value]
     if path == "data.dataset":

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from capsnet_jax.interpret.activity import Images, activations, channel_activity, strongest_channel
+from capsnet_jax.interpret.activity import Images, activations, channel_activity, equal_chunks, strongest_channel
 from capsnet_jax.interpret.made_images import observe_made_images
 from capsnet_jax.interpret.network import Network, Observation
 from capsnet_jax.interpret.program import Net
@@ -30,8 +30,8 @@ def count_channels(net: Net, images: Images, layers: Sequence[str]) -> Observati
     counts: dict[str, list[int]] = {name: [] for name in COUNTS}
     for layer in layers:
         activity = channel_activity(net, images, layer)
-        parts = [images[start : start + PART] for start in range(0, len(images), PART)]
-        leading = np.unique(np.concatenate([strongest_channel(activations(net, part, layer)) for part in parts]))
+        parts = [strongest_channel(activations(net, part, layer)) for part, _ in equal_chunks(images, PART)]
+        leading = np.unique(np.concatenate(parts))
         found = len(activity.active), activity.dead.sum(), activity.near_dead.sum(), len(leading)
         for name, count in zip(COUNTS, found, strict=True):
             counts[name].append(int(count))

@@ -6,7 +6,7 @@ can be mapped over.
 """
 
 import dataclasses
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -145,10 +145,11 @@ def scores_of(outputs: Outputs) -> Float[Array, "batch classes"]:
     Raises:
         ConfigError: its outputs name none of what is looked for.
     """
-    return outputs[_scores(outputs)]
+    return outputs[scores_layer(outputs)]
 
 
-def _scores(outputs: Outputs) -> str:
+def scores_layer(outputs: Mapping[str, Any]) -> str:
+    """Return the name of what tells a net's classes, as `scores_of`."""
     for name in SCORES:
         if name in outputs:
             return name
@@ -194,7 +195,7 @@ def _check(target: Target, outputs: Outputs) -> None:
     """Raise a ConfigError if a net has no such layer, unit or class."""
     if target.score is _custom:
         return
-    layer = str(target.of) or _scores(outputs)
+    layer = str(target.of) or scores_layer(outputs)
     check_layer(layer, outputs)
     shape, axes = outputs[layer].shape, _AXES.get(target.score, {-1: "units" if target.of else "classes"})
     if len(axes) > 1 and len(shape) != 1 + max(axes):

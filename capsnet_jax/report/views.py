@@ -144,7 +144,7 @@ def _dead_channels(subject: Subject) -> Figure:
 
 def _top_images(subject: Subject) -> Figure:
     net, images = subject.net, subject.net.data.test.images[:SEARCHED]
-    layer = subject.layer or ("logits" if "logits" in net.layers() else "lengths")
+    layer = subject.layer or targets.scores_layer(net.layers())
     by_length, shape = subject.unit is None or len(subject.unit) == 1, net.layers()[layer]
     if subject.unit is not None:
         check_unit(subject.unit, layer, shape)

@@ -98,3 +98,7 @@ def test_left_out():
 def test_a_data_set_in_a_files_name():
     assert dataset_slug("fashion_mnist") == "fashion_mnist"
     assert dataset_slug("folder/mine") == "folder_mine"
+
+
+def test_an_object_of_another_version_is_told_as_text():
+    assert setting_label(["train.sharpness"], [{"at": 2}]) == "sharpness {'at': 2}"
