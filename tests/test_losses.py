@@ -203,6 +203,14 @@ def test_lengths_by_cross_entropy_are_those_of_the_logits_that_they_are_sigmoids
     np.testing.assert_allclose(parts["classification_loss"], expected, rtol=1e-4)
 
 
+def test_a_capsule_of_no_length_is_made_longer_by_cross_entropy():
+    """Of three lengths of 0 the softmax is a third each, and a logit's slope there is 1 / 1e-6 + 1."""
+    images, targets = jnp.zeros((1, 1, 1, 1)), jnp.array([[1.0, 0, 0]])
+    loss = lambda lengths: total_loss({"lengths": lengths}, images, targets, CROSS_ENTROPY)[0]  # noqa: E731
+    expected = 1e6 * np.array([[-2, 1, 1]]) / 3
+    np.testing.assert_allclose(jax.grad(loss)(jnp.zeros((1, 3))), expected, rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("scores", ["lengths", "logits"])
 def test_every_loss_is_finite_with_its_gradient_at_the_ends_of_scores(name, scores):

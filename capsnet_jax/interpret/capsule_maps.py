@@ -18,6 +18,7 @@ from capsnet_jax.interpret.targets import Classes, prepare
 from capsnet_jax.models import MODELS
 from capsnet_jax.models.capsnet import CapsNet, decode, route_again, weights_of_inputs
 from capsnet_jax.models.efficient_capsnet import EfficientCapsNet
+from capsnet_jax.models.forward import Forward
 from capsnet_jax.ops.squash import length
 from capsnet_jax.routing import Trace
 
@@ -115,7 +116,11 @@ def reconstruct_from_one(
     one = jax.nn.one_hot(inputs, numbered.size)
     alone, activations = one[..., None] * out["primary"][:, None], one * out["primary_activations"][:, None]
     capsules = route_again(
-        net.params, alone.reshape(-1, *alone.shape[2:]), routing, activations=activations.reshape(-1, numbered.size)
+        net.model,
+        net.params,
+        alone.reshape(-1, *alone.shape[2:]),
+        routing,
+        activations=activations.reshape(-1, numbered.size),
     ).capsules
     if lengthen:
         whole = jnp.repeat(length(out["capsules"]), inputs.shape[1], axis=0)
@@ -166,7 +171,7 @@ def trace_routing(net: Network, images: Images, iterations: int) -> Trace:
         ConfigError: the network does not route.
     """
     routing = _routing(net.config, iterations)
-    return _trace(net.params, net.outputs(images), routing)
+    return _trace(net.forward, net.outputs(images), routing)
 
 
 def lacks_routing(config: Config) -> str | None:
@@ -190,8 +195,9 @@ def _routing(config: Config, iterations: int | None = None) -> Choice:
     return with_iterations(config.routing, iterations)
 
 
-def _trace(params: dict[str, Any], out: dict[str, Array], routing: Choice) -> Trace:
-    routed = route_again(params, out["primary"], routing, activations=out["primary_activations"], trace=True)
+def _trace(forward: Forward, out: dict[str, Array], routing: Choice) -> Trace:
+    net, params = forward.module, forward.variables["params"]
+    routed = route_again(net, params, out["primary"], routing, activations=out["primary_activations"], trace=True)
     if routed.trace is not None:
         return routed.trace
     fields = routed.capsules, routed.activations, routed.couplings, routed.logits
@@ -200,18 +206,17 @@ def _trace(params: dict[str, Any], out: dict[str, Array], routing: Choice) -> Tr
 
 @partial(jax.jit, static_argnames=("kind", "chunk"))
 def _strengths(
-    forward: Any, routing: Choice, images: Array, classes: Array, *, kind: str, chunk: int
+    forward: Forward, routing: Choice, images: Array, classes: Array, *, kind: str, chunk: int
 ) -> Float[Array, "batch iterations inputs"]:
     """Return each primary capsule's share in the class capsule of its image."""
-    params = forward.variables["params"]
 
     def evaluate(image: Array, _: Array) -> Array:
         of_class = classes[image]
         out = forward(images[image])
-        primary, trace = out["primary"], _trace(params, out, routing)
+        primary, trace = out["primary"], _trace(forward, out, routing)
         couplings = jnp.take_along_axis(trace.couplings, of_class[:, None, None, None], axis=-1)[..., 0]
         if kind == "coupled_votes":
-            weights = weights_of_inputs(params["class_capsules"]["W"], primary.shape[1])
+            weights = weights_of_inputs(forward.variables["params"]["class_capsules"]["W"], primary.shape[1])
             weights = weights[:, of_class]  # [inputs, chunk, primary_dim, dim]
             capsules = jnp.take_along_axis(trace.capsules, of_class[:, None, None, None], axis=2)[:, :, 0]
             return couplings * jnp.einsum("bik,ibkd,btd->bti", primary, weights, capsules)

@@ -61,7 +61,7 @@ def routing_diagnostics(
     def body(batch: Examples, counts: Array) -> tuple[Array, dict[str, Array]]:
         out = models.apply(model, params, stats, to_float(batch.images))
         primary, activations = out["primary"], out["primary_activations"]
-        trace = route_again(params, primary, choice, activations=activations, trace=True).trace
+        trace = route_again(model, params, primary, choice, activations=activations, trace=True).trace
         assert trace is not None, "a router that traces returns its trace"
         quantities = _compare(trace, to_targets(batch.labels, classes))
         if not isinstance(choice.settings, Agreement):  # whose logits are sums of û·v

@@ -239,9 +239,20 @@ def _remedy(config: Config, attempt: Callable[..., Any]) -> str:
     return "take larger images, or a net for small ones, as model.name=resnet8"
 
 
-def apply(model: nn.Module, params: dict, stats: dict, images: jax.Array) -> dict[str, Any]:
-    """Return a model's outputs as in evaluation, where batch norms go by their running statistics."""
-    return model.apply({"params": params, "batch_stats": stats}, images)
+def apply(
+    model: nn.Module, params: dict, stats: dict, images: jax.Array, *, progress: jax.Array | float = 1.0
+) -> dict[str, Any]:
+    """Return a model's outputs as in evaluation, where batch norms go by their running statistics.
+
+    Args:
+        model: the network.
+        params: its parameters.
+        stats: its running statistics.
+        images: pixels in [0, 1].
+        progress: part of all steps that are done; handed to models that change as they learn.
+    """
+    keywords = asked_for(type(model).__call__, {"progress": progress})
+    return model.apply({"params": params, "batch_stats": stats}, images, **keywords)
 
 
 def apply_in_training(

@@ -57,7 +57,7 @@ class CapsNetSettings:
     )
     share_weights: bool = static(False, doc="whether W is the same at all positions, one for each capsule type")
     squash: str = static("sabour", choices=SQUASHES, doc="how primary capsules are squashed")
-    precision: str = static("float32", choices=PRECISIONS, doc="of the factors in products; routing stays float32")
+    precision: str = static("float32", choices=PRECISIONS, doc="of products; routing stays float32")
 
 
 class CapsNet(nn.Module):
@@ -80,7 +80,7 @@ class CapsNet(nn.Module):
         share_weights: whether W is the same at all positions.
         squash: a key of SQUASHES, of the primary capsules; the router squashes the class capsules.
         routing: a key of ROUTERS with its settings: how primary capsules choose their parents.
-        precision: type of the factors in convolutions, votes and decoder; squashing and routing are float32.
+        precision: type of convolutions, votes and decoder; squashing and routing are float32.
     """
 
     classes: int = 10
@@ -205,7 +205,7 @@ class ClassCapsules(nn.Module):
         dim: of a class capsule.
         weight_scale: σ of the normal, cut at 2σ, that W starts from.
         routing: a key of ROUTERS with its settings.
-        precision: type of the factors in votes.
+        precision: type of votes.
         positions: so many positions share one W, which is float[inputs / positions, …]; inputs are counted position by
           position.
     """
@@ -265,6 +265,7 @@ def weights_of_inputs(
 
 
 def route_again(
+    model: nn.Module,
     params: dict[str, Any],
     primary: Float[Array, "batch inputs primary_dim"],
     routing: Choice,
@@ -275,7 +276,8 @@ def route_again(
     """Route a CapsNet's primary capsules by other settings than those that it was built with.
 
     Args:
-        params: the parameters of the whole network.
+        model: the network.
+        params: all its parameters.
         primary: its primary capsules.
         routing: a key of ROUTERS with other settings.
         activations: of the primary capsules; None: their lengths.
@@ -283,7 +285,15 @@ def route_again(
     """
     layer = params["class_capsules"]
     weights = weights_of_inputs(layer["W"], primary.shape[1])
-    return route_batch(primary, weights, routing, layer.get("routing"), activations=activations, trace=trace)
+    return route_batch(
+        primary,
+        weights,
+        routing,
+        layer.get("routing"),
+        activations=activations,
+        precision=model.precision,
+        trace=trace,
+    )
 
 
 def decode(

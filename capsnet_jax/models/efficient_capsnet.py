@@ -26,7 +26,7 @@ class EfficientCapsNetSettings:
     decoder: tuple[int, ...] = static((512, 1024), low=1, doc="hidden widths of the decoder, as 512x1024")
     weight_scale: float = traced(0.0449, low=0, doc="σ of the normal, cut at 2σ, that W starts from")
     squash: str = static("exponential", choices=SQUASHES, doc="how primary capsules are squashed")
-    precision: str = static("float32", choices=PRECISIONS, doc="of the factors in products; routing stays float32")
+    precision: str = static("float32", choices=PRECISIONS, doc="of products; routing stays float32")
 
 
 class EfficientCapsNet(nn.Module):
@@ -53,7 +53,7 @@ class EfficientCapsNet(nn.Module):
           standard deviation of 0.0395 after the cut.
         squash: a key of SQUASHES, of the primary capsules.
         routing: a key of ROUTERS with its settings: how primary capsules choose their parents.
-        precision: type of the factors in convolutions, votes and decoder; squashing and routing are float32.
+        precision: type of convolutions, votes and decoder; squashing and routing are float32.
     """
 
     classes: int = 10

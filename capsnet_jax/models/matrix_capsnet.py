@@ -37,7 +37,7 @@ class MatrixCapsNetSettings:
     weight_scale: float = traced(
         0.1, low=0, doc="σ of the normal, cut at 2σ, that is added to the identity at the start of W"
     )
-    precision: str = static("float32", choices=PRECISIONS, doc="of the factors in products; routing stays float32")
+    precision: str = static("float32", choices=PRECISIONS, doc="of products; routing stays float32")
 
 
 class MatrixCapsNet(nn.Module):
@@ -53,7 +53,7 @@ class MatrixCapsNet(nn.Module):
         coordinates: whether the scaled centre of a capsule's receptive field is added to its votes for the classes.
         weight_scale: σ of the normal, cut at 2σ, that is added to the identity at the start of transformation matrices.
         routing: a key of ROUTERS with its settings: how capsules choose their parents, in every layer.
-        precision: type of the factors in convolutions and votes; routing is float32.
+        precision: type of convolutions and votes; routing is float32.
     """
 
     classes: int = 10
@@ -126,7 +126,7 @@ class CapsuleLayer(nn.Module):
         matrices: whether poses are 4×4 matrices.
         weight_scale: σ of the normal, cut at 2σ, that is added to the identity at the start of W.
         routing: a key of ROUTERS with its settings.
-        precision: type of the factors in the products with W.
+        precision: type of the products with W.
     """
 
     types: int

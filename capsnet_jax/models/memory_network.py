@@ -126,7 +126,7 @@ class MemoryNetwork(nn.Module):
         tying: "adjacent" or "layerwise".
         positions: whether word j of J weighs l_kj = (1 − j/J) − (k/d)(1 − 2j/J) in dimension k; otherwise all weigh 1.
         time_noise: in training, the ages of n memories are those that n of them have among up to this part more.
-        linear_start: in this part of training's steps, scores are shares as they are.
+        linear_start: in this part of training's steps, scores are shares as they are; if it is 1, for ever.
         questions: "one", or "answers": each answer asks for itself, by the question plus its own embedding.
         softmax_over: "memories" or "answers".
     """
@@ -182,7 +182,8 @@ class MemoryNetwork(nn.Module):
         asked = question[:, None]
         if self.questions == "answers":
             asked = asked + answers[None]
-        share = partial(share_attention, over=self.softmax_over, linear=progress < self.linear_start)
+        linear = self.linear_start == 1 or progress < self.linear_start
+        share = partial(share_attention, over=self.softmax_over, linear=linear)
         read = [(k, k + 1) if adjacent else (0, 1) for k in range(self.hops)]
 
         def of_example(asked: Array, sentences: Array, there: Array) -> tuple[Array, list[Hop]]:

@@ -17,7 +17,7 @@ class SmallCNN(nn.Module):
         pooling: whether the second and third convolution follow 2×2 max pooling, or move two pixels at a time instead.
         hidden: units of the hidden layer.
         dropout: part of the hidden units dropped in training.
-        precision: type of the factors in products.
+        precision: type of products.
     """
 
     classes: int = 10

@@ -120,7 +120,7 @@ def route_convolution(
         stride: positions that the window moves.
         offsets: added to the votes of each child of a window.
         parents: as an earlier pass has left them, for routers that go on from there.
-        precision: type of the factors in the products with W.
+        precision: type of the products with W.
         trace: whether every iteration is returned, where the router can.
 
     Returns:

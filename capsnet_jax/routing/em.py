@@ -19,7 +19,7 @@ class EM:
 
     iterations: int = static(2, low=1, high=100, doc="M-steps; more of them learn in more steps")
     inverse_temperature: float = traced(0.01, low=0, doc="final λ; iteration t has λ (1 − 0.95^(t+1))")
-    variance_floor: float = traced(1e-3, low=1e-9, doc="added to every variance; a parent with one input has none")
+    variance_floor: float = traced(1e-3, low=1e-6, doc="added to every variance; a parent with one input has none")
     deviation: float = traced(0.05, low=1e-6, doc="σ₀ of votes whose cost is β_u; in the paper 1")
     normalize: bool = static(
         True, doc="costs as if 100 inputs were an even share of them, whatever the layer's size; false: as in the paper"

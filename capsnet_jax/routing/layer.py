@@ -42,7 +42,7 @@ def route_batch(
         choice: a key of ROUTERS, with that router's settings.
         parameters: the router's own, where it has any.
         activations: of the input capsules; None: their lengths.
-        precision: type of the factors in the products with W; routing itself is as precise as `primary`.
+        precision: type of the products with W; routing itself is as precise as `primary`.
         trace: whether every iteration is returned, where the router can.
 
     Returns:

@@ -54,8 +54,11 @@ def max_min_routing(
 
 
 def max_min_couplings(logits: Float[Array, "inputs outputs"]) -> Float[Array, "inputs outputs"]:
-    """Scale each input's logits to c_ij = (b_ij − min_j b_ij) / (max_j b_ij − min_j b_ij); 1 where all are equal."""
+    """Scale each input's logits to c_ij = (b_ij − min_j b_ij) / (max_j b_ij − min_j b_ij).
+
+    All are 1 where the logits are equal to 1e-12; the square of a span, which the gradient divides by, is above 0 then.
+    """
     least = jnp.min(logits, axis=-1, keepdims=True)
     span = jnp.max(logits, axis=-1, keepdims=True) - least
-    differ = span > 0
+    differ = span > 1e-12
     return jnp.where(differ, (logits - least) / jnp.where(differ, span, 1), 1)

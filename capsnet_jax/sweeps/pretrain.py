@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from capsnet_jax import models
-from capsnet_jax.config import Data
+from capsnet_jax.config import PRESETS, Data
 from capsnet_jax.data import Dataset
-from capsnet_jax.overrides import from_preset
+from capsnet_jax.overrides import resolve
 from capsnet_jax.sweeps.checkpoint import load_params
 from capsnet_jax.sweeps.records import Run, params_path
 from capsnet_jax.sweeps.start_from import read_setting
@@ -24,7 +24,7 @@ def pretraining_run(run: Run) -> Run | None:
     config = run.config
     if config.finetune.source == "none" or config.finetune.starts_from_run:
         return None
-    recipe = from_preset(config.preset, {"data.dataset": config.finetune.source})
+    recipe = resolve(PRESETS[config.preset] | {"preset": config.preset, "data.dataset": config.finetune.source}).config
     same = {name: getattr(config, name) for name in ("model", "routing", "loss", "reconstruction")}
     return Run(dataclasses.replace(recipe, **same), run.seed)
 

@@ -219,16 +219,17 @@ def _finish(
 def by_selection(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Return the test errors of the epoch of least validation error and of the epoch of least test error.
 
-    The second is what choosing on the test set would claim. Of equal epochs the first counts.
+    The first only where images are held out; the second is what choosing on the test set would claim. Of equal epochs
+    the first counts. Nothing of a run that diverged, or whose epochs were not all tested.
     """
-    tested = rows and all("test_error_at_epoch" in row for row in rows)
-    if not tested or math.isnan(rows[-1]["validation_error"]):
+    errors = [row.get("test_error_at_epoch", math.nan) for row in rows]
+    if not rows or any(map(math.isnan, errors)):
         return {}
+    picked = {"test_error_picked_on_test": min(errors)}
+    if math.isnan(rows[-1]["validation_error"]):
+        return picked
     chosen = min(rows, key=lambda row: row["validation_error"])
-    return {
-        "test_error_by_validation": chosen["test_error_at_epoch"],
-        "test_error_picked_on_test": min(row["test_error_at_epoch"] for row in rows),
-    }
+    return {"test_error_by_validation": chosen["test_error_at_epoch"]} | picked
 
 
 def checkpoint_folder(program: Path, names: Sequence[str]) -> Path:

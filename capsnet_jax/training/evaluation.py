@@ -62,14 +62,16 @@ def read_test_set(
         {"test_error" in percent and so on: one value a run}, and the wrong images.
     """
     examples, evaluate = place(data.test, mesh), make_evaluator(data.classes, parallel, mesh, observe_fn)
-    metrics, wrong = hosts.everywhere(evaluate(stack(configs), params, stats, examples, examples))
+    metrics, wrong = hosts.everywhere(evaluate(stack(configs), params, stats, examples, examples, np.float32(1)))
     return {f"test_{name}": to_floats(values) for name, values in metrics.items()}, np.asarray(wrong)
 
 
 def make_evaluator(
     classes: int, parallel: str, mesh: Mesh | None = None, observe_fn: ObserveFn | None = None
 ) -> Program:
-    """Make (configs, params, stats, examples, observed) → (metrics, which examples are classified wrong).
+    """Make (configs, params, stats, examples, observed, progress) → (metrics, which examples are classified wrong).
+
+    The progress, the part of training's steps that are done, is handed to models that change as they learn.
 
     Args:
         classes: number of classes.
@@ -79,12 +81,12 @@ def make_evaluator(
     """
 
     def evaluate_and_observe(
-        config: Config, params: PyTree, stats: PyTree, examples: Examples, observed: Examples
+        config: Config, params: PyTree, stats: PyTree, examples: Examples, observed: Examples, progress: Array
     ) -> tuple[dict[str, Array], Array]:
-        metrics, wrong = _evaluate(config, params, stats, examples, classes)
+        metrics, wrong = _evaluate(config, params, stats, examples, classes, progress)
         return metrics | (observe_fn(config, params, stats, observed, classes) if observe_fn else {}), wrong
 
-    return Program(evaluate_and_observe, (0, 0, 0, None, None), parallel=parallel, mesh=mesh)
+    return Program(evaluate_and_observe, (0, 0, 0, None, None, None), parallel=parallel, mesh=mesh)
 
 
 def observed_subset(examples: Examples) -> Examples:
@@ -104,7 +106,7 @@ def to_floats(values: Array) -> list[float]:
 
 
 def _evaluate(
-    config: Config, params: PyTree, stats: PyTree, examples: Examples, classes: int
+    config: Config, params: PyTree, stats: PyTree, examples: Examples, classes: int, progress: Array | float = 1.0
 ) -> tuple[dict[str, Array], Bool[Array, "images"]]:
     """Return the metrics of `evaluate`, and which examples are classified wrong."""
     model = models.build(config, classes)
@@ -118,7 +120,7 @@ def _evaluate(
         batch, counts = batch_of(examples, index, EVALUATION_BATCH)
         batch = split_batch(batch)
         images = to_float(batch.images)
-        out = models.apply(model, params, stats, images)
+        out = models.apply(model, params, stats, images, progress=progress)
         _, parts = total_loss(out, images, to_targets(batch.labels, classes), config)
         return {n: sums[n] + jnp.sum(jnp.where(counts, parts[n], 0)) for n in names}, parts["error"] > 0
 

@@ -126,7 +126,7 @@ def fit(
         if step % steps == 0:
             means = mean_metrics(visible.sums, steps * config.train.batch_size)
             metrics = {f"train_{name}": values for name, values in means.items()}
-            examined = (stacked, *states.eval_params, validation, observed)
+            examined = (stacked, *states.eval_params, validation, observed, np.float32(step / total))
             if evaluate is None:
                 evaluate = make_evaluator(data.classes, parallel, mesh, observe_fn)
                 evaluate.compile(*examined)
@@ -134,7 +134,7 @@ def fit(
             evaluated = hosts.everywhere(evaluate(*examined)[0])
             metrics |= {f"validation_{name}": values for name, values in evaluated.items()}
             if test_each_epoch:
-                tested = hosts.everywhere(evaluate_test(stacked, *states.eval_params, test, test)[0])
+                tested = hosts.everywhere(evaluate_test(stacked, *states.eval_params, test, test, examined[-1])[0])
                 metrics["test_error_at_epoch"] = tested["error"]
             row = {n: to_floats(jnp.where(visible.diverged < 0, values, jnp.nan)) for n, values in metrics.items()}
             evaluation_seconds += time.perf_counter() - clock

@@ -8,9 +8,14 @@ from typing import Any
 
 import jax
 
+from capsnet_jax import models
 from capsnet_jax.config import INT32, Config, ConfigError
 from capsnet_jax.data import Dataset
+from capsnet_jax.training.finetune import split_frozen
+from capsnet_jax.training.optimizer import gradient_transform
 from capsnet_jax.training.step import steps_per_epoch
+
+CONTAINER = Path("/sys/fs/cgroup")  # where Linux tells a container's limits
 
 
 class OutOfMemoryError(Exception):
@@ -41,15 +46,17 @@ def check_limits(config: Config, runs: int, dataset: Dataset, params: dict[str, 
             f"train.epochs={train.epochs} of {steps:,} steps are more than {INT32[1]:,} steps, which programs count;"
             f" lower it to at most {INT32[1] // steps}"
         )
-    # Parameters, the optimizer's two moments, a mean if it is asked for; and the gradient, of one run at least.
-    gradient = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
-    one = gradient * (4 if train.ema_epochs else 3)
-    needed, free = runs * one + gradient, free_memory()
+    # Parameters, the optimizer's moments, a mean if it is asked for; and the gradient, of one run at least.
+    trained, _ = split_frozen(params, train.frozen)
+    optimizer = gradient_transform(train, models.MODELS[config.model.name].head_layers)
+    moments = jax.eval_shape(optimizer.init, trained)
+    one = _bytes(params) * (2 if train.ema_epochs else 1) + _bytes(moments)
+    needed, free = runs * one + _bytes(trained), free_memory()
     if needed > free:
         name, settings = config.model.name, config.model.settings
         sizes = [f"model.{f.name}" for f in dataclasses.fields(settings) if f.type in (int, tuple[int, ...])]
         remedy = f"lower {', '.join(sizes)}" if sizes else "take a smaller model.name"
-        if one + gradient <= free:
+        if one + _bytes(trained) <= free:
             remedy = "train fewer at once: lower --seeds, or sweep fewer values"
         raise OutOfMemoryError(
             f"{runs} × {name} needs {_size(needed)} for parameters, gradient and the optimizer's moments,"
@@ -100,9 +107,16 @@ def free_memory() -> float:
     with contextlib.suppress(OSError, KeyError, ValueError):
         facts = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         free.append(1024 * sum(int(facts[name].split()[0]) for name in ("MemAvailable", "SwapFree")))
-    with contextlib.suppress(OSError, ValueError):  # "max" where a container has no limit of its own
-        free.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    with contextlib.suppress(OSError, KeyError, ValueError):  # "max" where a container has no limit of its own
+        facts = dict(line.split() for line in (CONTAINER / "memory.stat").read_text().splitlines())
+        limit, used = (int((CONTAINER / f"memory.{name}").read_text()) for name in ("max", "current"))
+        free.append(limit - used + int(facts["inactive_file"]))
     return float(min(free))
+
+
+def _bytes(shapes: Any) -> int:
+    """Return what arrays of these shapes take."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
 
 
 def _size(count: int | float) -> str:

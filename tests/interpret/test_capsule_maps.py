@@ -103,7 +103,7 @@ def test_max_min_couplings_differ_from_their_mean():
     found = coupling_maps(net, IMAGES[:1], [7], kind="difference")[0]
     out = net.outputs(IMAGES[:1])
     trace = route_again(
-        net.params, out["primary"], net.config.routing, activations=out["primary_activations"], trace=True
+        net.model, net.params, out["primary"], net.config.routing, activations=out["primary_activations"], trace=True
     ).trace
     lengths = np.linalg.norm(out["primary"][0], axis=1)
     means = []

@@ -33,7 +33,7 @@ def test_each_iteration_of_the_trace_is_a_routing_with_so_many(net):
     trace = trace_routing(net, images, 4)
     primary = net.outputs(images)["primary"]
     for t in range(1, 5):
-        once = route_again(net.params, primary, with_iterations(net.config.routing, t))
+        once = route_again(net.model, net.params, primary, with_iterations(net.config.routing, t))
         np.testing.assert_allclose(trace.couplings[:, t - 1], once.couplings, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(trace.capsules[:, t - 1], once.capsules, rtol=1e-4, atol=1e-6)
     # The network was trained with two.

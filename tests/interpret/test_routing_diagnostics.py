@@ -90,7 +90,7 @@ def test_every_image_is_routed_once(monkeypatch):
     calls = []
 
     def count(*arguments, **keywords):
-        calls.append(arguments[2].settings.iterations)
+        calls.append(arguments[3].settings.iterations)
         return route_again(*arguments, **keywords)
 
     route_again = diagnostics.route_again

@@ -172,7 +172,7 @@ def test_w_that_is_shared_is_that_of_each_type_at_every_position():
     one, other = (models.apply(model, p, {}, IMAGES) for model, p in ((shared, params), (plain, each)))
     for name in ("primary", "capsules", "lengths", "couplings"):
         np.testing.assert_allclose(one[name], other[name], rtol=1e-5, atol=1e-6)
-    again = route_again(params, one["primary"], overrides.build(TINY).routing)
+    again = route_again(shared, params, one["primary"], overrides.build(TINY).routing)
     np.testing.assert_allclose(again.capsules, one["capsules"], rtol=1e-5, atol=1e-6)
 
 

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from capsnet_jax import models, overrides
-from capsnet_jax.data import babi
+from capsnet_jax.data import Examples, babi
 from capsnet_jax.models.memory_network import blurred_ages, hops, word_weights
 from capsnet_jax.ops.squash import SQUASHES, Squash, length
 from capsnet_jax.routing.dynamic import dynamic_routing, route_by_agreement
+from capsnet_jax.training.evaluation import evaluate, make_evaluator
+from capsnet_jax.training.parallel import stack
 from tests.models.random_params import random_params
 
 STORY = [
@@ -69,6 +71,23 @@ def loop_answers(params, question, *, tying, hop_count, positions=True, question
     if questions == "answers":
         return np.array([a @ u for a, u in zip(answers, asked, strict=True)]), shares_of_hops
     return answers @ asked[0], shares_of_hops
+
+
+def test_it_is_evaluated_as_far_as_its_training_is():
+    """Half the training is linear here; without a word of it, a net is evaluated as at the end."""
+    half, always = build(linear_start=0.5), build(linear_start=1.0)
+    params = random_params(half, (51, 7, 1))
+    examples = Examples(jnp.asarray(babi.encode(STORY).images), jnp.array([2, 4], jnp.int32))
+    settings = [overrides.build({"model.name": "memory_network", "model.linear_start": s}) for s in (0.5, 1.0)]
+    ends = [evaluate(each, params, examples, classes=6) for each in settings]
+    evaluator = make_evaluator(6, "map")
+    one = stack(settings[:1]), jax.tree.map(lambda leaf: leaf[None], params), {}, examples, examples
+    for progress, expected in ((0.4, ends[1]), (0.5, ends[0])):
+        found, _ = evaluator(*one, np.float32(progress))
+        assert float(found["loss"][0]) == pytest.approx(float(expected["loss"]), rel=1e-5)
+    assert abs(float(ends[0]["loss"] - ends[1]["loss"])) > 1e-3
+    at_the_end = models.apply(always, params, {}, IMAGES)["logits"]
+    np.testing.assert_array_equal(at_the_end, models.apply(half, params, {}, IMAGES, progress=0.1)["logits"])
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,9 @@ def test_epochs_are_chosen_by_the_rules():
     assert by_selection(rows) == expected
     assert by_selection([]) == {}
     assert by_selection([{"validation_error": 1.0}]) == {}
-    assert by_selection([rows[0] | {"validation_error": math.nan}]) == {}  # no image is held out
+    nothing_held_out = [row | {"validation_error": math.nan} for row in rows]
+    assert by_selection(nothing_held_out) == {"test_error_picked_on_test": 0.4}
+    assert by_selection([*rows, dict.fromkeys(errors, math.nan)]) == {}  # diverged
 
 
 def test_beside_the_seeds_stands_what_so_many_images_can_tell():

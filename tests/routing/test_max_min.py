@@ -41,6 +41,15 @@ def test_by_hand():
     np.testing.assert_allclose(couplings, [[0, 0.25, 1], [1, 1, 1]])
 
 
+@pytest.mark.parametrize("span", [1e-38, 1e-25, 1e-13, 1e-11, 1e-3])
+def test_the_gradient_is_finite_however_little_logits_differ(span):
+    value, slope = jax.value_and_grad(lambda logits: max_min_couplings(logits)[0, 1])(
+        jnp.array([[0.0, span / 4, span]])
+    )
+    assert float(value) == pytest.approx(0.25 if span > 1e-12 else 1)
+    np.testing.assert_allclose(slope, [[-0.75 / span, 1 / span, -0.25 / span] if span > 1e-12 else [0] * 3], rtol=1e-4)
+
+
 def test_each_input_has_a_parent_of_coupling_1_and_one_of_0():
     couplings = max_min_routing(jax.random.normal(jax.random.key(1), (9, 5, 4))).couplings
     np.testing.assert_allclose(np.asarray(couplings).max(axis=1), np.ones(9), rtol=1e-6)

@@ -6,7 +6,7 @@ import pytest
 
 from capsnet_jax import config, models
 from capsnet_jax.config import ConfigError
-from capsnet_jax.overrides import from_preset
+from capsnet_jax.overrides import flatten, from_preset
 from capsnet_jax.sweeps import plan, run
 from capsnet_jax.sweeps.pretrain import pretraining_run, pretraining_runs
 from capsnet_jax.sweeps.records import Run
@@ -48,6 +48,14 @@ def test_the_source_is_the_presets_run_of_the_same_network_and_seed():
     same = {name.replace("__", "."): value for name, value in capsnet.items()}
     assert source.config == from_preset("small", {"data.dataset": "mnist_5k"} | same)
     assert pretraining_runs([own, run_of(3, data__max_shift=0, **capsnet), source]) == [source]
+
+
+def test_what_a_preset_sets_and_the_source_has_not_is_left_out():
+    """Pairs of digits have no order of shifts, which the preset sets."""
+    own = Run(from_preset("released", {"finetune.source": "multi_mnist"}), 0)
+    source = pretraining_run(own)
+    assert (source.config.data.dataset, source.config.train) == ("multi_mnist", own.config.train)
+    assert "data.shift_order" not in flatten(source.config)
 
 
 @pytest.mark.slow

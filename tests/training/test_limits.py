@@ -53,6 +53,28 @@ def test_more_parameters_than_memory(free):
         check_limits(overrides.build({"model.name": "vgg_a", "train.ema_epochs": 1}), 1, DATA, PARAMS)
 
 
+def test_what_has_no_moments_or_no_gradient_needs_less(free):
+    """SGD keeps the parameters and a gradient, 2.147 GB; a frozen layer has neither moments nor a gradient."""
+    free(2.14e9)
+    for changes, needed in (({"train.optimizer": "sgd"}, "2.1"), ({"train.frozen": "layer"}, None), ({}, "4.3")):
+        settings = overrides.build(changes)
+        if needed is None:
+            check_limits(settings, 1, DATA, PARAMS)
+            continue
+        with pytest.raises(OutOfMemoryError, match=rf"needs {needed} GB "):
+            check_limits(settings, 1, DATA, PARAMS)
+
+
+def test_a_container_has_what_its_limit_leaves(tmp_path, monkeypatch):
+    """Files that are cached and not in use are given back when memory is asked for."""
+    monkeypatch.setattr(limits, "CONTAINER", tmp_path)
+    for name, text in {"max": "5000\n", "current": "3000\n", "stat": "anon 1800\ninactive_file 700\n"}.items():
+        (tmp_path / f"memory.{name}").write_text(text)
+    assert limits.free_memory() == 2700
+    (tmp_path / "memory.max").write_text("max\n")
+    assert limits.free_memory() > 2700
+
+
 def test_a_program_that_needs_more_than_there_is(free):
     """The outer product of 1000 numbers, 4 MB, is made before it is multiplied with itself."""
 

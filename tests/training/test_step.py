@@ -411,7 +411,9 @@ def test_test_metrics_are_evaluations_of_the_test_split():
 def test_more_than_ten_classes_have_a_top5_error_in_evaluation_alone(monkeypatch):
     """Nine images in three batches, the last of them padded; a class's score is a pixel."""
     monkeypatch.setattr(evaluation, "EVALUATION_BATCH", 4)
-    monkeypatch.setattr(models, "apply", lambda _, __, ___, images: {"logits": images.reshape(len(images), -1)[:, :12]})
+    monkeypatch.setattr(
+        models, "apply", lambda _, __, ___, images, **____: {"logits": images.reshape(len(images), -1)[:, :12]}
+    )
     labels = jnp.array([11, 3, 7, 0, 1, 9, 5, 2, 8], jnp.int32)
     got = evaluation.evaluate(TINY, {}, Examples(jnp.asarray(DATA.test.images), labels), classes=12)
     scores = DATA.test.images.reshape(9, -1)[:, :12].astype(int)

@@ -26,7 +26,7 @@ class DenseNet(nn.Module):
         growth: k, channels that each layer adds.
         first_norm: whether the first convolution is followed by a batch norm and a ReLU.
         stem: "imagenet", "small", or "auto": by the images' size.
-        precision: type of the factors in products.
+        precision: type of products.
     """
 
     classes: int = 1000

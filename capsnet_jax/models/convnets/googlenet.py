@@ -46,7 +46,7 @@ class GoogLeNet(nn.Module):
         auxiliary: whether there are auxiliary classifiers.
         dropout: part of the averaged channels dropped in training.
         stem: "imagenet", "small", or "auto": by the images' size.
-        precision: type of the factors in products.
+        precision: type of products.
     """
 
     classes: int = 1000
@@ -128,7 +128,7 @@ class Inception(nn.Module):
     Attributes:
         channels: of the 1×1, the 3×3's reduction, the 3×3, the 5×5's reduction, the 5×5, and the pooling's projection.
         norm: batch norms, and 3×3 filters for 5×5.
-        precision: type of the factors in products.
+        precision: type of products.
     """
 
     channels: tuple[int, ...]

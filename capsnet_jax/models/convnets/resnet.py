@@ -32,7 +32,7 @@ class ResNet(nn.Module):
         bottleneck: whether blocks have three layers (figure 5, right) instead of two.
         zero_init: whether each block's last scale starts at 0, so that blocks start as their shortcuts.
         stem: "imagenet", "small", or "auto": by the images' size.
-        precision: type of the factors in products.
+        precision: type of products.
         head: what tells the classes, a key of HEADS; it and what follows are as of `apply_head`.
         capsule_types: primary capsules at a position.
         primary_dim: dimensions of each.
@@ -137,7 +137,7 @@ class BasicBlock(nn.Module):
         width: channels.
         strides: pixels that the first convolution moves.
         zero_init: whether the last scale starts at 0.
-        precision: type of the factors in products.
+        precision: type of products.
         projections: whether a shortcut to another shape has weights.
     """
 

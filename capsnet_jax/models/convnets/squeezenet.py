@@ -37,7 +37,7 @@ class SqueezeNet(nn.Module):
         fires: the fire modules there are, by their names.
         dropout: part of the last fire module's activations dropped in training.
         stem: "imagenet", "small", or "auto": by the images' size.
-        precision: type of the factors in products.
+        precision: type of products.
     """
 
     classes: int = 1000
@@ -85,7 +85,7 @@ class Fire(nn.Module):
     Attributes:
         squeezed: filters of the first convolution.
         expanded: 1×1 filters, and as many 3×3 filters, of what it gives.
-        precision: type of the factors in products.
+        precision: type of products.
     """
 
     squeezed: int

@@ -29,7 +29,7 @@ class VGG(nn.Module):
         hidden: width of the hidden fully connected layers; None: 4096, or 512 in the small form.
         dropout: part of the hidden units dropped in training.
         stem: "imagenet", "small", or "auto": by the images' size.
-        precision: type of the factors in products.
+        precision: type of products.
     """
 
     classes: int = 1000
