@@ -96,7 +96,8 @@ def paired_difference(
 
     Returns:
         The mean difference over the pairs in which both values are finite. With fewer than two such pairs
-        `half_width` and `p_value` are nan. If all differences are equal, p is 1 where they are zero, else 0.
+        `half_width` and `p_value` are nan. If all differences are equal, p is 1 where they are zero, else nan: there is
+        no spread to judge them by.
 
     Raises:
         ValueError: the lengths differ, or `level` is not between 0 and 1.
@@ -111,7 +112,7 @@ def paired_difference(
         return PairedDifference(estimate.n, estimate.mean, math.nan, math.nan)
     smallest = ROUNDING * float(np.abs([left, right]).max())
     if estimate.std <= smallest:
-        return PairedDifference(estimate.n, estimate.mean, 0.0, float(abs(estimate.mean) <= smallest))
+        return PairedDifference(estimate.n, estimate.mean, 0.0, 1.0 if abs(estimate.mean) <= smallest else math.nan)
     t = estimate.mean / estimate.std * math.sqrt(estimate.n)
     p_value = 2 * float(special.stdtr(estimate.n - 1, -abs(t)))
     return PairedDifference(estimate.n, estimate.mean, estimate.half_width, p_value)

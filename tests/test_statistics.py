@@ -90,11 +90,12 @@ def test_pairing_sees_what_the_seeds_hide():
     assert stats.ttest_ind(seeds + 0.5 + jitter, seeds).pvalue > 0.9
 
 
-@pytest.mark.parametrize(("shift", "p_value"), [(0.0, 1.0), (0.5, 0.0)])
+@pytest.mark.parametrize(("shift", "p_value"), [(0.0, 1.0), (0.5, math.nan)])
 def test_paired_difference_without_spread(shift, p_value):
     values = np.array([1.0, 2.0, 4.0])
     difference = paired_difference(values + shift, values)
-    assert (difference.mean, difference.half_width, difference.p_value) == (shift, 0.0, p_value)
+    assert (difference.mean, difference.half_width) == (shift, 0.0)
+    assert difference.p_value == pytest.approx(p_value, nan_ok=True)
 
 
 def test_differences_that_are_equal_but_for_rounding_have_no_spread():
@@ -104,7 +105,8 @@ def test_differences_that_are_equal_but_for_rounding_have_no_spread():
         higher = paired_difference(errors + 0.1, errors)
         equal = paired_difference(errors * (1 + 1e-16 * np.array([1, -2, 0, 3])), errors)
     assert higher.mean == pytest.approx(0.1)
-    assert (higher.half_width, higher.p_value) == (0.0, 0.0)
+    assert higher.half_width == 0
+    assert math.isnan(higher.p_value)
     assert (equal.half_width, equal.p_value) == (0.0, 1.0)
 
 

@@ -291,7 +291,7 @@ def _pairs(groups: Groups, baseline: Setting, quantity: str) -> dict[Setting, tu
 def _difference_text(difference: PairedDifference, limits: tuple[float, float]) -> str:
     n, mean = difference.n, f"{difference.mean:+z.2f}"
     interval = describe_interval(difference.mean, difference.half_width, limits=limits)
-    p = f"\n(p = {difference.p_value:.2g}, n = {n})" if n > 1 else f" (n = {n})"
+    p = f" (n = {n})" if math.isnan(difference.p_value) else f"\n(p = {difference.p_value:.2g}, n = {n})"
     return f"{mean}{interval}{p}".replace("-", "−")
 
 

@@ -56,8 +56,8 @@ def runs_with_params(workdir: Path) -> dict[str, Record]:
 
 
 def has_params(record: Record) -> bool:
-    """Whether the run's parameters are there; a table's records may have come without."""
-    return params_of(record).exists()
+    """Whether the run's parameters are there; a table's records may have come without, and what diverged has none."""
+    return not record.diverged and params_of(record).exists()
 
 
 def params_of(record: Record) -> Path:

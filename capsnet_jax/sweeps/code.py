@@ -15,7 +15,10 @@ from capsnet_jax.config import Config
 from capsnet_jax.data import Loader, entry_of, fingerprint, made_by, pairs
 from capsnet_jax.losses import LOSSES
 from capsnet_jax.models import MODELS
+from capsnet_jax.overrides import flatten
 from capsnet_jax.routing import ROUTERS
+from capsnet_jax.sweeps.pretrain import pretraining_run
+from capsnet_jax.sweeps.records import Run
 from capsnet_jax.training.optimizer import OPTIMIZERS
 from capsnet_jax.training.schedule import SCHEDULES
 
@@ -30,13 +33,15 @@ SHARED = (
     "training/step.py",
     "training/evaluation.py",
     "training/finetune.py",
+    "training/order.py",
 )
 
 
 def code_of(config: Config) -> dict[str, str]:
     """Return {source file: digest} of what decides a run's result: shared code, its model, its router, its loss.
 
-    The user's own files that its images are read from count as one more, by the data set's name.
+    The user's own files that its images are read from count as one more, by the data set's name. Of a run that starts
+    from another, that one's recipe and the files of its data count too.
     """
     files = set(_shared_files())
     parts: list[Any] = [MODELS[config.model.name].module, LOSSES[config.loss.name].function]
@@ -57,10 +62,18 @@ def code_of(config: Config) -> dict[str, str]:
         files |= _routing_files(files)
     code = {_name(path): digest(path) for path in sorted(files)}
     if sizes := _sizes(MODELS[config.model.name].module):  # its file serves other entries of MODELS too
-        code[f"MODELS[{config.model.name}]"] = hashlib.sha256(repr(sorted(sizes.items())).encode()).hexdigest()[:12]
+        code[f"MODELS[{config.model.name}]"] = _digest(sorted(sizes.items()))
     if own_files := fingerprint(config.data.dataset):
         code[config.data.dataset] = own_files
+    if source := pretraining_run(Run(config, 0)):
+        of_source = code_of(source.config) | {"recipe": _digest(sorted(flatten(source.config).items()))}
+        code |= {f"finetune.source: {name}": value for name, value in of_source.items() if name not in code}
     return code
+
+
+def _digest(value: Any) -> str:
+    """Return a digest of what `repr` tells of a value."""
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:12]
 
 
 def _routing_files(files: set[Path]) -> set[Path]:
@@ -78,7 +91,7 @@ def _routing_files(files: set[Path]) -> set[Path]:
 def _imports(path: Path) -> tuple[str, ...]:
     """Return the modules of the routing room that a file imports, by their last names."""
     room = "capsnet_jax.routing."
-    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    nodes = [node for node in ast.walk(ast.parse(path.read_bytes())) if isinstance(node, ast.ImportFrom)]
     return tuple(node.module.removeprefix(room) for node in nodes if node.module and node.module.startswith(room))
 
 
@@ -89,12 +102,24 @@ def differing_files(old: dict[str, str], new: dict[str, str]) -> list[str]:
 
 @functools.cache
 def digest(path: Path) -> str:
-    """Return a digest of a source file's code, without comments, docstrings and layout."""
-    tree = ast.parse(path.read_text())
+    """Return a digest of a source file's code, without comments, docstrings and layout.
+
+    Fields that are empty do not count: versions of Python differ in them.
+    """
+    tree = ast.parse(path.read_bytes())
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
-    return hashlib.sha256(ast.dump(tree, annotate_fields=False).encode()).hexdigest()[:12]
+
+    def plain(node: Any) -> Any:
+        if isinstance(node, ast.AST):
+            fields = [
+                (name, plain(value)) for name, value in ast.iter_fields(node) if value is not None and value != []
+            ]
+            return type(node).__name__, fields
+        return [plain(each) for each in node] if isinstance(node, list) else node
+
+    return _digest(plain(tree))
 
 
 @functools.cache

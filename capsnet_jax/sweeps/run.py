@@ -14,6 +14,7 @@ from pathlib import Path
 
 from capsnet_jax.sweeps import records
 from capsnet_jax.sweeps.checkpoint import is_damaged
+from capsnet_jax.sweeps.code import code_of
 from capsnet_jax.sweeps.files import remove_abandoned
 from capsnet_jax.sweeps.finished import is_finished, tell_finished
 from capsnet_jax.sweeps.follow import Follower
@@ -59,6 +60,9 @@ def train_all(runs: Sequence[Run], plan: Plan, datasets: Datasets) -> None:
         Diverged: after all other runs are finished.
     """
     plan = dataclasses.replace(plan, parallel=resolve(plan.parallel))
+    records.environment()  # of the code that this process has imported; it may change on the disk while it trains
+    for group in group_by_program([*runs, *pretraining_runs(runs)]).values():
+        code_of(group[0].config)
     records.set_damaged_records_aside(plan.workdir)
     remove_abandoned(plan.workdir)
     before = records.load_all(plan.workdir)

@@ -66,6 +66,7 @@ def train_together(
     batch = configs[0].train.batch_size * len(group)
     checkpoints = checkpoint_folder(folder, [run.name for run in group])
     code, like = code_of(configs[0]), abstract_states(configs, seeds, dataset)
+    marks = marks_of(code, configs)
     one_run = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), like.params)
     devices = plan.devices or jax.local_devices()[:1]
     mesh = make_mesh(len(group), configs[0].train.batch_size, devices)
@@ -75,7 +76,7 @@ def train_together(
     idle = len(devices) - (1 if mesh is None else mesh.size)
     rows = 1 if mesh is None or jax.default_backend() == "cpu" else mesh.shape[RUNS]  # that have memory of their own
     check_limits(configs[0], len(group) // rows, dataset, one_run)
-    start = checkpoint.restore(checkpoints, like, code=code)
+    start = checkpoint.restore(checkpoints, like, code=marks)
     if start is None:
         states = initial_states(configs, seeds, dataset, parallel=plan.parallel, mesh=own_mesh)
         states = initialize(states, group, plan.workdir, datasets)
@@ -100,7 +101,7 @@ def train_together(
         saves = bool(signum) or time.monotonic() - saved > CHECKPOINT_SECONDS
         hosts.agree([saves, bool(signum), all_diverged])
         if saves:
-            checkpoint.save(checkpoints, step, hosts.gather(at.states), history, code=code)
+            checkpoint.save(checkpoints, step, hosts.gather(at.states), history, code=marks)
             saved = time.monotonic()
         if signum:
             raise Interrupted(signum)
@@ -108,8 +109,17 @@ def train_together(
             progress.skip((at.total - step) * batch)
             break
     tested = test_group(configs, at, plan, dataset, mesh, hosts)
-    _finish(group, at._replace(states=hosts.gather(at.states)), tested, plan, checkpoints, events)
+    at = at._replace(states=hosts.gather(at.states))
+    if np.any(np.asarray(at.states.diverged) >= 0):
+        checkpoint.save(checkpoints, at.step, at.states, at.history, code=marks)
+    _finish(group, at, tested, plan, code, events)
     return at.compile_seconds
+
+
+def marks_of(code: dict[str, str], configs: Sequence[Config]) -> dict[str, str]:
+    """Return what a checkpoint must have been made by to be gone on with: the same code, and the same settings."""
+    settings = json.dumps([flatten(config) for config in configs], sort_keys=True)
+    return code | {"settings": hashlib.sha256(settings.encode()).hexdigest()}
 
 
 def fit_group(
@@ -166,15 +176,12 @@ def _finish(
     at: FitProgress,
     on_test_set: tuple[dict[str, list[float]], np.ndarray],
     plan: Plan,
-    checkpoints: Path,
+    code: dict[str, str],
     events: GroupEvents,
 ) -> None:
-    """Save the parameters, and append all the group's records at once."""
-    configs = [run.config for run in group]
+    """Save the parameters, and append all the group's records at once; of what diverged there are no results."""
     tested, wrong = on_test_set
     diverged = np.asarray(at.states.diverged).tolist()
-    if max(diverged) >= 0:
-        checkpoint.save(checkpoints, at.step, at.states, at.history, code=code_of(configs[0]))
     finished = []
     for i, run in enumerate(group):
         params, stats = jax.tree.map(lambda leaf, i=i: leaf[i], at.states.eval_params)
@@ -182,10 +189,12 @@ def _finish(
         speeds = [row["images_per_second"] for row in rows] or [math.nan]
         last = {name: value for name, value in (rows[-1] if rows else {}).items() if "_at_" not in name}
         result = last | {name: values[i] for name, values in tested.items()} | by_selection(rows)
+        path = records.params_path(plan.workdir, run.name)
         if diverged[i] < 0:
-            checkpoint.save_params(records.params_path(plan.workdir, run.name), params, stats)
+            checkpoint.save_params(path, params, stats)
         else:
-            result |= dict.fromkeys(tested, math.nan)
+            path.unlink(missing_ok=True)  # an earlier training's
+            result = {name: value if name == "epoch" else math.nan for name, value in result.items()}
         result |= {
             "images_per_second": float(np.median(speeds)),
             "memory_mb": at.memory / 1e6,
@@ -202,7 +211,7 @@ def _finish(
                 workdir=plan.workdir,
                 command=plan.command(run),
                 environment=records.environment(),
-                code=code_of(run.config),
+                code=code,
                 observed=dataclasses.asdict(plan.observed),
                 recorded=datetime.datetime.now(datetime.UTC).isoformat(),
                 wrong=wrong[i] if diverged[i] < 0 else None,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from capsnet_jax import overrides
-from capsnet_jax.sweeps import checkpoint, plan, records
+from capsnet_jax.sweeps import checkpoint, plan, records, train
 from capsnet_jax.training.fit import abstract_states
 from tests import tiny
 
@@ -263,7 +263,7 @@ def test_the_last_good_state_is_left(diverged):
     configs = [overrides.build(loaded[name].settings) for name in (fine, bad)]
     dataset = plan.load_data(configs[0].data)
     states = abstract_states(configs, [loaded[n].seed for n in (fine, bad)], dataset)
-    restored = checkpoint.restore(group, states, code=loaded[fine].code)
+    restored = checkpoint.restore(group, states, code=train.marks_of(loaded[fine].code, configs))
     assert restored.state.diverged.tolist() == [-1, files.result["diverged_step"]]
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves((restored.state.params, restored.state.opt_state)))
     params = jax.tree.map(lambda leaf: leaf[0], restored.state.params)

@@ -1,3 +1,4 @@
+import ast
 import dataclasses
 import datetime
 import json
@@ -8,15 +9,19 @@ import subprocess
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
+import numpy as np
 import pytest
 
 from capsnet_jax import overrides
-from capsnet_jax.config import ConfigError
+from capsnet_jax.config import PRESETS, ConfigError
 from capsnet_jax.models import MODELS
 from capsnet_jax.overrides import grid
 from capsnet_jax.sweeps import code, plan, records, run
+from capsnet_jax.sweeps import train as train_module
+from capsnet_jax.sweeps.best import has_params
 from capsnet_jax.sweeps.finished import changes_since, is_finished
 from capsnet_jax.sweeps.lock import ProgramLock
 from capsnet_jax.sweeps.records import Run
@@ -215,6 +220,64 @@ def test_comments_docstrings_and_layout_are_no_other_code(tmp_path):
         (tmp_path / f"{number}.py").write_text(text)
         digests.append(code.digest(tmp_path / f"{number}.py"))
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_what_versions_of_python_add_to_a_syntax_tree_is_no_other_code(tmp_path, monkeypatch):
+    """3.12 gives functions and classes an empty list of type parameters."""
+    path = tmp_path / "a.py"
+    path.write_text("def f(x: int) -> int:\n    return x\n\n\nclass A:\n    b = 1\n")
+    before = code.digest.__wrapped__(path)
+    parse = ast.parse
+
+    def parse_as_later(text):
+        tree = parse(text)
+        for node in tree.body:
+            node._fields, node.type_params = (*node._fields, "type_params"), []
+        return tree
+
+    monkeypatch.setattr(ast, "parse", parse_as_later)
+    assert code.digest.__wrapped__(path) == before
+
+
+def test_what_a_run_starts_from_is_code_too(tmp_path, monkeypatch):
+    """Its pictures, and the recipe that it was trained by."""
+    for name in ("cats", "dogs"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.png").write_bytes(b"a picture")
+    own = overrides.build({"finetune.source": f"folder:{tmp_path}"})
+    before = code.code_of(own)
+    (tmp_path / "cats" / "1.png").write_bytes(b"another")
+    then = code.code_of(own)
+    assert code.differing_files(before, then) == [f"finetune.source: folder:{tmp_path}"]
+    monkeypatch.setitem(PRESETS, "small", PRESETS["small"] | {"train.epochs": 77})
+    assert code.differing_files(then, code.code_of(own)) == ["finetune.source: recipe"]
+
+
+def test_other_settings_do_not_go_on_from_a_checkpoint():
+    """A name leaves out settings at their defaults, so a new default comes under the old name."""
+    [one], [other] = small_runs(), small_runs(**{"train.min_learning_rate": 1e-9})
+    assert train_module.marks_of({}, [one.config]) != train_module.marks_of({}, [other.config])
+    assert train_module.marks_of({}, [one.config]) == train_module.marks_of({}, [small_runs()[0].config])
+
+
+def test_what_diverged_has_neither_results_nor_parameters(tmp_path):
+    """Nor those of the last whole epoch, nor the parameters of an earlier training."""
+    [one] = small_runs()
+    path = records.params_path(tmp_path, one.name)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"of an earlier training")
+    row = {"epoch": 1, "images_per_second": 3.0, "validation_error": [5.0], "test_error_at_epoch": [6.0]}
+    states = SimpleNamespace(diverged=[7], eval_params=({"layer": np.zeros((1, 2))}, {}))
+    at = SimpleNamespace(history=[row], states=states, memory=1e6)
+    events = SimpleNamespace(finish=lambda *_: None)
+    plan_ = plan.Plan(tmp_path, "map", lambda _: "", lambda: None)
+    train_module._finish([one], at, ({"test_error": [6.0]}, np.array([[True]])), plan_, {"a.py": "1"}, events)
+    record = records.load_all(tmp_path)[one.name]
+    numbers = {name for name, value in record.result.items() if not np.isnan(value)}
+    assert numbers == {"epoch", "images_per_second", "memory_mb", "parameters", "diverged_step"}
+    assert not path.exists()
+    path.write_bytes(b"of an earlier version")
+    assert not has_params(record)
 
 
 @pytest.mark.slow
