@@ -5,7 +5,8 @@ stroke thickness, skew, width, the size of a loop. Moving one dimension by steps
 (Sabour, Frosst and Hinton 2017, figure 4; reconstructions as in figure 3).
 
     python launch.py --experiment=capsule_dimensions --dataset=mnist --seeds=1
-    python launch.py --experiment=capsule_dimensions --dataset=fashion_mnist --seeds=1
+    python launch.py --experiment=capsule_dimensions --dataset=fashion_mnist --seeds=1 --set data.max_shift=1 \
+        --set train.epochs=12
 
 Images are of the validation split, or of the training split with data.validation_fraction=0. A figure is of the run
 with the least seed. Of many classes the first 20 are drawn.

@@ -1,10 +1,10 @@
 """Does it matter how capsules are squashed, and does it depend on the router?
 
-Every squash keeps a capsule's direction and says how long it becomes: Sabour's |s|² / (1 + |s|²), which is short for
-short capsules; half, |s|² / (0.5 + |s|²); exponential, 1 − e^(−|s|), whose gradient does not vanish at 0 (Mazzia et al.
-2021); decoupled, where a learned direction says it; and layer norm, where nothing is squashed and a learned direction
-tells how present a capsule is (Tsai et al. 2020). Primary and class capsules have the same one. Each router has the
-learning rate that it has in `routers`.
+Every squash but the last keeps a capsule's direction and says how long it becomes: Sabour's |s|² / (1 + |s|²), which is
+short for short capsules; half, |s|² / (0.5 + |s|²); exponential, 1 − e^(−|s|), whose gradient does not vanish at 0
+(Mazzia et al. 2021); decoupled, where a learned direction says it; and layer norm, where nothing is squashed and a
+learned direction tells how present a capsule is (Tsai et al. 2020). Primary and class capsules have the same one. Each
+router has the learning rate that it has in `routers`.
 
     python launch.py --experiment=squashings --dataset=fashion_mnist --seeds=5 --set data.train_size=5000 \
         --set data.validation_fraction=0.05

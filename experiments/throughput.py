@@ -7,8 +7,9 @@ What was reached: `results/throughput.csv`.
     python launch.py --experiment=throughput --preset=paper
 
 It takes about 13 minutes on 2 cores; the machine should do nothing else. `capsnet_jax/bench/README.md` says how it
-measures. PyTorch is compared where it is installed (`pip install -e '.[peers]'`); peers compute in float32 whatever is
-set. Each setting that --set and --sweep give is measured for itself. Seeds and --across have no meaning here.
+measures. PyTorch is compared where it is installed (`pip install -e '.[peers]'`); peers compute in float32, on a GPU in
+TF32, whatever is set. Each setting that --set and --sweep give is measured for itself. Seeds and --across have no
+meaning here.
 """
 
 import dataclasses
@@ -37,7 +38,12 @@ SWEEP: list[dict[str, object]] = [{}]
 
 PYTORCH = ("pytorch", "pytorch_compiled")
 PEERS = (*PYTORCH, "plain_jax")
-FIXED = ("routing.name", "routing.gradient", "routing.temperature", "loss.form", "data.dataset")
+VARIED = (  # what peers know too, or what costs nothing; beginnings of paths
+    *("preset", "model.name", "model.channels", "model.kernel", "model.capsule_types", "model.primary_dim"),
+    *("model.class_dim", "model.decoder", "model.precision", "routing.iterations", "loss.reconstruction"),
+    *("data.max_shift", "data.validation_fraction", "data.train_size", "train.batch_size", "train.learning_rate"),
+    *("train.epochs", "train.schedule", "train.warmup", "train.decay", "train.min_learning_rate"),
+)
 FIT_IMAGES = 5000  # of mnist_5k
 
 
@@ -68,7 +74,7 @@ def requires(setting: Config, data: None) -> None:
     """Raise a ConfigError where a setting cannot be measured; it says the remedy."""
     if not setting.model.name.startswith("capsnet"):
         raise ConfigError("throughput is measured with a CapsNet; nets that torchvision has: throughput_nets")
-    check("throughput", setting, CONFIG, FIXED, Workload.num_images)
+    check("throughput", setting, CONFIG, VARIED, Workload.num_images)
 
 
 def measure(settings: Sequence[Config], workdir: Path, stop: Callable[[], int | None]) -> None:
@@ -243,14 +249,18 @@ def case(setting: Config, defaults: Mapping[str, object]) -> str:
     )
 
 
-def check(name: str, setting: Config, defaults: Mapping[str, object], fixed: tuple[str, ...], most: int) -> None:
-    """Raise a ConfigError for a change that peers do not know (its path starts as one of `fixed`), or a large batch."""
-    for path in changes(setting, defaults):
-        if path.startswith(fixed) and path != "model.name":
+def check(name: str, setting: Config, defaults: Mapping[str, object], varied: tuple[str, ...], most: int) -> None:
+    """Raise a ConfigError for a large batch, or for a setting that peers do not know.
+
+    They know those of the small preset, and of any path that starts as one of `varied`.
+    """
+    known = overrides.flatten(overrides.from_preset("small", {**defaults, "model.name": setting.model.name}))
+    given = overrides.flatten(setting)
+    for path in [*known, *(path for path in given if path not in known)]:
+        if given.get(path) != known.get(path) and not path.startswith(varied):
+            if path not in known:
+                raise ConfigError(f"{name} is measured without {path}; its peers do not know it")
             why = "images are synthetic" if path == "data.dataset" else "its peers know no other"
-            raise ConfigError(
-                f"{name} is measured with {path}={format_value(overrides.flatten(base(setting, defaults))[path])};"
-                f" {why}"
-            )
+            raise ConfigError(f"{name} is measured with {path}={format_value(known[path])}; {why}")
     if setting.train.batch_size > most:
         raise ConfigError(f"{name} is measured on {most} images; lower train.batch_size")

@@ -62,9 +62,11 @@ def measure(path: Path, cases: Mapping[str, Sequence[Group]], stop: Stop) -> Non
                 able = (w for w in group.workloads if w.subject not in absent and w.devices <= bench.devices)
                 group = group._replace(workloads=tuple(able))
                 key = {"machine": about["machine"], "case": case, "group": group.name, "digest": group.digest}
-                finished = any(key.items() <= row.items() for row in records.load(path).to_dict("records"))
+                finished = [row for row in records.load(path).to_dict("records") if key.items() <= row.items()]
                 todo = f"{len(group.workloads)} in turn, {group.rounds * group.starts} rounds"
-                print(f"[{number}/{len(groups)}] {group.name}: {'measured already' if finished else todo}", flush=True)
+                if finished:
+                    todo = f"measured already (code of revision {finished[-1]['revision']})"
+                print(f"[{number}/{len(groups)}] {group.name}: {todo}", flush=True)
                 if finished:
                     continue
                 rows, failed = bench.measure(group)
@@ -142,11 +144,13 @@ class _Bench:
                     yield workload, quantity, number + (quantity == "compile_cold"), seconds
 
     def _fits(self, group: Group) -> Measured:
-        """Yield the time of all runs in one program, and the sum of each one's own."""
+        """Yield the time of all runs in one program, and the sum of each one's own, which is compiled once as well."""
         [workload], seeds = group.workloads, list(range(group.workloads[0].runs))
         for number in range(group.rounds):
             for quantity, programs in (("fit_together", [seeds]), ("fit_alone", [[seed] for seed in seeds])):
-                seconds = [self._ask("fit", ours.fit, workload, program) or math.inf for program in programs]
+                cache = tempfile.mkdtemp(dir=self._scratch)
+                asked = [("fit", ours.fit, workload, program) for program in programs]
+                seconds = [self._ask(*each, cache=cache) or math.inf for each in asked]
                 yield workload, quantity, number, sum(seconds)
 
     def _open(self, workload: Workload, cache: str) -> Process:
@@ -174,8 +178,8 @@ class _Bench:
             seconds += [worker.receive() for worker in batch]
         return seconds
 
-    def _ask(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        with Process(name, self._stop, tempfile.mkdtemp(dir=self._scratch), self._failures) as worker:
+    def _ask(self, name: str, function: Callable[..., Any], *arguments: Any, cache: str = "") -> Any:
+        with Process(name, self._stop, cache or tempfile.mkdtemp(dir=self._scratch), self._failures) as worker:
             return worker.ask(function, *arguments)
 
 

@@ -76,5 +76,8 @@ print.""",
             saved("capsule_dimensions-reconstructions-fashion_mnist", "clothes above, their reconstructions below"),
         ],
         [Excerpt(dimension_grid, "gaps = ", "mosaic = ")],
-        ["--experiment=capsule_dimensions --dataset=fashion_mnist --seeds=1 --set data.max_shift=1"],
+        [
+            "--experiment=capsule_dimensions --dataset=fashion_mnist --seeds=1 --set data.max_shift=1"
+            " --set train.epochs=12"
+        ],
     )

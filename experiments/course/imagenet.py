@@ -59,10 +59,10 @@ def errors(material: Material) -> Page:
     best = {name: error for _, name, _, error in WINNERS}
     return Page(
         "The error fell with depth",
-        f"""In 2012 AlexNet took the top-5 error from 25.8 to {best["AlexNet"]} %, with eight layers; the next best
-entry had 26.2 %. In 2014 there were 19 and 22 layers, in 2015 there were 152, and the error passed the {HUMAN} % of a
-person who had practised. In 2017 it was {best["SENet"]} %, and the challenge ended. These are the best entries,
-ensembles of several nets.""",
+        f"""In 2012 AlexNet took the top-5 error from 25.8 to {best["AlexNet"]} %, with eight layers (15.3 % with more
+images to learn from); the next best team had 26.2 %. In 2014 there were 19 and 22 layers, in 2015 there were 152, and
+the error passed the {HUMAN} % of a person who had practised. In 2017 it was {best["SENet"]} %, and the challenge ended.
+These are leading entries, ensembles of several nets.""",
         [drawn(winners(), "top-5 error by year from 28.2 % in 2010 to 2.25 % in 2017, a person at 5.1 %")],
         [Excerpt(winners, "names = ", "bars = ")],
         ["--experiment=ilsvrc_evolution"],

@@ -90,8 +90,9 @@ def dead(material: Material) -> Page:
         "Dead channels",
         f"""A step that is too large can push a ReLU below 0 for every image; from there no gradient brings it back.
 Such a channel is *dead*. It is easy to see, black in every picture, and easy to count: never above 0 at any position
-of any of a thousand images. In a CNN of 5,000 digits {rates["0.03"]} of the third layer's channels are dead at a
-learning rate of 0.03 and {rates["0.001"]} at 0.001. It costs little accuracy here: the others do the work.""",
+of any of a thousand images. In a CNN of 3,000 digits {rates["0.03"]} of the third layer's channels are dead at a
+learning rate of 0.03 and {rates["0.001"]} at 0.001. The net with the most dead channels errs most, too; whether they
+cost it or the large steps do, these runs do not tell.""",
         [saved("dead_channels-through_training-mnist_5k-cnn_small", "dead channels of each layer, epoch by epoch")],
         [Excerpt(Activity, "def dead", "return "), Excerpt(interpret.channel_activity)],
         ["--experiment=dead_channels", "--workdir={workdir} --inspect=dead_channels"],

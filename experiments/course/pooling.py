@@ -63,7 +63,8 @@ def connected(material: Material) -> Page:
 laid out one after the other at every position: {CHANNELS[0]} and {CHANNELS[1]} become {vector}. The last layer has an
 output for each class, and a softmax makes them probabilities: of this portrait {sure:.0%} for
 *{net.data.label_names[int(probabilities.argmax())]}*. Most weights are here: **{full / 1e6:.1f} of VGG-D's
-{every / 1e6:.1f} million**.""",
+{every / 1e6:.1f} million**. SqueezeNet, which saw this portrait, saves them: its last layer is a convolution of one
+pixel, and the mean of each of its channels.""",
         [
             drawn(
                 figures.prediction(

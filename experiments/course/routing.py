@@ -103,12 +103,14 @@ def memory(material: Material) -> Page:
     error = net.record.result["test_error"] if net.record else float("nan")
     figure = attention_over_sentences(observe_attention(net), note="a memory network of three hops, a test question")
     return Page(
-        "Why routing? Memory networks do the same",
+        "Why routing? Memory networks do nearly the same",
         f"""A memory network answers a question about a story in *hops*: it compares the question with every sentence,
 reads a weighted mean of them, adds it to the question, and looks again. An iteration of routing is a hop: parents
-ask, votes are the memories, and what is read is squashed. On a digit's {rows[0][3]} votes both give the same parents,
-to within **{difference:.0e}**. The network below learned 1,000 questions in half a minute (test error {error:.0f} %;
-a guess errs on 83 %).""",
+ask, votes are the memories, and what is read is squashed. One thing differs: a memory network's shares add up to 1
+over the memories of a question, couplings over the parents of a vote. With that axis for both, they give the same
+parents of a digit's {rows[0][3]} votes, to within **{difference:.0e}**; but a memory network with routing's axis hardly
+learns its stories. The network below learned 900 questions in half a minute (test error {error:.0f} %; a guess errs on
+83 %).""",
         [
             drawn(figure, "sentences of a story, and how much each hop of the network attends to them"),
             table(("iteration, or hop", "least coupling", "greatest", "votes"), rows),

@@ -110,6 +110,21 @@ def test_a_fit_together_then_each_seed_alone_by_its_own_process(bench):
     assert len(asked("close")) == 8
 
 
+def test_seeds_alone_find_what_the_first_of_them_compiled(bench, monkeypatch):
+    folders = []
+
+    class Noted(FakeProcess):
+        def __init__(self, name, stop, cache, failures):
+            folders.append(cache)
+            super().__init__(name, stop, cache, failures)
+
+    monkeypatch.setattr(measure, "Process", Noted)
+    bench.measure(group("seeds", "fits", ("capsnet_jax",), runs=3))
+    together, *alone = folders[:4]
+    assert len(set(alone)) == 1
+    assert len({together, alone[0], *folders[4:]}) == 4
+
+
 @pytest.mark.parametrize("function", ["open_subject", "compile_subject", "run_steps", "peak_memory"])
 def test_a_dead_subject_is_told_and_the_others_are_measured(bench, function):
     whole = told(bench.measure(group())[0])

@@ -104,8 +104,15 @@ def test_every_net_that_torchvision_has_too_is_compared():
     assert [arm["model.name"] for arm in throughput_nets.SWEEP] == [*NETS, *throughput_nets.ALONE]
     for name in (*NETS, *throughput_nets.ALONE):
         given = overrides.from_preset("small", throughput_nets.CONFIG | {"model.name": name})
-        throughput_nets.check("", given, throughput_nets.CONFIG, throughput_nets.FIXED, 256)
+        throughput_nets.requires(given, None)
         assert throughput_nets.case(given, throughput_nets.CONFIG) == f"small model.name={name}"
+
+
+@pytest.mark.parametrize("change", ["data__max_shift=2", "train__optimizer=sgd", "loss__name=margin"])
+def test_what_torchvision_does_not_know_is_refused(change):
+    path, value = change.split("=")
+    with pytest.raises(ConfigError, match=rf"^throughput_nets is measured with {path.replace('__', '.')}=.* no other"):
+        throughput_nets.requires(setting(**{path: value}), None)
 
 
 def test_both_phases_of_every_subject_at_imagenets_sizes():
