@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from capsnet_jax import data, models
-from capsnet_jax.config import Config, Data
+from capsnet_jax.config import Config, Data, Eval
 from capsnet_jax.overrides import flatten
 from capsnet_jax.sweeps import checkpoint, records
 from capsnet_jax.sweeps.code import code_of
@@ -182,6 +182,8 @@ def _finish(
     """Save the parameters, and append all the group's records at once; of what diverged there are no results."""
     tested, wrong = on_test_set
     diverged = np.asarray(at.states.diverged).tolist()
+    # A run that goes on may be asked for more than it was before; what is not of all epochs was not observed.
+    observed = plan.observed if at.history[:1] and at.history[0].keys() >= at.history[-1].keys() else Eval()
     finished = []
     for i, run in enumerate(group):
         params, stats = jax.tree.map(lambda leaf, i=i: leaf[i], at.states.eval_params)
@@ -212,7 +214,7 @@ def _finish(
                 command=plan.command(run),
                 environment=records.environment(),
                 code=code,
-                observed=dataclasses.asdict(plan.observed),
+                observed=dataclasses.asdict(observed),
                 recorded=datetime.datetime.now(datetime.UTC).isoformat(),
                 wrong=wrong[i] if diverged[i] < 0 else None,
             )

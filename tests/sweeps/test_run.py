@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from capsnet_jax import overrides
-from capsnet_jax.config import PRESETS, ConfigError
+from capsnet_jax.config import PRESETS, ConfigError, Eval
 from capsnet_jax.models import MODELS
 from capsnet_jax.overrides import grid
 from capsnet_jax.sweeps import code, plan, records, run
@@ -260,6 +260,14 @@ def test_other_settings_do_not_go_on_from_a_checkpoint():
     assert train_module.marks_of({}, [one.config]) == train_module.marks_of({}, [small_runs()[0].config])
 
 
+def record_of(one, workdir, history, *, diverged=-1, **more):
+    """Record a run that was trained alone."""
+    states = SimpleNamespace(diverged=[diverged], eval_params=({"layer": np.zeros((1, 2))}, {}))
+    at = SimpleNamespace(history=history, states=states, memory=1e6)
+    tested, events = ({"test_error": [6.0]}, np.array([[True]])), SimpleNamespace(finish=lambda *_: None)
+    train_module._finish([one], at, tested, plan_of(workdir, **more), {"a.py": "1"}, events)
+
+
 def test_what_diverged_has_neither_results_nor_parameters(tmp_path):
     """Nor those of the last whole epoch, nor the parameters of an earlier training."""
     [one] = small_runs()
@@ -267,17 +275,24 @@ def test_what_diverged_has_neither_results_nor_parameters(tmp_path):
     path.parent.mkdir(parents=True)
     path.write_bytes(b"of an earlier training")
     row = {"epoch": 1, "images_per_second": 3.0, "validation_error": [5.0], "test_error_at_epoch": [6.0]}
-    states = SimpleNamespace(diverged=[7], eval_params=({"layer": np.zeros((1, 2))}, {}))
-    at = SimpleNamespace(history=[row], states=states, memory=1e6)
-    events = SimpleNamespace(finish=lambda *_: None)
-    plan_ = plan.Plan(tmp_path, "map", lambda _: "", lambda: None)
-    train_module._finish([one], at, ({"test_error": [6.0]}, np.array([[True]])), plan_, {"a.py": "1"}, events)
+    record_of(one, tmp_path, [row], diverged=7)
     record = records.load_all(tmp_path)[one.name]
     numbers = {name for name, value in record.result.items() if not np.isnan(value)}
     assert numbers == {"epoch", "images_per_second", "memory_mb", "parameters", "diverged_step"}
     assert not path.exists()
     path.write_bytes(b"of an earlier version")
     assert not has_params(record)
+
+
+def test_what_was_not_observed_in_every_epoch_was_not_observed(tmp_path):
+    """A run went on with `eval.test_each_epoch`, which it did not have before."""
+    [one] = small_runs()
+    rows = [{"epoch": 1, "images_per_second": 3.0, "validation_error": [5.0]}]
+    rows += [{"epoch": 2, "images_per_second": 3.0, "validation_error": [4.0], "test_error_at_epoch": [6.0]}]
+    asked = Eval(test_each_epoch=True)
+    for history, expected in ((rows, False), (rows[1:], True)):
+        record_of(one, tmp_path, history, observed=asked)
+        assert records.load_all(tmp_path)[one.name].observed["test_each_epoch"] == expected
 
 
 @pytest.mark.slow
