@@ -57,7 +57,9 @@ class CapsNetSettings:
     )
     share_weights: bool = static(False, doc="whether W is the same at all positions, one for each capsule type")
     squash: str = static("sabour", choices=SQUASHES, doc="how primary capsules are squashed")
-    precision: str = static("float32", choices=PRECISIONS, doc="of products; routing stays float32")
+    precision: str = static(
+        "float32", choices=PRECISIONS, doc="of products (float32 is TF32 on a GPU); routing stays float32"
+    )
 
 
 class CapsNet(nn.Module):

@@ -26,7 +26,9 @@ class EfficientCapsNetSettings:
     decoder: tuple[int, ...] = static((512, 1024), low=1, doc="hidden widths of the decoder, as 512x1024")
     weight_scale: float = traced(0.0449, low=0, doc="σ of the normal, cut at 2σ, that W starts from")
     squash: str = static("exponential", choices=SQUASHES, doc="how primary capsules are squashed")
-    precision: str = static("float32", choices=PRECISIONS, doc="of products; routing stays float32")
+    precision: str = static(
+        "float32", choices=PRECISIONS, doc="of products (float32 is TF32 on a GPU); routing stays float32"
+    )
 
 
 class EfficientCapsNet(nn.Module):

@@ -20,7 +20,9 @@ SMALL = 64  # pixels; images with a shorter side than this get a net's small for
 class CNNSettings:
     """Settings of plain CNNs."""
 
-    precision: str = static("float32", choices=PRECISIONS, doc="of products; the rest stays float32")
+    precision: str = static(
+        "float32", choices=PRECISIONS, doc="of products (float32 is TF32 on a GPU); the rest stays float32"
+    )
 
 
 @pytree_dataclass
@@ -32,7 +34,9 @@ class ConvNetSettings:
         choices=("auto", "imagenet", "small"),
         doc="the form of the first layers; auto: small under 64 pixels",
     )
-    precision: str = static("float32", choices=PRECISIONS, doc="of products; the rest stays float32")
+    precision: str = static(
+        "float32", choices=PRECISIONS, doc="of products (float32 is TF32 on a GPU); the rest stays float32"
+    )
 
 
 class Conv(nn.Module):
