@@ -140,21 +140,13 @@ def from_preset(name: str, changes: Overrides | None = None) -> Config:
 
 
 def override(config: Config, changes: Overrides) -> Config:
-    """Return a config with {path: value} on top.
-
-    A setting that makes no difference any more returns to its default; so do all of a model, router or loss that
-    another takes the place of.
+    """Return a config with {path: value} on top. A setting that makes no difference any more returns to its default.
 
     Raises:
         ConfigError: as of `build`, of a path in `changes`.
     """
     changes = {full_path(path): value for path, value in changes.items()}
-    kept = flatten(config)
-    for group, chosen in (("model", config.model), ("routing", config.routing), ("loss", config.loss)):
-        if chosen and changes.get(f"{group}.name", chosen.name) != chosen.name:
-            for field in dataclasses.fields(chosen.settings):
-                kept.pop(f"{group}.{field.name}", None)
-    resolved = resolve(kept | changes)
+    resolved = resolve(flatten(config) | changes)
     refuse_unused([path for path in resolved.unused if path in changes], [resolved.config])
     return resolved.config
 

@@ -141,7 +141,7 @@ def groups(setting: Config, effort: Effort) -> list[Group]:
         Group("inference", "blocks", tuple(inferred), effort.rounds, effort.seconds),
         Group("compile", "compile", tuple(compiled), effort.compile_rounds),
         *(Group(name, "blocks", tuple(w), effort.curve_rounds, effort.curve_seconds) for name, w in curves.items()),
-        Group("seeds", "fits", tuple(fits), effort.seed_rounds),
+        Group("seeds", "seeds", tuple(fits), effort.seed_rounds),
     ]
     return [group for group in results if group.workloads and group.rounds]
 
@@ -252,14 +252,12 @@ def case(setting: Config, defaults: Mapping[str, object]) -> str:
 def check(name: str, setting: Config, defaults: Mapping[str, object], varied: tuple[str, ...], most: int) -> None:
     """Raise a ConfigError for a large batch, or for a setting that peers do not know.
 
-    They know those of the small preset, and of any path that starts as one of `varied`.
+    They know the small preset's values, and any of a path that starts as one of `varied`.
     """
     known = overrides.flatten(overrides.from_preset("small", {**defaults, "model.name": setting.model.name}))
     given = overrides.flatten(setting)
-    for path in [*known, *(path for path in given if path not in known)]:
-        if given.get(path) != known.get(path) and not path.startswith(varied):
-            if path not in known:
-                raise ConfigError(f"{name} is measured without {path}; its peers do not know it")
+    for path, value in given.items():
+        if value != known.get(path, value) and not path.startswith(varied):
             why = "images are synthetic" if path == "data.dataset" else "its peers know no other"
             raise ConfigError(f"{name} is measured with {path}={format_value(known[path])}; {why}")
     if setting.train.batch_size > most:

@@ -41,7 +41,10 @@ from experiments.throughput import case, check, slug, spread, to_csv
 # Images are not shifted, as torchvision's are not; the rate is small, so that weights stay near where they start.
 __all__ = ["CONFIG", "SWEEP", "figures", "measure", "report", "requires", "to_csv"]
 
-CONFIG: dict[str, object] = {"train.batch_size": 8, "train.learning_rate": 1e-4, "data.max_shift": 0}
+CONFIG: dict[str, object] = {
+    **{"train.batch_size": 8, "train.learning_rate": 1e-4, "train.ema_epochs": 0.0},
+    "data.max_shift": 0,
+}
 
 ALONE = ("efficient_capsnet", "matrix_capsnet", "matrix_capsnet_full")  # torchvision has none of them
 SWEEP: list[dict[str, object]] = [{"model.name": name} for name in (*NETS, *ALONE)]

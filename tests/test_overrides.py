@@ -103,15 +103,6 @@ def test_override_changes_that_path_only_and_not_the_original():
 def test_override_by_another_choice_drops_what_that_does_not_have():
     assert override(DEFAULT, {"routing.name": "uniform"}) == build({"routing.name": "uniform"})
     assert override(DEFAULT, {"routing.iterations": 1}) == build({"routing.iterations": 1})
-    other = {"routing.name": "inverted_attention"}  # whose own number of iterations is another
-    given = override(DEFAULT, {"routing.iterations": 7})
-    assert override(given, other) == override(DEFAULT, other) == build(other)
-    assert override(given, {"routing.name": "dynamic"}) == given
-    assert override(given, {**other, "routing.iterations": 4}) == build({**other, "routing.iterations": 4})
-    bare = build({"loss.reconstruction": False, "loss.m_plus": 0.8})
-    assert override(bare, {"loss.name": "cross_entropy"}) == build(
-        {"loss.name": "cross_entropy", "loss.reconstruction": False}
-    )
     with pytest.raises(
         ConfigError, match=r"^uniform has no routing\.iterations; it has routing\.name, routing\.squash"
     ):

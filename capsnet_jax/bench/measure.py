@@ -31,8 +31,8 @@ class Group(NamedTuple):
     """Workloads that are measured in turns."""
 
     name: str
-    kind: str  # "blocks" of steps, "compile" times, or whole "fits"
-    workloads: tuple[Workload, ...]  # for "fits" one, whose runs are trained together and alone
+    kind: str  # "blocks" of steps, "compile" times, or the fits of "seeds"
+    workloads: tuple[Workload, ...]  # for "seeds" one, whose runs are trained together and alone
     rounds: int
     seconds: float = 0.0  # that a block takes
     starts: int = 1  # how often, by new processes: the memory that a process gets may decide its speed for good
@@ -65,7 +65,7 @@ def measure(path: Path, cases: Mapping[str, Sequence[Group]], stop: Stop) -> Non
                 finished = [row for row in records.load(path).to_dict("records") if key.items() <= row.items()]
                 todo = f"{len(group.workloads)} in turn, {group.rounds * group.starts} rounds"
                 if finished:
-                    todo = f"measured already (code of revision {finished[-1]['revision']})"
+                    todo = f"measured already (code of revision {finished[-1]['revision'] or 'unknown'})"
                 print(f"[{number}/{len(groups)}] {group.name}: {todo}", flush=True)
                 if finished:
                     continue
@@ -107,7 +107,7 @@ class _Bench:
     def measure(self, group: Group) -> tuple[list[dict[str, Any]], list[str]]:
         """Return a group's measurements, and a line for each subject that failed."""
         self._failures, rows = [], []
-        measured = {"blocks": self._blocks, "compile": self._compile_times, "fits": self._fits}[group.kind]
+        measured = {"blocks": self._blocks, "compile": self._compile_times, "seeds": self._seeds}[group.kind]
         for workload, quantity, number, value in measured(group):
             unit = "images/s" if quantity == workload.phase else "MB" if quantity.endswith("memory") else "s"
             if value < math.inf:
@@ -143,7 +143,7 @@ class _Bench:
                         seconds = self._compile([worker], in_turn=True)[0] or math.inf
                     yield workload, quantity, number + (quantity == "compile_cold"), seconds
 
-    def _fits(self, group: Group) -> Measured:
+    def _seeds(self, group: Group) -> Measured:
         """Yield the time of all runs in one program, and the sum of each one's own, which is compiled once as well."""
         [workload], seeds = group.workloads, list(range(group.workloads[0].runs))
         for number in range(group.rounds):

@@ -69,7 +69,7 @@ def apply_head(
         primary_dim: dimensions of each.
         class_dim: dimensions of a class capsule.
         share_weights: whether all positions share W.
-        precision: type of the convolution and in votes.
+        precision: type of the convolution and of votes.
 
     Returns:
         The "average" or "maximum" over positions, or all of them "flat", and the classes' "logits"; or

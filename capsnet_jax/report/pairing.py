@@ -148,7 +148,7 @@ def paired(records: Sequence[Record], swept: Sequence[str], baseline: Mapping[st
     notes = [
         f"Paired by seed, mean ± 95 % interval. Holm: p of the t test, corrected for the {tests} tests of this table."
         if tests
-        else "Paired by seed. One seed gives no interval and no t test.",
+        else "Paired by seed. One seed gives no interval and no t test, nor do differences that are all equal.",
         "McNemar: exact test of these nets on the test images, uncorrected. An image counts once, for the setting "
         "that errs on it in fewer of the paired runs. Empty: not known.",
     ]

@@ -70,7 +70,7 @@ def save(
         step: at least 0.
         state: pytree of arrays, no two with the same path. Random keys as their `jax.random.key_data`.
         history: JSON-able; floats, non-finite ones included, come back equal to the bit.
-        code: {source file: digest} of what trains; other code does not go on from here.
+        code: {source file or the like: digest} of what trains; what differs in one does not go on from here.
         keep: how many steps remain, at least 1.
 
     Raises:
@@ -105,7 +105,7 @@ def restore(folder: Path, like: PyTree, *, code: Mapping[str, str] = NO_CODE) ->
         if isinstance(contents, str):
             log.warning("checkpoint %s is damaged (%s): passed over", path, contents)
         elif contents.metadata.get("code") != _code(code):
-            log.warning("checkpoint %s is of other code than now: passed over", path)
+            log.warning("checkpoint %s is of other code or settings than now: passed over", path)
         else:
             return Restored(step, _tree(path, contents, like), json.loads(contents.metadata["history"]))
     return None

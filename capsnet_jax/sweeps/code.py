@@ -66,7 +66,9 @@ def code_of(config: Config) -> dict[str, str]:
     if own_files := fingerprint(config.data.dataset):
         code[config.data.dataset] = own_files
     if source := pretraining_run(Run(config, 0)):
-        of_source = code_of(source.config) | {"recipe": _digest(sorted(flatten(source.config).items()))}
+        same = ("preset", "model.", "routing.", "loss.")  # as the run's own
+        recipe = [pair for pair in sorted(flatten(source.config).items()) if not pair[0].startswith(same)]
+        of_source = code_of(source.config) | {"recipe": _digest(recipe)}
         code |= {f"finetune.source: {name}": value for name, value in of_source.items() if name not in code}
     return code
 

@@ -82,9 +82,9 @@ def check(runs: Sequence[Run], datasets: Mapping[Data, data.Dataset]) -> None:
         _check_stories(run.config.data)
         config, dataset = run.config, datasets[run.config.data]
         params = _param_shapes(config, dataset)
+        check_frozen(params, config.train.frozen)
         check_limits(config, 1, dataset, params)
         models.check_head(config.model.name, params)
-        check_frozen(params, config.train.frozen)
         if config.finetune.starts_from_run:
             pretrained = read_setting(config.finetune.source).params
             check_layers(config, params, pretrained)

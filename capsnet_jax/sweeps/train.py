@@ -183,7 +183,7 @@ def _finish(
     tested, wrong = on_test_set
     diverged = np.asarray(at.states.diverged).tolist()
     # A run that goes on may be asked for more than it was before; what is not of all epochs was not observed.
-    observed = plan.observed if at.history[:1] and at.history[0].keys() >= at.history[-1].keys() else Eval()
+    observed = plan.observed if not at.history or at.history[0].keys() >= at.history[-1].keys() else Eval()
     finished = []
     for i, run in enumerate(group):
         params, stats = jax.tree.map(lambda leaf, i=i: leaf[i], at.states.eval_params)

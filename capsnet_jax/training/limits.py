@@ -16,6 +16,7 @@ from capsnet_jax.training.optimizer import gradient_transform
 from capsnet_jax.training.step import steps_per_epoch
 
 CONTAINER = Path("/sys/fs/cgroup")  # where Linux tells a container's limits
+CACHED = ("inactive_file", "active_file", "slab_reclaimable")  # is used, and given back when memory is asked for
 
 
 class OutOfMemoryError(Exception):
@@ -110,7 +111,7 @@ def free_memory() -> float:
     with contextlib.suppress(OSError, KeyError, ValueError):  # "max" where a container has no limit of its own
         facts = dict(line.split() for line in (CONTAINER / "memory.stat").read_text().splitlines())
         limit, used = (int((CONTAINER / f"memory.{name}").read_text()) for name in ("max", "current"))
-        free.append(limit - used + int(facts["inactive_file"]))
+        free.append(limit - used + sum(int(facts[name]) for name in CACHED))
     return float(min(free))
 
 

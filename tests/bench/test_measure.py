@@ -100,7 +100,7 @@ def test_a_warm_compilation_is_by_a_second_process(bench):
 
 
 def test_a_fit_together_then_each_seed_alone_by_its_own_process(bench):
-    found = told(bench.measure(group("seeds", "fits", ("capsnet_jax",), runs=3))[0])
+    found = told(bench.measure(group("seeds", "seeds", ("capsnet_jax",), runs=3))[0])
     assert found == [
         (quantity, "capsnet_jax", number, seconds, "s")
         for number in range(2)
@@ -119,7 +119,7 @@ def test_seeds_alone_find_what_the_first_of_them_compiled(bench, monkeypatch):
             super().__init__(name, stop, cache, failures)
 
     monkeypatch.setattr(measure, "Process", Noted)
-    bench.measure(group("seeds", "fits", ("capsnet_jax",), runs=3))
+    bench.measure(group("seeds", "seeds", ("capsnet_jax",), runs=3))
     together, *alone = folders[:4]
     assert len(set(alone)) == 1
     assert len({together, alone[0], *folders[4:]}) == 4
@@ -136,7 +136,7 @@ def test_a_dead_subject_is_told_and_the_others_are_measured(bench, function):
 
 def test_a_fit_that_fails_leaves_its_sum_out(bench):
     DEAD.add(("fit", None))
-    rows, failures = bench.measure(group("seeds", "fits", ("capsnet_jax",), runs=3))
+    rows, failures = bench.measure(group("seeds", "seeds", ("capsnet_jax",), runs=3))
     assert rows == []
     assert set(failures) == {"None: no memory left"}
 

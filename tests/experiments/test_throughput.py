@@ -202,6 +202,10 @@ def test_settings_that_peers_do_not_know(changes, told):
         throughput.requires(setting(**changes), None)
 
 
+def test_what_has_no_second_iteration_can_be_measured():
+    throughput.requires(setting(routing__iterations=1), None)
+
+
 def test_the_presets_can_be_measured_but_for_what_peers_do_not_know():
     for preset in PRESETS.keys() - {"released"}:
         throughput.requires(setting(preset), None)

@@ -105,6 +105,8 @@ def test_every_net_that_torchvision_has_too_is_compared():
     for name in (*NETS, *throughput_nets.ALONE):
         given = overrides.from_preset("small", throughput_nets.CONFIG | {"model.name": name})
         throughput_nets.requires(given, None)
+        of_paper = overrides.from_preset("paper", throughput_nets.CONFIG | {"model.name": name})
+        throughput_nets.requires(of_paper, None)
         assert throughput_nets.case(given, throughput_nets.CONFIG) == f"small model.name={name}"
 
 

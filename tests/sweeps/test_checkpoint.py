@@ -375,7 +375,9 @@ def test_other_code_does_not_go_on_from_a_checkpoint(tmp_path, caplog):
     save(tmp_path, 2, state, [], code={"a.py": "2"})
     assert restore(tmp_path, state, code={"a.py": "2"}).step == 2
     assert restore(tmp_path, state, code={"a.py": "1"}).step == 1
-    assert caplog.messages == [f"checkpoint {tmp_path}/2.safetensors is of other code than now: passed over"]
+    assert caplog.messages == [
+        f"checkpoint {tmp_path}/2.safetensors is of other code or settings than now: passed over"
+    ]
     assert restore(tmp_path, state) is None
 
 

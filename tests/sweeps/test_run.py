@@ -251,6 +251,9 @@ def test_what_a_run_starts_from_is_code_too(tmp_path, monkeypatch):
     assert code.differing_files(before, then) == [f"finetune.source: folder:{tmp_path}"]
     monkeypatch.setitem(PRESETS, "small", PRESETS["small"] | {"train.epochs": 77})
     assert code.differing_files(then, code.code_of(own)) == ["finetune.source: recipe"]
+    # Runs that share a program share their code.
+    other = overrides.build({"finetune.source": f"folder:{tmp_path}", "loss.m_plus": 0.8})
+    assert code.code_of(other) == code.code_of(own)
 
 
 def test_other_settings_do_not_go_on_from_a_checkpoint():
