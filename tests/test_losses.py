@@ -72,6 +72,12 @@ def test_spread_loss_hand_worked():
     assert float(loss) == pytest.approx((final - 0.05) ** 2 + (final - 0.4) ** 2, rel=1e-5)
 
 
+def test_the_margin_of_spread_loss_grows_in_the_steps_that_are_asked_for():
+    """Half-way, after four times as many steps as `margin_steps`, it is 0.2 + 0.79 / 2 = 0.595."""
+    loss = spread(jnp.array([0.5, 0.45]), jnp.array([1.0, 0]), step=200, margin_steps=50.0)
+    assert float(loss) == pytest.approx((0.595 - 0.05) ** 2, rel=1e-5)
+
+
 def test_spread_loss_sets_every_present_class_against_every_absent_one():
     lengths, present = np.array([0.6, 0.5, 0.4, 0.7]), np.array([1, 1, 0, 0])
     pairs = [(t, i) for t in (0, 1) for i in (2, 3)]

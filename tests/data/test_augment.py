@@ -17,6 +17,8 @@ from capsnet_jax.data.augment import (
     to_targets,
 )
 from capsnet_jax.data.transform import background
+from capsnet_jax.overrides import build
+from capsnet_jax.training.step import augmentation
 
 
 def shifted(image, dy, dx):
@@ -86,6 +88,19 @@ def test_what_moves_into_an_inverted_image_is_what_moves_into_the_image_inverted
         )
         np.testing.assert_allclose(inverted, 255 - moved, atol=1 if settings["max_rotation"] else 0)
     assert background("rotated") == 0
+
+
+def test_images_are_turned_and_mirrored_where_that_is_asked_for():
+    key, shown = jax.random.key(3), np.random.default_rng(0).integers(1, 256, (400, 5, 4, 1), np.uint8)
+    got = np.asarray(augment(key, jnp.asarray(shown), max_shift=0, max_rotation=0.0, flip=True))
+    mirrored = (got == shown[:, :, ::-1]).all(axis=(1, 2, 3))
+    assert 160 < mirrored.sum() < 240
+    np.testing.assert_array_equal(got[~mirrored], shown[~mirrored])
+    turned = np.asarray(augment(key, jnp.asarray(shown), max_shift=0, max_rotation=40.0, flip=False))
+    np.testing.assert_array_equal(turned, random_rotation(jax.random.fold_in(key, 2), jnp.asarray(shown), 40.0))
+    assert (turned != shown).mean() > 0.5
+    asked = build({"data.flip": True, "data.max_rotation": 15.0, "data.max_shift": 1})
+    assert augmentation(asked) == {"max_shift": 1, "max_rotation": 15.0, "flip": True}
 
 
 def test_to_float_scales_bytes_once():

@@ -58,6 +58,22 @@ def test_several_at_once_equal_scipys():
     np.testing.assert_allclose(distorted[0, :, :, 0], expected, atol=1e-4)
 
 
+def test_an_elastic_field_is_smoothed_noise_of_its_strength_in_both_directions():
+    """Images of rows and of columns show the displacement of each pixel."""
+    rows, columns = np.mgrid[:40, :40].astype(np.float32)
+    key, both = jax.random.key(1), np.broadcast_to(np.stack([rows, columns], axis=-1), (2, 40, 40, 2))
+    warped = np.asarray(elastic(key, jnp.asarray(both), strength=0.7, smoothness=3.0))
+    weights = np.exp(-((np.arange(40)[:, None] - np.arange(40)) ** 2) / (2 * 3.0**2))
+    weights /= weights.sum(axis=1, keepdims=True)
+    inner = slice(4, -4)
+    for image, noise in zip(warped, np.float64(jax.random.normal(key, (2, 2, 40, 40))), strict=True):
+        for axis in (0, 1):
+            field = weights @ noise[axis] @ weights.T
+            field *= 0.7 / np.sqrt(np.mean(field**2))
+            moved = image[..., axis] - (rows, columns)[axis]
+            np.testing.assert_allclose(moved[inner, inner], field[inner, inner], atol=1e-3)
+
+
 def test_elastic_fields_have_their_strength_are_smooth_and_differ():
     ramp = np.broadcast_to(np.arange(40, dtype=np.float32)[None, None, :, None], (2, 40, 40, 1))
     warped = np.asarray(elastic(jax.random.key(1), jnp.asarray(ramp), strength=1.0))[..., 0]

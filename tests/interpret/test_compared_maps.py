@@ -9,8 +9,9 @@ from scipy import ndimage
 from capsnet_jax import models, overrides
 from capsnet_jax.data import Dataset, Description, Examples
 from capsnet_jax.interpret import compared_maps
+from capsnet_jax.interpret.capsule_maps import coupling_maps
 from capsnet_jax.interpret.compared_maps import OF_LAYER, edges, methods_for, observe_faithfulness
-from capsnet_jax.interpret.faithfulness import deletion_curve
+from capsnet_jax.interpret.faithfulness import deletion_curve, insertion_curve
 from capsnet_jax.interpret.network import LazyDataset, Network
 from tests.interpret.test_capsule_maps import CLASSES, IMAGES, network
 
@@ -71,14 +72,21 @@ def test_what_is_observed(monkeypatch):
     area = np.trapezoid(observed["deletion"], observed["fractions"], axis=1)
     np.testing.assert_allclose(observed["deletion_area"], area, rtol=1e-4)
 
+    area = np.trapezoid(observed["insertion"], observed["fractions"], axis=1)
+    np.testing.assert_allclose(observed["insertion_area"], area, rtol=1e-4)
+
     # A gradient ranks pixels by its size, integrated gradients by their sign.
     images, classes = jnp.asarray(shown / np.float32(255)), lengths.argmax(axis=1)
     for name, sign in (("gradient", jnp.abs), ("integrated gradients", lambda x: x)):
         maps = sign(methods_for(net)[name].maps(net, images, classes))
-        curve = deletion_curve(net.forward, images, maps, classes, key=jax.random.key(0), steps=16)
-        np.testing.assert_allclose(
-            observed["deletion"][methods.index(name)], 100 * curve.scores.mean(axis=0), rtol=1e-4
-        )
+        for kind, curve_of in (("deletion", deletion_curve), ("insertion", insertion_curve)):
+            curve = curve_of(net.forward, images, maps, classes, key=jax.random.key(0), steps=16)
+            expected = 100 * curve.scores.mean(axis=0)
+            np.testing.assert_allclose(observed[kind][methods.index(name)], expected, rtol=1e-4)
+    whole = coupling_maps(net, images, classes, iterations=3)
+    for t in (1, 2, 3):
+        maps = methods_for(net)[f"couplings {t}"].maps(net, images, classes)
+        np.testing.assert_allclose(maps, whole[:, t - 1], rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(observed["absolute"][methods.index("edges")], 1)
     assert np.isnan(observed["absolute"][methods.index("random")]).all()
     assert observed["maps"].dtype == np.int8

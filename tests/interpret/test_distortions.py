@@ -88,6 +88,12 @@ def test_reading_off_is_of_images_that_were_not_fitted():
     assert read_off(noted, amounts, labels) > 0.99
 
 
+def test_what_is_read_off_is_not_what_was_fitted():
+    """30 fitted rows of 60 dimensions of noise are fitted perfectly, and tell nothing of others."""
+    few = np.random.default_rng(1).normal(size=(3, 20, 60))
+    assert read_off(few, np.array([0.0, 1.0, 2.0]), np.zeros(20, int)) < 0.3
+
+
 def test_a_unit_that_is_dead_in_the_fitted_images_spoils_nothing():
     rng = np.random.default_rng(0)
     labels, amounts = np.repeat([0], 400), np.array([0.0, 1.0, 2.0])

@@ -51,6 +51,14 @@ def test_a_spectrum_gives_the_values_that_numpy_makes_of_it(shape, decay):
         np.testing.assert_allclose(np.fft.rfft2(values[:, :, c])[:, inner], scaled[:, inner], rtol=1e-3, atol=1e-3)
 
 
+def test_what_no_gradient_holds_fades():
+    found = visualize(small_net, targets.unit("none", 0), key=KEY, shape=SHAPE, steps=3, fade=0.1, background=0.5)
+    start = image_parameters.draw_spectrum(jax.random.fold_in(jax.random.fold_in(KEY, 0), 0), SHAPE)
+    expected = to_image(spectrum_to_values(0.9**3 * start, SHAPE), 0.5)
+    np.testing.assert_allclose(found.images[0], expected, rtol=1e-5)
+    assert float(jnp.abs(expected - to_image(spectrum_to_values(start, SHAPE), 0.5)).max()) > 1e-4
+
+
 def test_colours_are_not_correlated_and_grey_is_the_background():
     assert np.linalg.norm(image_parameters.COLORS, axis=0).max() == pytest.approx(1)
     values = jax.random.normal(KEY, (4, 5, 3))

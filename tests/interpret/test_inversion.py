@@ -1,3 +1,5 @@
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,6 +55,13 @@ def test_roughness_is_the_mean_squared_difference_of_neighbours():
         down = np.mean([(image[i + 1, j] - image[i, j]) ** 2 for i in range(7) for j in range(7)])
         right = np.mean([(image[i, j + 1] - image[i, j]) ** 2 for i in range(8) for j in range(6)])
         assert value == pytest.approx(down + right, rel=1e-5)
+
+
+def test_the_smoothness_of_a_layer_is_a_quarter_of_how_far_its_positions_are_apart():
+    """8×7 pixels and 8×1 positions."""
+    found = invert(rotated, IMAGES, "rows", key=KEY, steps=3)
+    expected = invert(rotated, IMAGES, "rows", key=KEY, steps=3, smoothness=math.sqrt(56 / 8) / 4)
+    np.testing.assert_allclose(found.images, expected.images, rtol=1e-6)
 
 
 def test_a_layer_of_zeros_gives_no_nan():

@@ -9,6 +9,7 @@ from capsnet_jax import models, overrides
 from capsnet_jax.config import ConfigError
 from capsnet_jax.models.matrix_capsnet import CapsuleLayer
 from capsnet_jax.routing import ROUTERS
+from tests.models.random_params import random_params
 
 TINY = {"model.name": "matrix_capsnet", "model.channels": 4, "model.kernel": 3, "model.capsule_types": (2, 3, 4)}
 IMAGE = (17, 19, 1)  # grids of 8×9, 3×4 and 1×2 capsules
@@ -85,6 +86,39 @@ def test_coordinates_are_where_a_capsule_is():
     expected = np.ones((12, 16))
     expected[:, [3, 7]] += [((row + 0.5) / 3 - 0.5, (column + 0.5) / 4 - 0.5) for row, column in places]
     np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_a_capsules_vote_is_its_matrix_times_w_and_where_it_is():
+    """One iteration of EM has mean votes as capsules: of one active capsule its vote."""
+    routing = overrides.build(TINY | {"routing.iterations": 1}).routing
+    layer = CapsuleLayer(2, everywhere=True, coordinates=True, routing=routing)
+    poses = np.random.default_rng(0).standard_normal((3, 4, 2, 16)).astype(np.float32)
+    places = list(np.ndindex(3, 4, 2))
+    active = np.zeros((len(places), 3, 4, 2), np.float32)
+    for index, place in enumerate(places):
+        active[(index, *place)] = 1
+    params = layer.init(jax.random.key(0), jnp.asarray(poses)[None], jnp.asarray(active[:1]))
+    weights = np.asarray(params["params"]["W"])
+    many = jnp.tile(poses, (len(places), 1, 1, 1, 1))
+    got = np.asarray(jax.jit(layer.apply)(params, many, jnp.asarray(active)).capsules[:, 0, 0])
+    for index, (row, column, kind) in enumerate(places):
+        for parent in range(2):
+            vote = (poses[row, column, kind].reshape(4, 4) @ weights[kind, parent]).ravel()
+            vote[[3, 7]] += (row + 0.5) / 3 - 0.5, (column + 0.5) / 4 - 0.5
+            np.testing.assert_allclose(got[index, parent], vote, atol=1e-5)
+
+
+def test_primary_capsules_are_matrices_and_activations_of_the_first_layer():
+    model = build()
+    params = random_params(model, IMAGE)
+    names = ("conv1", "primary_poses", "primary_activations")  # all else is not computed
+    outputs = jax.jit(lambda images: [models.apply(model, params, {}, images)[name] for name in names])
+    first, *found = map(np.asarray, outputs(jax.random.uniform(jax.random.key(1), (2, *IMAGE))))
+    for part, got in zip(("poses", "activations"), found, strict=True):
+        kernel, bias = (np.asarray(params[f"primary_{part}"][name]) for name in ("kernel", "bias"))
+        expected = first @ kernel[0, 0] + bias
+        expected = expected if part == "poses" else 1 / (1 + np.exp(-expected))
+        np.testing.assert_allclose(got.reshape(expected.shape), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

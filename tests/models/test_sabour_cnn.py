@@ -28,6 +28,22 @@ def test_parts_are_counted_by_hand():
     }
 
 
+def test_every_layer_is_a_product_and_a_relu(params):
+    out = jax.tree.map(np.asarray, jax.jit(lambda: MODEL.apply({"params": params}, IMAGES))())
+    x = np.asarray(IMAGES)
+    for name in ("conv1", "conv2", "conv3"):
+        windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0))), (5, 5), (1, 2))
+        kernel, bias = (np.asarray(params[name][part]) for part in ("kernel", "bias"))
+        x = np.maximum(np.einsum("bhwcij,ijco->bhwo", windows, kernel) + bias, 0)
+        np.testing.assert_allclose(out[name], x, rtol=1e-3, atol=1e-4)
+    x = x.reshape(len(x), -1)
+    for name in ("fc1", "fc2", "logits"):
+        layer = params["classes" if name == "logits" else name]
+        x = x @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"])
+        x = x if name == "logits" else np.maximum(x, 0)
+        np.testing.assert_allclose(out[name], x, rtol=1e-3, atol=1e-4)
+
+
 def test_drops_half_of_the_last_hidden_units_in_training_only(params):
     # With weights 1 and no bias the logit is the sum of what was not dropped, doubled.
     params = params | {"classes": {"kernel": jnp.ones((192, 3)), "bias": jnp.zeros(3)}}

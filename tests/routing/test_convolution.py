@@ -249,6 +249,20 @@ def test_routers_without_a_softmax_and_fixed_couplings_route_too(name):
     assert bool(jnp.isfinite(got.capsules).all())
 
 
+@pytest.mark.parametrize("name", [name for name in ROUTERS if name != "max_min"])
+def test_each_child_is_shared_once_among_all_its_parents(name):
+    choice, (poses, activations, weights) = choose(name), problem()
+    own = parameters_of(choice)
+    if name == "self_attention":  # whose couplings are shares and a learned part
+        own = {"bias": jnp.zeros((INPUTS, OUTPUTS))}
+    got = jax.jit(lambda *a: route_convolution(*a, choice, own, kernel=KERNEL))(poses, activations, weights)
+    total = np.zeros((BATCH, *GRID, TYPES))
+    for position, inputs in enumerate(windows(GRID, KERNEL, 1)):
+        for index, child in enumerate(inputs):
+            total[(slice(None), *child)] += np.asarray(got.couplings)[:, position, index].sum(axis=-1)
+    np.testing.assert_allclose(total, 1, rtol=1e-4)
+
+
 def test_a_trace_has_every_iteration_of_every_position():
     poses, activations, weights = problem()
     choice = choose("dynamic")

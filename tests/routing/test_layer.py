@@ -172,6 +172,11 @@ def test_a_coarser_precision_rounds_the_factors_alone():
     votes = jnp.einsum("bik,iokd->biod", coarse_primary, coarse_weights).astype("bfloat16").astype("float32")
     expected = jax.vmap(partial(ROUTERS["dynamic"], iterations=3))(votes)
     np.testing.assert_allclose(found.capsules, expected.capsules, rtol=0.02, atol=0.02)
+    # Halves and their products have few digits: their votes are exact, and routing is as in float32.
+    halves = [jnp.round(2 * x) / 2 for x in (primary, weights)]
+    exact = layer.route_batch(*halves, settings, precision="bfloat16")
+    expected = jax.vmap(partial(ROUTERS["dynamic"], iterations=3))(jnp.einsum("bik,iokd->biod", *halves))
+    np.testing.assert_allclose(exact.capsules, expected.capsules, rtol=1e-5, atol=1e-6)
     assert float(jnp.abs(found.capsules - layer.route_batch(primary, weights, settings).capsules).max()) > 1e-5
 
 

@@ -1,6 +1,9 @@
 """What is true of every entry of ROUTERS, whatever it computes."""
 
 import dataclasses
+from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -44,13 +47,28 @@ def activations_of(inputs: int = INPUTS) -> jax.Array:
 
 
 def route(name: str, votes: jax.Array, parameters: dict | None, activations: jax.Array, **more) -> Routing:
-    more = {"poses": poses_of(len(votes))} | more
+    poses = more.pop("poses", poses_of(len(votes)))
+    return compiled(name, tuple(sorted(more.items())))(votes, activations, parameters, poses)
 
+
+@cache
+def compiled(name: str, settings: tuple[tuple[str, Any], ...]) -> Callable[..., Routing]:
     def run(votes, activations, parameters, poses):
-        return ROUTERS[name](votes, poses=poses, activations=activations, parameters=parameters, **rest)
+        chosen = dict(settings)
+        return ROUTERS[name](votes, poses=poses, activations=activations, parameters=parameters, **chosen)
 
-    rest = {name: value for name, value in more.items() if name != "poses"}
-    return jax.jit(run)(votes, activations, parameters, more["poses"])
+    return jax.jit(run)
+
+
+@cache
+def with_gradients(name: str) -> Callable[..., Any]:
+    weights = jnp.arange(1.0, 1 + OUTPUTS * DIM).reshape(OUTPUTS, DIM)
+
+    def value(votes, parameters, poses, activations):
+        routing = ROUTERS[name](votes, poses=poses, activations=activations, parameters=parameters)
+        return jnp.vdot(weights, routing.capsules) + jnp.sum(routing.activations)
+
+    return jax.jit(jax.value_and_grad(value, argnums=(0, 1, 2, 3)))
 
 
 @pytest.mark.parametrize("name", ROUTERS)
@@ -81,15 +99,9 @@ def test_parents_are_squashed_and_their_activations_are_their_lengths(name, scal
 @pytest.mark.parametrize("inputs", [1, INPUTS])
 @pytest.mark.parametrize("scale", [0.0, 1.0])
 def test_values_and_gradients_are_finite_at_zero_votes_and_with_one_input(name, inputs, scale):
-    votes, weights = scale * make_votes(inputs, OUTPUTS, DIM), jnp.arange(1.0, 1 + OUTPUTS * DIM).reshape(OUTPUTS, DIM)
-
-    def value(votes, parameters, poses, activations):
-        routing = ROUTERS[name](votes, poses=poses, activations=activations, parameters=parameters)
-        return jnp.vdot(weights, routing.capsules) + jnp.sum(routing.activations)
-
-    with_gradients = jax.jit(jax.value_and_grad(value, argnums=(0, 1, 2, 3)))
+    votes = scale * make_votes(inputs, OUTPUTS, DIM)
     active = scale * activations_of(inputs)  # all capsules absent, as well as their votes 0
-    results = with_gradients(votes, parameters_of(name, inputs), scale * poses_of(inputs), active)
+    results = with_gradients(name)(votes, parameters_of(name, inputs), scale * poses_of(inputs), active)
     for leaf in jax.tree.leaves(results):
         assert jnp.isfinite(leaf).all()
 

@@ -8,7 +8,8 @@ import pytest
 
 from capsnet_jax import models
 from capsnet_jax.config import Config
-from capsnet_jax.data import Dataset, Examples
+from capsnet_jax.data import Dataset, Examples, babi
+from capsnet_jax.losses import LOSSES, Loss
 from capsnet_jax.overrides import build, override
 from capsnet_jax.training import evaluation, parallel
 from capsnet_jax.training import fit as training
@@ -234,6 +235,49 @@ def test_what_moves_into_images_is_the_background_of_their_transform(transform, 
         steps = partial(train_steps, config, classes=CLASSES, total=TOTAL)
         jax.eval_shape(steps, jnp.int32(0), state, TRAIN, order, jnp.int32(0), jnp.int32(1))
         assert set(told) == expected
+
+
+def test_weight_decay_shortens_weights_by_the_rate_and_leaves_biases():
+    """One program: decay is traced. In the first step the rate is 0.01 (no warm-up in TINY)."""
+    plain, decayed = (solo(override(TINY, {"train.weight_decay": decay}), 0, 1).params for decay in (0.0, 0.25))
+    before = np.asarray(solo(TINY, 0).params["class_capsules"]["W"])
+    shorter = np.asarray(plain["class_capsules"]["W"]) - np.asarray(decayed["class_capsules"]["W"])
+    np.testing.assert_allclose(shorter, 0.01 * 0.25 * before, atol=1e-7)
+    np.testing.assert_array_equal(decayed["conv1"]["bias"], plain["conv1"]["bias"])
+
+
+def test_the_loss_gets_the_step_and_the_total(monkeypatch):
+    def progress(lengths, targets, *, step, total):
+        return step / total + 0 * jnp.sum(lengths * targets)
+
+    monkeypatch.setitem(LOSSES, "progress", Loss(progress, "lengths"))
+    settings = override(TINY, {"loss.name": "progress"})
+    batch = Examples(*(leaf[:4] for leaf in TRAIN))
+    step = jax.jit(partial(train_step, settings, classes=CLASSES, total=TOTAL))
+    after = step(jnp.int32(0), solo(TINY, 0), batch, jnp.int32(5))
+    assert float(after.sums["classification_loss"]) == 4 * 5 / 16
+
+
+def test_a_linear_start_ends_where_it_should():
+    """The losses of a step are those of the outputs before it, with the attention of its time."""
+    settings = {"model.name": "memory_network", "model.linear_start": 0.5, "model.time_noise": 0.0}
+    settings = build(settings | {"data.max_shift": 0, "train.batch_size": 2})
+    questions = [
+        babi.Question([["mary", "went", "to", "the", "garden"]], ["where", "is", "mary"], "garden"),
+        babi.Question([["john", "took", "the", "milk"]] * 3, ["where", "is", "the", "milk"], "office"),
+    ]
+    batch = Examples(jnp.asarray(babi.encode(questions).images), jnp.array([2, 4], jnp.int32))
+    state = init_state(settings, jnp.int32(0), batch.images.shape[1:], 6)
+    params = jax.tree.map(lambda leaf: 2 * leaf, state.params)  # so that scores differ from their softmax
+    model, losses = models.build(settings, 6), []
+    step = jax.jit(partial(train_step, settings, classes=6, total=TOTAL))
+    for number in (3, 12):
+        out = models.apply(model, params, {}, batch.images / jnp.float32(255), progress=number / TOTAL)
+        logits = np.float64(out["logits"])
+        losses.append(np.sum(np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(2), batch.labels]))
+        after = step(jnp.int32(0), state._replace(params=params), batch, jnp.int32(number))
+        assert float(after.sums["classification_loss"]) == pytest.approx(losses[-1], rel=1e-4)
+    assert abs(losses[0] - losses[1]) > 1e-2
 
 
 def test_32_images_are_learned_by_heart():

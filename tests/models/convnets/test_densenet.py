@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from capsnet_jax import models
-from capsnet_jax.models.convnets.densenet import DenseBlock, DenseNet, Transition
+from capsnet_jax.models.convnets.densenet import DenseBlock, DenseLayer, DenseNet, Transition
+from tests.ops.conv.loops import loop_conv
 
 
 def counted_by_hand(depths: tuple[int, ...], growth: int = 32, classes: int = 1000) -> int:
@@ -67,6 +68,27 @@ def test_a_block_keeps_its_input_and_adds_to_it(train):
         np.testing.assert_array_equal(out[..., 6 + 4 * index : 10 + 4 * index], added[f"layer{index + 1}"])
         kernel = variables["params"][f"layer{index + 1}"]["conv1"]["kernel"]
         assert kernel.shape == (1, 1, 6 + 4 * index, 16)  # it sees all before it
+
+
+def test_a_layer_normalises_before_each_of_its_convolutions():
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 5, 4, 6)), jnp.float32)
+    layer = DenseLayer(4, "float32")
+    shapes = jax.eval_shape(lambda: layer.init(jax.random.key(0), x, train=False))
+    rng = np.random.default_rng(1)
+    variables = jax.tree.map(lambda leaf: rng.uniform(0.2, 1.5, leaf.shape).astype(np.float32) - 0.1, shapes)
+    params, stats = variables["params"], variables["batch_stats"]
+
+    def norm(x, name):
+        scaled = (x - stats[name]["mean"]) / np.sqrt(stats[name]["var"] + 1e-5)
+        return np.maximum(scaled * params[name]["scale"] + params[name]["bias"], 0)
+
+    params["conv1"]["kernel"] -= 0.7  # of both signs, so that a ReLU matters
+    params["norm1"]["bias"] -= 0.7
+    params["norm2"]["bias"] -= 0.7
+    squeezed = norm(np.asarray(x), "norm1") @ params["conv1"]["kernel"][0, 0]
+    expected = loop_conv(norm(squeezed, "norm2"), params["conv2"]["kernel"], (1, 1), ((1, 1), (1, 1)))
+    got = jax.jit(lambda v: layer.apply(v, x, train=False))(variables)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_transition_halves_everything():

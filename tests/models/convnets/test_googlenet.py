@@ -6,6 +6,7 @@ import pytest
 from capsnet_jax import models, overrides
 from capsnet_jax.losses import total_loss
 from capsnet_jax.models.convnets.googlenet import GoogLeNet, Inception
+from capsnet_jax.ops.normalization import local_response_norm
 from tests.models.random_params import random_params
 
 
@@ -53,6 +54,17 @@ def test_table_1():
         lambda p, x: models.apply_in_training(model, p, {}, x, targets, dropout=key), params, images
     )
     assert trained["aux1_logits"].shape == trained["aux2_logits"].shape == (2, 1000)
+
+
+def test_the_first_layer_is_normalised_across_channels():
+    model = GoogLeNet(10, stem="small")
+    params = random_params(model, (8, 8, 3))
+    images = 30 * jax.random.normal(jax.random.key(0), (2, 8, 8, 3))  # so large that α counts
+    names = ("conv1", "conv2")
+    first, second = jax.jit(lambda x: [models.apply(model, params, {}, x)[name] for name in names])(images)
+    kernel, bias = (np.asarray(params["conv2"]["conv"][part]) for part in ("kernel", "bias"))
+    expected = np.maximum(np.asarray(local_response_norm(first)) @ kernel[0, 0] + bias, 0)
+    np.testing.assert_allclose(second, expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow
