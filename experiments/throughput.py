@@ -38,11 +38,15 @@ SWEEP: list[dict[str, object]] = [{}]
 
 PYTORCH = ("pytorch", "pytorch_compiled")
 PEERS = (*PYTORCH, "plain_jax")
-VARIED = (  # what peers know too, or what costs nothing; beginnings of paths
-    *("preset", "model.name", "model.channels", "model.kernel", "model.capsule_types", "model.primary_dim"),
-    *("model.class_dim", "model.decoder", "model.precision", "routing.iterations", "loss.reconstruction"),
-    *("data.max_shift", "data.validation_fraction", "data.train_size", "train.batch_size", "train.learning_rate"),
-    *("train.epochs", "train.schedule", "train.warmup", "train.decay", "train.min_learning_rate"),
+# Beginnings of the paths that may vary: what costs nothing, and what peers know too.
+FREE = (
+    *("preset", "model.name", "data.validation_fraction", "data.train_size", "train.batch_size", "train.epochs"),
+    *("train.learning_rate", "train.schedule", "train.warmup", "train.decay", "train.min_learning_rate"),
+)
+VARIED = (
+    *FREE,
+    *("model.channels", "model.kernel", "model.capsule_types", "model.primary_dim", "model.class_dim", "model.decoder"),
+    *("model.precision", "routing.iterations", "loss.m_", "loss.down_weight", "loss.reconstruction", "data.max_shift"),
 )
 FIT_IMAGES = 5000  # of mnist_5k
 

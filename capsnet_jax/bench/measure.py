@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import datetime
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -11,6 +10,7 @@ import math
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,17 +62,15 @@ def measure(path: Path, cases: Mapping[str, Sequence[Group]], stop: Stop) -> Non
                 able = (w for w in group.workloads if w.subject not in absent and w.devices <= bench.devices)
                 group = group._replace(workloads=tuple(able))
                 key = {"machine": about["machine"], "case": case, "group": group.name, "digest": group.digest}
-                finished = [row for row in records.load(path).to_dict("records") if key.items() <= row.items()]
+                done = [row["revision"] for row in records.load(path).to_dict("records") if key.items() <= row.items()]
                 todo = f"{len(group.workloads)} in turn, {group.rounds * group.starts} rounds"
-                if finished:
-                    todo = f"measured already (code of revision {finished[-1]['revision'] or 'unknown'})"
+                todo = f"measured already (code of revision {done[-1] or 'unknown'})" if done else todo
                 print(f"[{number}/{len(groups)}] {group.name}: {todo}", flush=True)
-                if finished:
+                if done:
                     continue
                 rows, failed = bench.measure(group)
                 failures += failed
-                now = datetime.datetime.now(datetime.UTC).isoformat()
-                key |= {"digest": "" if failed else group.digest, "recorded": now}
+                key |= {"digest": "" if failed else group.digest, "recorded": datetime.now(UTC).isoformat()}
                 records.append(path, [about | key | row for row in rows])
                 if OURS not in {row["subject"] for row in rows}:
                     break  # there is nothing to compare with
@@ -149,8 +147,7 @@ class _Bench:
         for number in range(group.rounds):
             for quantity, programs in (("fit_together", [seeds]), ("fit_alone", [[seed] for seed in seeds])):
                 cache = tempfile.mkdtemp(dir=self._scratch)
-                asked = [("fit", ours.fit, workload, program) for program in programs]
-                seconds = [self._ask(*each, cache=cache) or math.inf for each in asked]
+                seconds = [self._ask("fit", ours.fit, workload, runs, cache=cache) or math.inf for runs in programs]
                 yield workload, quantity, number, sum(seconds)
 
     def _open(self, workload: Workload, cache: str) -> Process:

@@ -24,6 +24,6 @@ def append(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 def load(path: Path) -> pd.DataFrame:
     """Return the measurements, each group as it was measured last; groups that were cut short are left out."""
-    frame = pd.DataFrame(read_lines(path), columns=COLUMNS).fillna({"devices": 1})  # of old records
+    frame = pd.DataFrame(read_lines(path), columns=COLUMNS).fillna({"devices": 1, "revision": ""})  # of old ones
     frame = frame[frame.groupby([*GROUP, "recorded"])["value"].transform("size") == frame["group_size"]]
     return frame[frame.groupby(GROUP)["recorded"].transform("max") == frame["recorded"]].reset_index(drop=True)

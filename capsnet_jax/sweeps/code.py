@@ -62,18 +62,17 @@ def code_of(config: Config) -> dict[str, str]:
         files |= _routing_files(files)
     code = {_name(path): digest(path) for path in sorted(files)}
     if sizes := _sizes(MODELS[config.model.name].module):  # its file serves other entries of MODELS too
-        code[f"MODELS[{config.model.name}]"] = _digest(sorted(sizes.items()))
+        code[f"MODELS[{config.model.name}]"] = digest_of(sorted(sizes.items()))
     if own_files := fingerprint(config.data.dataset):
         code[config.data.dataset] = own_files
     if source := pretraining_run(Run(config, 0)):
-        same = ("preset", "model.", "routing.", "loss.")  # as the run's own
-        recipe = [pair for pair in sorted(flatten(source.config).items()) if not pair[0].startswith(same)]
-        of_source = code_of(source.config) | {"recipe": _digest(recipe)}
+        recipe = [pair for pair in sorted(flatten(source.config).items()) if pair[0].startswith(("data.", "train."))]
+        of_source = code_of(source.config) | {"recipe": digest_of(recipe)}
         code |= {f"finetune.source: {name}": value for name, value in of_source.items() if name not in code}
     return code
 
 
-def _digest(value: Any) -> str:
+def digest_of(value: Any) -> str:
     """Return a digest of what `repr` tells of a value."""
     return hashlib.sha256(repr(value).encode()).hexdigest()[:12]
 
@@ -121,7 +120,7 @@ def digest(path: Path) -> str:
             return type(node).__name__, fields
         return [plain(each) for each in node] if isinstance(node, list) else node
 
-    return _digest(plain(tree))
+    return digest_of(plain(tree))
 
 
 @functools.cache

@@ -20,7 +20,7 @@ from capsnet_jax import data, models
 from capsnet_jax.config import Config, Data, Eval
 from capsnet_jax.overrides import flatten
 from capsnet_jax.sweeps import checkpoint, records
-from capsnet_jax.sweeps.code import code_of
+from capsnet_jax.sweeps.code import code_of, digest_of
 from capsnet_jax.sweeps.events import GroupEvents, select_run
 from capsnet_jax.sweeps.interrupt import Interrupted, check
 from capsnet_jax.sweeps.plan import Plan
@@ -65,12 +65,13 @@ def train_together(
     configs, seeds = [run.config for run in group], [run.seed for run in group]
     batch = configs[0].train.batch_size * len(group)
     checkpoints = checkpoint_folder(folder, [run.name for run in group])
-    code, like = code_of(configs[0]), abstract_states(configs, seeds, dataset)
+    task, like = describe_task(group, plan), abstract_states(configs, seeds, dataset)
+    code = task["code"]
     marks = marks_of(code, configs)
     one_run = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), like.params)
     devices = plan.devices or jax.local_devices()[:1]
     mesh = make_mesh(len(group), configs[0].train.batch_size, devices)
-    plan.hosts.agree(describe_task(group, plan))
+    plan.hosts.agree(task)
     hosts = plan.hosts.among(mesh)
     own_mesh = None if hosts.others else mesh
     idle = len(devices) - (1 if mesh is None else mesh.size)
@@ -118,8 +119,7 @@ def train_together(
 
 def marks_of(code: dict[str, str], configs: Sequence[Config]) -> dict[str, str]:
     """Return what a checkpoint must have been made by to be gone on with: the same code, and the same settings."""
-    settings = json.dumps([flatten(config) for config in configs], sort_keys=True)
-    return code | {"settings": hashlib.sha256(settings.encode()).hexdigest()}
+    return code | {"settings": digest_of([sorted(flatten(config).items()) for config in configs])}
 
 
 def fit_group(

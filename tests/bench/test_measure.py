@@ -165,7 +165,7 @@ def test_finished_groups_are_not_measured_again(bench, tmp_path, capsys):
     LOG.clear()
     measure.measure(path, {"small": [group(), group("inference")]}, NEVER)
     assert {entry[0] for entry in LOG} == {"environment", "torch_device", "close"}
-    assert "[2/2] inference: measured already" in capsys.readouterr().out
+    assert "[2/2] inference: measured already (code of revision abc)" in capsys.readouterr().out
     assert records.load(path).equals(first)
     LOG.clear()
     measure.measure(path, {"small": [group(), group("inference", rounds=3)], "other": [group()]}, NEVER)

@@ -202,8 +202,10 @@ def test_settings_that_peers_do_not_know(changes, told):
         throughput.requires(setting(**changes), None)
 
 
-def test_what_has_no_second_iteration_can_be_measured():
-    throughput.requires(setting(routing__iterations=1), None)
+@pytest.mark.parametrize("change", [{"routing__iterations": 1}, {"loss__m_plus": 0.8}, {"loss__down_weight": 0.3}])
+def test_what_peers_know_can_be_measured(change):
+    """One iteration has neither a temperature nor a gradient; the loss is one function for all."""
+    throughput.requires(setting(**change), None)
 
 
 def test_the_presets_can_be_measured_but_for_what_peers_do_not_know():

@@ -71,7 +71,6 @@ def test_what_is_observed(monkeypatch):
     np.testing.assert_allclose(observed["insertion"][:, -1], whole, rtol=1e-4)
     area = np.trapezoid(observed["deletion"], observed["fractions"], axis=1)
     np.testing.assert_allclose(observed["deletion_area"], area, rtol=1e-4)
-
     area = np.trapezoid(observed["insertion"], observed["fractions"], axis=1)
     np.testing.assert_allclose(observed["insertion_area"], area, rtol=1e-4)
 
