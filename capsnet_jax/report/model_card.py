@@ -5,7 +5,8 @@ import math
 import shlex
 
 from capsnet_jax.config import ConfigError
-from capsnet_jax.data import DataError, entry_of, short_name
+from capsnet_jax.data import DataError, entry_of, short_name, tells_stories
+from capsnet_jax.data.babi import VOCABULARY
 from capsnet_jax.interpret.network import Network
 from capsnet_jax.models import count_parameters
 from capsnet_jax.overrides import format_value, identity
@@ -22,17 +23,23 @@ USE = """```python
 import numpy as np
 from jax import export
 program = export.deserialize(bytearray(open({program}, "rb").read()))
-print(program.call(np.zeros((1, {height}, {width}, {channels}), np.uint8))["scores"])
+print(program.call(np.zeros({shape}, np.uint8))["scores"])
 ```"""
+
+LINES = (
+    "python launch.py --model={folder} --predict=PICTURE_OR_FOLDER",
+    "python launch.py --model={folder} --inspect=list  # and --image=PICTURE",
+    "python launch.py --start_from={folder} --dataset=DATASET",
+)
 
 LICENCE = """The code that made it, capsnet_jax, is under Apache 2.0. The parameters belong to who trained them, who \
 should write their licence here before handing them on. {data} has a licence of its own, which may bind what is made \
 of it."""
 
-LIMITS = """- It gives one of its classes whatever it is shown. Scores are not calibrated, and a high one is no proof \
-that the picture is of any class. {rule}.
-- The test images come from where the training images do. How often it errs on other pictures (other pens, cameras, \
-people, places) is not known, and usually more often.
+LIMITS = """- It gives one of its classes whatever it is given. Scores are not calibrated, and a high one is no proof \
+that any class is right. {rule}.
+- The test set comes from where the training set does. How often it errs on others ({others}) is not known, and \
+usually more often.
 - It is made for research and teaching. It is not for decisions about people, nor for anything where an error harms."""
 
 
@@ -47,34 +54,30 @@ def model_card(net: Network, folder: str, checksum: str) -> str:
     record, name = net.record, net.config.model.name
     assert record is not None, "released weights have no run"
     data, routing = short_name(net.data.name), net.config.routing
-    height, width, channels = net.data.image_shape
     routed = f", routed by {routing.name}" if routing else ""
     names = net.data.label_names
     listed = ", ".join(names[:MOST_CLASSES]) + (", …" if len(names) > MOST_CLASSES else "")
+    shape, stories = net.data.image_shape, tells_stories(net.config.data.dataset)
+    does = "answers questions about stories, with one of" if stories else "tells apart"
+    others = "other words, other tasks" if stories else "other pens, cameras, people, places"
     apart = {"data.dataset": net.config.data.dataset} | identity(net.config)
     settings = [[path, format_value(value)] for path, value in apart.items()]
     here = shlex.quote(folder)
     parts = [
         f"# {name} on {data}",
-        f"A {name}{routed}, {count_parameters(net.params):,} parameters, trained by capsnet_jax. It tells {len(names)}"
-        f" classes apart in images of {height}×{width}×{channels}: {listed}.",
+        f"A {name}{routed}, {count_parameters(net.params):,} parameters, trained by capsnet_jax. It {does} {len(names)}"
+        f" classes: {listed}. An example is {'×'.join(map(str, shape))}: {_form(stories)}.",
         "## How good it is",
         _errors(record),
         "## Data",
         _data(net),
         "## Use",
-        USE.format(program=_quoted(f"{folder}/model_uint8.stablehlo"), height=height, width=width, channels=channels),
-        "This needs JAX and flatbuffers alone, on a CPU, an NVIDIA GPU or a TPU, and takes any number of images."
-        " `model_float32.stablehlo` takes pixels in [0, 1] instead of bytes. Besides `scores`, which are capsules'"
-        " lengths or probabilities, there are `lengths` or `logits`, and `reconstruction`, where the network has them."
-        f" Images must look as those of {data} do; capsnet_jax brings pictures into that form:",
-        code_block(
-            [
-                f"python launch.py --model={here} --predict=PICTURE_OR_FOLDER",
-                f"python launch.py --model={here} --inspect=list",
-                f"python launch.py --start_from={here} --dataset=DATASET",
-            ]
-        ),
+        USE.format(program=_quoted(f"{folder}/model_uint8.stablehlo"), shape=(1, *shape)),
+        "This needs JAX and flatbuffers alone, on a CPU, an NVIDIA GPU or a TPU, and takes any number of examples."
+        " `model_float32.stablehlo` takes bytes divided by 255. Besides `scores`, which are capsules' lengths or"
+        " probabilities, there are `lengths` or `logits`, and `reconstruction`, where the network has them."
+        f" Examples must look as those of {data} do. With capsnet_jax:",
+        code_block([line.format(folder=here) for line in LINES if not (stories and "PICTURE" in line)]),
         "## Settings",
         to_markdown(Table("", ["setting", "value"], settings, [])),
         f"Everything else is at its default; `config.json` has all settings, of seed {record.seed}, and the versions."
@@ -85,9 +88,17 @@ def model_card(net: Network, folder: str, checksum: str) -> str:
         "## Licence",
         LICENCE.format(data=data),
         "## What it is not for",
-        LIMITS.format(rule=RULE[0].upper() + RULE[1:]),
+        LIMITS.format(rule=RULE[0].upper() + RULE[1:], others=others),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _form(stories: bool) -> str:
+    """Say what an example's bytes are."""
+    if not stories:
+        return "the bytes of an image, rows, columns and channels"
+    words = ", ".join(f"{number} {word}" for number, word in enumerate(VOCABULARY) if word)
+    return f"word numbers, first the question's row, then the sentences, the newest first; 0 is no word, {words}"
 
 
 def _quoted(text: str) -> str:
@@ -101,7 +112,7 @@ def _errors(record: Record) -> str:
     lines = [f"- Test error of this run: {error:.2f} %"]
     if record.wrong is not None and record.wrong.size and math.isfinite(error):
         low, high = wilson_interval(error, record.wrong.size)
-        lines[0] += f" of {record.wrong.size:,} test images (Wilson's 95 % interval: {low:.2f} to {high:.2f} %)"
+        lines[0] += f" of {record.wrong.size:,} test examples (Wilson's 95 % interval: {low:.2f} to {high:.2f} %)"
     finished = records.load_all(record.workdir).values()
     alike = [each for each in finished if each.settings == record.settings and not each.diverged]
     seeds = ", ".join(str(seed) for seed in sorted(each.seed for each in alike))
@@ -124,9 +135,7 @@ def _data(net: Network) -> str:
     text = f"{short_name(settings.dataset)}{f': {entry.description}' if entry else ''}."
     try:
         train, validation, test = (len(part.labels) for part in (net.data.train, net.data.validation, net.data.test))
-        text += (
-            f" It was trained on {train:,} images; {validation:,} were held out for validation, {test:,} for the test."
-        )
+        text += f" {train:,} examples are for training, {validation:,} held out for validation, {test:,} for the test."
     except (DataError, ConfigError, OSError):
-        text += " How many images it was trained on is not told, as the data set was not there when this was written."
-    return f"{text} How images were split, moved or turned is among the settings."
+        text += " How many it was trained on is not told, as the data set was not there when this was written."
+    return f"{text} How they were split, moved or turned is among the settings."

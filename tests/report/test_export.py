@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 from scipy import stats
 
 from capsnet_jax import models
+from capsnet_jax.data import babi
 from capsnet_jax.interpret.network import load_released, restore
 from capsnet_jax.models import pretrained
 from capsnet_jax.models.exported import checksum_of
@@ -86,12 +87,12 @@ def test_the_card_tells_data_errors_and_how_to_use_it(net, folder):
         z / (1 + z**2 / n) * math.sqrt(error * (1 - error) / n + z**2 / (4 * n**2)),
     )  # Wilson 1927
     low, high = (100 * (middle + sign * half) for sign in (-1, 1))
-    assert f"{100 * error:.2f} % of 1,000 test images (Wilson's 95 % interval: {low:.2f} to {high:.2f} %)" in card
+    assert f"{100 * error:.2f} % of 1,000 test examples (Wilson's 95 % interval: {low:.2f} to {high:.2f} %)" in card
     alike = [r for r in records.load_all(record.workdir).values() if r.settings == record.settings]
     assert len(alike) == 2
     mean = np.mean([r.result["test_error"] for r in alike])
     assert re.search(rf"Test error of its setting: {mean:.2f} .*\(n = 2\) .* over seeds 0, 1", card)
-    assert "trained on 256 images; 400 were held out" in card
+    assert "256 examples are for training, 400 held out" in card
     assert " ".join(record.command.split()) in " ".join(card.replace("\\\n", " ").split())
     assert "Apache 2.0" in card
     assert "--model='digits net'" in card
@@ -113,6 +114,29 @@ def test_the_cards_lines_need_jax_alone(folder):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("0.") == 10
+
+
+@pytest.mark.slow
+def test_a_question_written_by_the_cards_words_is_answered_as_by_the_net(tmp_path, capsys):
+    settings = ("model.name=memory_network", "loss.name=cross_entropy", "train.epochs=1")
+    arguments = ["--dataset=babi_1", "--seeds=1", *(f"--set={setting}" for setting in settings)]
+    code, _, error = tiny.call(capsys, *arguments, f"--workdir={tmp_path / 'work'}")
+    assert code == 0, error
+    net = restore(tmp_path / "work")
+    card = (export.export(net, tmp_path / "net") / "README.md").read_text()
+    assert not re.search("image|picture|pixel", card, re.IGNORECASE)
+    number = {
+        word: int(digits)
+        for digits, word in re.findall(r"(\d+) ([a-z]+)", card.split("0 is no word, ")[1].split(".")[0])
+    }
+    story, question = ["mary went to the office", "john went back to the garden"], "where is mary"
+    example = np.zeros((1, 51, 7, 1), np.uint8)
+    for row, sentence in enumerate([question, *reversed(story)]):
+        example[0, row, : len(sentence.split()), 0] = [number[word] for word in sentence.split()]
+    asked = babi.Question([sentence.split() for sentence in story], question.split(), "office")
+    program = jax_export.deserialize(bytearray((tmp_path / "net/model_uint8.stablehlo").read_bytes()))
+    wanted = net.outputs(babi.encode([asked]).images)["logits"]
+    np.testing.assert_allclose(program.call(example)["logits"], wanted, rtol=0, atol=1e-5)
 
 
 def test_only_a_new_folder_is_written(net, folder, tmp_path, capsys):
