@@ -27,7 +27,7 @@ from capsnet_jax.figures.arms import name_missing
 from capsnet_jax.figures.curves import learning_curves
 from capsnet_jax.figures.error_against import error_against
 from capsnet_jax.figures.forest import has_pairs, paired_differences
-from capsnet_jax.figures.grouping import Arms, Record, compared_paths
+from capsnet_jax.figures.grouping import Arms, Record, paths_within
 from capsnet_jax.figures.labels import ITERATIONS, MODEL
 
 CONFIG: dict[str, object] = {
@@ -58,10 +58,7 @@ CAPTIONS = {
 
 def figures(records: Sequence[Record]) -> dict[str, Figure]:
     """Draw test error against iterations, differences from three of them, and learning curves."""
-    within: dict[object, list[Record]] = {}  # of each number of iterations, which has settings of its own
-    for record in records:
-        within.setdefault(record.settings.get(ITERATIONS), []).append(record)
-    others = list(dict.fromkeys(path for runs in within.values() for path in compared_paths(runs)))
+    others = paths_within(records, [ITERATIONS])  # each number of iterations has a rate and a floor of its own
     by, arms = [ITERATIONS, *others], Arms(records, SWEEP)
     iterated = [record for record in records if record.settings.get(ITERATIONS) is not None]
     drawn = {}

@@ -34,6 +34,7 @@ __all__ = [
     "is_arm",
     "mean_curve",
     "missing_arms",
+    "paths_within",
     "recorded_iterations",
     "results",
     "single_dataset",
@@ -108,6 +109,14 @@ def missing_arms(records: Sequence[Record], declared: Sequence[Mapping[str, obje
         f"no run of {names}" + ("" if len(datasets) == everywhere else f" ({', '.join(datasets)})")
         for names, datasets in told.items()
     )
+
+
+def paths_within(records: Sequence[Record], names: Sequence[str]) -> list[str]:
+    """Return the paths that vary among runs with the same values at `names`, whose own settings tell nothing more."""
+    kinds: defaultdict[Setting, list[Record]] = defaultdict(list)
+    for record in records:
+        kinds[tuple(_hashable(record.settings.get(path)) for path in names)].append(record)
+    return list(dict.fromkeys(path for members in kinds.values() for path in compared_paths(members)))
 
 
 def group(records: Sequence[Record], by: Sequence[str]) -> Groups:

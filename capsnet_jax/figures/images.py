@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 import capsnet_jax.figures.style as style
 from capsnet_jax.config import PRESETS, ConfigError
-from capsnet_jax.figures.grouping import DATASET, Record, compared_paths, group
+from capsnet_jax.figures.grouping import DATASET, Record, group, paths_within
 from capsnet_jax.figures.labels import ITERATIONS, MODEL, dataset_label, dataset_slug, setting_label
 from capsnet_jax.overrides import flatten, format_value, from_preset, resolve
 
@@ -147,13 +147,8 @@ def network_paths(records: Sequence[Record], always: Sequence[str] = ()) -> list
     That each model has settings of its own says nothing beside its name.
     """
     names = (MODEL, ROUTER)
-    kinds: dict[tuple[object, ...], list[Record]] = {}
-    for record in records:
-        kinds.setdefault(tuple(record.settings.get(path) for path in names), []).append(record)
-    varying = [
-        path for path, values in zip(names, zip(*kinds, strict=True), strict=True) if len({*values} - {None}) > 1
-    ]
-    return list(dict.fromkeys([*always, *varying, *(p for members in kinds.values() for p in compared_paths(members))]))
+    varying = [path for path in names if len({record.settings.get(path) for record in records} - {None}) > 1]
+    return list(dict.fromkeys([*always, *varying, *paths_within(records, names)]))
 
 
 def single_networks(records: Sequence[Record], always: Sequence[str] = ()) -> dict[str, Record]:

@@ -3,6 +3,7 @@
 import json
 import math
 import shlex
+from typing import NamedTuple
 
 from capsnet_jax.config import ConfigError
 from capsnet_jax.data import DataError, entry_of, short_name, tells_stories
@@ -19,6 +20,23 @@ from capsnet_jax.sweeps.records import Record
 
 MOST_CLASSES = 20  # that are named
 
+
+class Kind(NamedTuple):
+    """What a card says of one kind of examples.
+
+    Attributes:
+        does: what the network does with its classes.
+        form: what an example's bytes are.
+        others: what it was not tested on.
+        uses: arguments of launch.py.
+    """
+
+    does: str
+    form: str
+    others: str
+    uses: tuple[str, ...]
+
+
 USE = """```python
 import numpy as np
 from jax import export
@@ -26,10 +44,21 @@ program = export.deserialize(bytearray(open({program}, "rb").read()))
 print(program.call(np.zeros({shape}, np.uint8))["scores"])
 ```"""
 
-LINES = (
-    "python launch.py --model={folder} --predict=PICTURE_OR_FOLDER",
-    "python launch.py --model={folder} --inspect=list  # and --image=PICTURE",
-    "python launch.py --start_from={folder} --dataset=DATASET",
+PREDICT, INSPECT = "--model={folder} --predict=PICTURE_OR_FOLDER", "--model={folder} --inspect=list"
+START = "--start_from={folder} --dataset=DATASET"
+
+IMAGES = Kind(
+    does="tells apart",
+    form="the bytes of an image, rows, columns and channels",
+    others="other pens, cameras, people, places",
+    uses=(PREDICT, INSPECT, START),
+)
+STORIES = Kind(
+    does="answers questions about stories, with one of",
+    form="word numbers, first the question's row, then the sentences, the newest first; 0 is no word, "
+    + ", ".join(f"{number} {word}" for number, word in enumerate(VOCABULARY) if word),
+    others="other words, other tasks",
+    uses=(START,),
 )
 
 LICENCE = """The code that made it, capsnet_jax, is under Apache 2.0. The parameters belong to who trained them, who \
@@ -57,16 +86,14 @@ def model_card(net: Network, folder: str, checksum: str) -> str:
     routed = f", routed by {routing.name}" if routing else ""
     names = net.data.label_names
     listed = ", ".join(names[:MOST_CLASSES]) + (", …" if len(names) > MOST_CLASSES else "")
-    shape, stories = net.data.image_shape, tells_stories(net.config.data.dataset)
-    does = "answers questions about stories, with one of" if stories else "tells apart"
-    others = "other words, other tasks" if stories else "other pens, cameras, people, places"
+    shape, kind = net.data.image_shape, STORIES if tells_stories(net.config.data.dataset) else IMAGES
     apart = {"data.dataset": net.config.data.dataset} | identity(net.config)
     settings = [[path, format_value(value)] for path, value in apart.items()]
     here = shlex.quote(folder)
     parts = [
         f"# {name} on {data}",
-        f"A {name}{routed}, {count_parameters(net.params):,} parameters, trained by capsnet_jax. It {does} {len(names)}"
-        f" classes: {listed}. An example is {'×'.join(map(str, shape))}: {_form(stories)}.",
+        f"A {name}{routed}, {count_parameters(net.params):,} parameters, trained by capsnet_jax. It {kind.does}"
+        f" {len(names)} classes: {listed}. An example is {'×'.join(map(str, shape))}: {kind.form}.",
         "## How good it is",
         _errors(record),
         "## Data",
@@ -77,7 +104,7 @@ def model_card(net: Network, folder: str, checksum: str) -> str:
         " `model_float32.stablehlo` takes bytes divided by 255. Besides `scores`, which are capsules' lengths or"
         " probabilities, there are `lengths` or `logits`, and `reconstruction`, where the network has them."
         f" Examples must look as those of {data} do. With capsnet_jax:",
-        code_block([line.format(folder=here) for line in LINES if not (stories and "PICTURE" in line)]),
+        code_block([f"python launch.py {use.format(folder=here)}" for use in kind.uses]),
         "## Settings",
         to_markdown(Table("", ["setting", "value"], settings, [])),
         f"Everything else is at its default; `config.json` has all settings, of seed {record.seed}, and the versions."
@@ -88,17 +115,9 @@ def model_card(net: Network, folder: str, checksum: str) -> str:
         "## Licence",
         LICENCE.format(data=data),
         "## What it is not for",
-        LIMITS.format(rule=RULE[0].upper() + RULE[1:], others=others),
+        LIMITS.format(rule=RULE[0].upper() + RULE[1:], others=kind.others),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _form(stories: bool) -> str:
-    """Say what an example's bytes are."""
-    if not stories:
-        return "the bytes of an image, rows, columns and channels"
-    words = ", ".join(f"{number} {word}" for number, word in enumerate(VOCABULARY) if word)
-    return f"word numbers, first the question's row, then the sentences, the newest first; 0 is no word, {words}"
 
 
 def _quoted(text: str) -> str:
