@@ -15,6 +15,8 @@ that err least on validation images, of the same fifteen pairs after 156 steps, 
         --set train.epochs=1 --set data.train_size=5000 --set data.validation_fraction=0.02 --set loss.margin_steps=20 \
         --sweep routing.iterations=1,2,3,5 --sweep routing.variance_floor=0.03,0.3,1,3,10 \
         --sweep train.learning_rate=0.003,0.01,0.03
+
+For three iterations a rate of 0.03 was the best by a hair, and failed with other seeds; 0.01, the next, was added then.
 """
 
 from __future__ import annotations
@@ -39,13 +41,14 @@ CONFIG: dict[str, object] = {
     "eval.couplings": True,
 }
 
-BASELINE: dict[str, object] = {ITERATIONS: 3}
-
 FLOOR, RATE = "routing.variance_floor", "train.learning_rate"
+BASELINE: dict[str, object] = {ITERATIONS: 3, RATE: 0.01}
+
 SWEEP: list[dict[str, object]] = [
     {ITERATIONS: 1, FLOOR: 0.03, RATE: 0.01},
     {ITERATIONS: 2, FLOOR: 0.03, RATE: 0.01},
     {ITERATIONS: 3, FLOOR: 3.0, RATE: 0.03},
+    {ITERATIONS: 3, FLOOR: 3.0, RATE: 0.01},
     {ITERATIONS: 5, FLOOR: 10.0, RATE: 0.01},
 ]
 
