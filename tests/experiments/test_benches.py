@@ -41,6 +41,7 @@ def test_every_arm_has_a_row(module):
     first = next(iter(drawn.values()))
     if module is em_iterations:  # its first figure has a place for each number of iterations, and one has two rates
         assert [label.get_text() for label in first.axes[0].get_xticklabels()] == ["1", "2", "3", "5"]
+        assert len(drawn["differences"].axes[0].get_yticks()) == len(module.SWEEP) - 1
     else:
         assert len(first.axes[0].get_yticks()) == len(module.SWEEP)
     assert all("no run of" not in figure.get_supxlabel() for figure in drawn.values())
